@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Compress a photo to a .gc file, decode that file, and show both side by side.
+
+    python3 compress.py -i photo.png -o out.png            # out.gc, and the side-by-side picture out.png
+    python3 compress.py -i photo.png -o out.gc             # the file alone
+    python3 compress.py -r checkpoints/run -i photos/ -o results/  # every image of a folder, and results.csv
+
+Without -r the checkpoint that ships with the project compresses. Every figure is of the file on disk, header included.
+"""
+
+import argparse
+import csv
+import math
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from config import UserError, config_test
+from data import Data
+from decompress import add_model_arguments, decode, load_model, split_knobs
+from utils import Utils
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_arguments(parser)
+    parser.add_argument("-i", "--input", required=True, metavar="IMAGE", help="an image, or a folder of images")
+    parser.add_argument("-o", "--output", metavar="OUT", help="OUT.png, OUT.gc, or a folder if IMAGE is one "
+                        "(default: below the knob `samples`)")  # fmt: skip
+    return parser.parse_args(argv)
+
+
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    where, knobs = split_knobs(args.knob)
+    source = Path(args.input)
+    if source.is_dir():
+        images = Data.images_in(source)
+        model = load_model(args, where)
+        return compress_folder(model, images, source, Path(args.output or Path(where.samples) / source.name), knobs)
+    output = Path(args.output or Path(where.samples) / f"{source.stem}.png")
+    if output.suffix.lower() != ".gc":
+        output = Utils.picture_path(output)
+    image = Data.read_image(source, knobs.max_pixels)
+    model = load_model(args, where)
+    result = compress_image(model, image, source, output, knobs)
+    print(report(result, model))
+    print(f"compressed file: {output.with_suffix('.gc')}")
+    if output.suffix.lower() != ".gc":
+        print(f"side by side:    {output}")
+    return 0
+
+
+def encode(model, image: np.ndarray) -> bytes:
+    """Image (H, W, 3) uint8 -> the bytes of a .gc file. `decompress.decode` is its inverse, but for the loss."""
+    from codec import StaticTables, pack
+
+    payload = StaticTables(model.frequencies).encode(model.compress(image))
+    return pack(image.shape[1], image.shape[0], model.fingerprint, payload)
+
+
+def compress_image(model, image: np.ndarray, source: Path, output: Path, knobs: config_test) -> dict:
+    """Write OUT.gc, and OUT.png unless `output` is the .gc file itself; return what was measured, by name."""
+    height, width = image.shape[:2]
+    start = time.perf_counter()
+    data = encode(model, image)
+    encoded = time.perf_counter()
+    reconstruction = decode(model, data, knobs)
+    decoded = time.perf_counter()
+    with Utils.atomic(output.with_suffix(".gc")) as path:
+        path.write_bytes(data)
+    size = output.with_suffix(".gc").stat().st_size
+    result = {
+        "image": source.name,
+        "width": width,
+        "height": height,
+        "bytes": size,
+        "bpp": 8 * size / (width * height),
+        "psnr": Utils.psnr(image, reconstruction),
+        "ms_ssim": Utils.ms_ssim(image, reconstruction),
+        "encode_seconds": encoded - start,
+        "decode_seconds": decoded - encoded,
+    }
+    if output.suffix.lower() != ".gc":
+        similarity = "" if result["ms_ssim"] is None else f", MS-SSIM {result['ms_ssim']:.3f}"
+        caption = f"{size:,} bytes, {result['bpp']:.4f} bpp, PSNR {result['psnr']:.2f} dB{similarity}"
+        Utils.save_picture(Utils.side_by_side([image, reconstruction], [source.name, caption]), output)
+    return result
+
+
+def report(result: dict, model) -> str:
+    """What compress_image measured, a line each."""
+    C, L = model.config.channel_bottleneck, model.config.L
+    similarity = "n/a (under 161 px a side)" if result["ms_ssim"] is None else f"{result['ms_ssim']:.4f}"
+    return "\n".join([
+        f"image:           {result['image']}, {result['width']}x{result['height']}",
+        f"file:            {result['bytes']} bytes",
+        f"bits per pixel:  {result['bpp']:.4f} (bound {C * math.log2(L) / 256:.4f} for C={C}, L={L})",
+        f"PSNR:            {result['psnr']:.2f} dB",
+        f"MS-SSIM:         {similarity}",
+        f"seconds:         encode {result['encode_seconds']:.2f}, decode {result['decode_seconds']:.2f}",
+    ])  # fmt: skip
+
+
+def compress_folder(model, images: list[str], source: Path, output: Path, knobs: config_test) -> int:
+    """Compress each image with one model; write results.csv. An unreadable image is named and costs the others nothing."""
+    from tqdm import tqdm
+
+    if output.suffix.lower() in (".png", ".gc") or output.is_file():
+        raise UserError(f"{output}: the input is a folder, so the output must be one too")
+    stems = Counter(Path(image).with_suffix("") for image in images)
+    results, failures = [], 0
+    for image in map(Path, tqdm(images, unit="image")):
+        name = image.relative_to(source)  # photo.png and photo.jpg: keep the suffix to tell the outputs apart
+        target = output / (name.with_suffix(".png") if stems[image.with_suffix("")] == 1 else f"{name}.png")
+        try:
+            pixels = Data.read_image(image, knobs.max_pixels)
+        except UserError as error:
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+            failures += 1
+            continue
+        results.append(compress_image(model, pixels, name, target, knobs) | {"image": str(name)})
+    if not results:
+        raise UserError(f"{source}: none of its {failures} images can be read")
+    with Utils.atomic(output / "results.csv") as path, path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, results[0])
+        writer.writeheader()
+        writer.writerows(results)
+    measured = {"bytes": ".0f", "bpp": ".4f", "psnr": ".2f", "ms_ssim": ".4f"}
+    for name, form in measured.items():
+        values = [result[name] for result in results if result[name] is not None]
+        print(f"mean {name}: " + (f"{np.mean(values):{form}}" if values else "n/a") + f" over {len(values)} images")
+    print(f"results: {output / 'results.csv'}")
+    return 2 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""The knobs. One a line, with its unit and when to change it.
+
+`config_train` is read by train.py, `config_test` by compress.py and decompress.py, `directories` by all of them. Change a
+default here, or one run's value from the command line: `-k width=192 -k crop_size=128`. The training knobs are saved as
+JSON with every checkpoint, and the networks are rebuilt from that file, never from this one.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Self
+
+
+class UserError(Exception):
+    """A mistake of the user's, told in one line that names the culprit and what to do; never a bug of ours."""
+
+
+def knob(default: Any, *, low: float | None = None, high: float | None = None, allowed: tuple = ()) -> Any:
+    """Declare a knob: its default, and what other values it takes (`low` and `high` are allowed themselves)."""
+    return dataclasses.field(default=default, metadata={"low": low, "high": high, "allowed": allowed})
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What all knob classes can do: be overridden, validated, written as JSON and read back."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            self._check(field, getattr(self, field.name))
+
+    @staticmethod
+    def _check(field: dataclasses.Field, value: Any) -> None:
+        meta = field.metadata
+        if type(value) is not field.type and not (field.type is float and type(value) is int):
+            raise UserError(f"knob {field.name}: {value!r} is not a value of type {field.type.__name__}")
+        if meta["allowed"] and value not in meta["allowed"]:
+            raise UserError(f"knob {field.name}: {value!r} is not one of {', '.join(meta['allowed'])}")
+        low, high = meta["low"], meta["high"]
+        if not all(
+            (low is None or v >= low) and (high is None or v <= high)
+            for v in (value if isinstance(value, tuple) else (value,))
+            if not isinstance(v, (str, bool))
+        ):  # not (v < low): that would let NaN through
+            raise UserError(f"knob {field.name}: {value!r} is outside [{low}, {'...' if high is None else high}]")
+
+    @classmethod
+    def _parse(cls, name: str, text: str) -> Any:
+        """Text from a command line -> a value of the knob's type."""
+        kind = {field.name: field.type for field in dataclasses.fields(cls)}.get(name)
+        if kind is None:
+            known = ", ".join(field.name for field in dataclasses.fields(cls))
+            raise UserError(f"knob {name}: {cls.__name__} has no such knob; it has {known}")
+        try:
+            if kind is bool:
+                return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+            if kind is tuple:
+                return tuple(float(part) for part in text.split(","))
+            return kind(text)
+        except (KeyError, ValueError):
+            raise UserError(f"knob {name}: {text!r} is not a value of type {kind.__name__}") from None
+
+    def override(self, assignments: list[str]) -> Self:
+        """Apply `NAME=VALUE` strings. Raises UserError for an unknown name or a value that the knob does not take."""
+        changes = {}
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals:
+                raise UserError(f"knob {assignment!r}: write it as NAME=VALUE")
+            changes[name] = self._parse(name, text)
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def split(cls, assignments: list[str]) -> tuple[list[str], list[str]]:
+        """`NAME=VALUE` strings that name knobs of this class, and the others."""
+        own = {field.name for field in dataclasses.fields(cls)}
+        mine = [a for a in assignments if a.partition("=")[0] in own]
+        return mine, [a for a in assignments if a.partition("=")[0] not in own]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Inverse of to_json. A knob the text lacks gets its default; one this version does not know is an error."""
+        values = json.loads(text)
+        fields = {field.name: field.type for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - set(fields)):
+            raise UserError(f"unknown knob {unknown[0]}: the checkpoint is of another version of this project")
+        return cls(**{name: tuple(v) if fields[name] is tuple else v for name, v in values.items()})
+
+
+@dataclass(frozen=True)
+class config_base(Knobs):
+    """Knobs that training and testing share."""
+
+    max_pixels: int = knob(40_000_000, low=1)  # largest image read or decoded; an encoder takes about 100 bytes a pixel
+
+
+# fmt: off
+@dataclass(frozen=True)
+class config_train(config_base):
+    """Knobs of a training run. The defaults are the paper's where it gives them. W, L, C: the paper's letters."""
+
+    # Networks
+    encoder: str = knob("encoder")                      # any static method of Network with the same signature
+    generator: str = knob("generator")                  # likewise
+    discriminator: str = knob("patch_discriminator")    # or dcgan_discriminator, wgan_critic; used at each scale
+    width: int = knob(960, low=16)                      # W, channels at 1/16 scale, a multiple of 16; 192 suits a CPU
+    n_residual_blocks: int = knob(9, low=0)             # in the generator; 3-4 suit a CPU
+    channel_bottleneck: int = knob(8, low=1, high=255)  # C, the rate: at most C*log2(L)/256 bits per pixel
+    centers: tuple = knob((-2.0, -1.0, 0.0, 1.0, 2.0), low=-100, high=100)  # of the quantizer, ascending; L = how many
+    learn_centers: bool = knob(False)                   # train the centers too
+    quantizer_distance: str = knob("squared", allowed=("squared", "absolute"))  # absolute: the seed; see Quantizer
+    quantizer_temperature: float = knob(1.0, low=1e-3)  # of the soft assignment; lower: harder, noisier gradients
+    bottleneck_norm: bool = knob(False)                 # the seed's norm + ReLU on w; only for its checkpoints
+    normalization: str = knob("instance", allowed=("instance", "channel"))  # channel: crops and photos agree
+    upsampling: str = knob("transpose", allowed=("transpose", "transpose4", "nearest"))  # 3x3 transposed: the paper;
+    #                                                     4x4 transposed or nearest + conv: no checkerboard
+    sample_noise: bool = knob(False)                    # concatenate a noise map to w_hat
+    noise_dim: int = knob(128, low=1)                   # length of v ~ N(0, I)
+    noise_norm: str = knob("channel", allowed=("channel", "batch"))  # batch: the seed; mutes the noise at batch size 1
+    multiscale: bool = knob(True)                       # discriminate at several scales, or at full size only
+    n_scales: int = knob(3, low=1, high=5)              # of the multiscale discriminator; 2 for crops under 128 px
+    discriminator_width: int = knob(64, low=1)          # channels after its first layer; half suits a CPU
+
+    # Losses
+    lambda_X: float = knob(12.0, low=0)                 # weight of the distortion, MSE in [-1, 1]; paper: 10
+    lambda_rate: float = knob(0.0, low=0)               # weight of the bits per pixel by static tables; paper: 0; 1-4 pays
+    lambda_adversarial: float = knob(1.0, low=0)        # weight of the generator's adversarial loss; lower: smoother
+    use_vanilla_GAN: bool = knob(False)                 # sigmoid cross-entropy instead of least squares
+    use_feature_matching_loss: bool = knob(True)        # match the discriminator's intermediate maps
+    lambda_feature_matching: float = knob(10.0, low=0)  # its weight
+
+    # Stages: distortion alone, then the discriminator alone, then the GAN
+    distortion_steps: int = knob(0, low=0)              # E and G without a discriminator; some thousands steady the GAN
+    discriminator_warmup_steps: int = knob(0, low=0)    # D alone; 300 avoid the drop when a fresh D is switched on
+    freeze_encoder: bool = knob(False)                  # in the GAN stage: files stay as they are, only decoding changes
+
+    # Optimization
+    optimizer: str = knob("adam", allowed=("adam", "momentum", "rmsprop", "sgd"))  # -opt on the command line
+    distortion_learning_rate: float = knob(2e-4, low=0)  # of E and G in the distortion stage
+    G_learning_rate: float = knob(2e-4, low=0)          # of E and G in the GAN stage
+    D_learning_rate: float = knob(2e-4, low=0)          # of the discriminator
+    lr_decay_rate: float = knob(1.0, low=0, high=1)     # learning rates fall by this factor ...
+    lr_decay_steps: int = knob(10_000, low=1)           # ... in so many steps, exponentially, anew in each stage
+    beta_1: float = knob(0.5, low=0, high=0.999)        # Adam
+    momentum: float = knob(0.9, low=0, high=0.999)      # -opt momentum
+    weight_decay: float = knob(0.0, low=0)              # decoupled, per step, times the learning rate
+    ema_decay: float = knob(0.999, low=0, high=0.999999)  # of the weights that compress.py uses
+    batch_size: int = knob(1, low=1)                    # images a step; over 1 needs equal sizes: set crop_size
+    num_epochs: int = knob(50, low=1)                   # passes over the path table; --epochs and --steps override it
+    seed: int = knob(0, low=0, high=2**31)              # of weights, shuffling, crops and noise
+
+    # Data
+    crop_size: int = knob(0, low=0)                     # px, a multiple of 16; random square crops; 0: whole images
+    random_flip: bool = knob(False)                     # left-right
+
+    # Monitoring
+    diagnostic_steps: int = knob(128, low=1)            # steps between summaries and sample pictures
+    checkpoint_epochs: int = knob(10, low=1)            # epochs between checkpoints
+    keep_checkpoints: int = knob(2, low=1)              # older ones are deleted
+    n_sample_images: int = knob(4, low=1)               # held-out images in the sample picture
+
+    @property
+    def L(self) -> int:
+        return len(self.centers)
+
+    def __post_init__(self):
+        super().__post_init__()
+        rules = {
+            "width": (self.width % 16 == 0, "is not a multiple of 16"),
+            "crop_size": (self.crop_size % 16 == 0 and self.crop_size != 16, "is not 0 or a multiple of 16 from 32 up"),
+            "centers": (2 <= self.L <= 255 and list(self.centers) == sorted(set(self.centers)),
+                        "are not 2 to 255 different values in ascending order"),
+        }
+        for name, (holds, complaint) in rules.items():
+            if not holds:
+                raise UserError(f"knob {name}: {getattr(self, name)!r} {complaint}")
+
+
+@dataclass(frozen=True)
+class config_test(config_base):
+    """Knobs of compressing and decompressing; the networks' own come from the checkpoint."""
+
+    noise_seed: int = knob(0, low=0, high=2**32 - 1)    # mixed with the file's own: another noise for the same file
+
+
+@dataclass(frozen=True)
+class directories(Knobs):
+    """Where things are; relative to the working directory, or else to this project's folder."""
+
+    checkpoints: str = knob("checkpoints")              # a folder for each run: checkpoints/NAME/ckpt-STEP
+    default_checkpoint: str = knob("checkpoints/photo_c8")  # what compress.py uses without -r
+    samples: str = knob("samples")                      # sample pictures: samples/NAME/STEP.png
+    tensorboard: str = knob("tensorboard")              # logs: tensorboard --logdir tensorboard
+    sample_train: str = knob("data/sample_train.h5")    # path tables of -ds sample, which ships with the project
+    sample_val: str = knob("data/sample_val.h5")
+    cityscapes_train: str = knob("data/cityscapes_paths_train.h5")  # made by data/make_paths.py, as all below
+    cityscapes_val: str = knob("data/cityscapes_paths_val.h5")
+    ADE20k_train: str = knob("data/ADE20k_paths_train.h5")
+    ADE20k_val: str = knob("data/ADE20k_paths_val.h5")
+# fmt: on

@@ -1,0 +1,267 @@
+"""Reading images and path tables, and the tf.data pipeline that feeds training."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from config import UserError, config_train, directories
+from utils import PICTURE_SUFFIXES, Utils
+
+MAP_COLUMNS = ("semantic_map_paths", "semantic_map_path")  # today's name, and the older spelling
+MAX_BAD_SHARE = 0.01  # of a table's images that may be unreadable before a run stops
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What -ds names: the images, and how they are brought to size when they are not cropped.
+
+    fit: "native" (sides cut to multiples of 16), "512x1024" (resized) or "width512" (resized, then cut).
+    """
+
+    train: list[str]
+    val: list[str]
+    fit: str = "native"
+
+
+class Data:
+    """Static methods that read, and `batches`, which trains."""
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Images
+    # ------------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def read_image(path: str | Path, max_pixels: int) -> np.ndarray:
+        """PNG, JPEG, WebP or BMP -> (H, W, 3) uint8. Raises UserError naming the file.
+
+        Gray becomes RGB, palettes are looked up, 16 bits are cut to 8, transparency is laid over white, and the
+        camera's orientation tag is applied.
+        """
+        path = Path(path)
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, where an image file is wanted")
+        try:
+            with Image.open(path, formats=("PNG", "JPEG", "WEBP", "BMP")) as image:
+                if image.width * image.height > max_pixels:
+                    raise UserError(
+                        f"{path}: {image.width}x{image.height} is over max_pixels ({max_pixels}); "
+                        f"make it smaller, or raise the cap with -k max_pixels=N"
+                    )
+                return _to_rgb(ImageOps.exif_transpose(image))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such image file") from None
+        except Image.DecompressionBombError as error:
+            raise UserError(f"{path}: {error}") from None
+        except (OSError, ValueError, SyntaxError, EOFError) as error:  # all of them are thrown by Pillow's decoders
+            raise UserError(f"{path}: cannot be decoded as PNG, JPEG, WebP or BMP ({error})") from None
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Path tables
+    # ------------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def images_in(folder: str | Path) -> list[str]:
+        """All image files below a folder, sorted."""
+        found = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+        if not found:
+            raise UserError(f"{folder}: no images in this folder (looked for {' '.join(PICTURE_SUFFIXES)})")
+        return found
+
+    @staticmethod
+    def read_table(source: str | Path, column: str = "path") -> list[str]:
+        """Image paths from an HDF5 dataframe (.h5), a CSV file, or a plain folder.
+
+        A relative path is taken from the table's folder or from the working directory, whichever has it.
+        """
+        source = Path(source)
+        if source.is_dir():
+            return Data.images_in(source)
+        frame = _read_frame(source)
+        columns = MAP_COLUMNS if column in MAP_COLUMNS else (column,)
+        present = [name for name in columns if name in frame.columns]
+        if not present:
+            raise UserError(f"{source}: no column {column!r}; it has {', '.join(map(str, frame.columns)) or 'none'}")
+        if frame.empty:
+            raise UserError(f"{source}: the table is empty")
+        return [_locate(str(path), source) for path in frame[present[0]]]
+
+    @staticmethod
+    def dataset(name: str, where: directories, val: str | None = None, n_held_out: int = 4) -> Dataset:
+        """The images that -ds names: sample, cityscapes or ADE20k, or any path table or folder.
+
+        Held-out images of a table: `val`; else the table of the same name with "val" for "train"; else its last images.
+        """
+        fits = {"sample": "native", "cityscapes": "512x1024", "ADE20k": "width512"}
+        if name in fits:
+            train, held_out = (getattr(where, f"{name}_{split}") for split in ("train", "val"))
+            return Dataset(Data.read_table(Utils.locate(train)), Data.read_table(Utils.locate(held_out)), fits[name])
+        paths = Data.read_table(name)
+        sibling = Path(name).with_name(Path(name).name.replace("train", "val"))
+        if val or (sibling.exists() and sibling != Path(name)):
+            return Dataset(paths, Data.read_table(val or sibling))
+        n = min(n_held_out, len(paths) - 1)
+        return Dataset(paths[:-n], paths[-n:]) if n else Dataset(paths, paths)
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Training batches
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def __init__(self, paths: list[str], config: config_train, fit: str = "native", report=print):
+        """paths: of the images to train on; fit: see Dataset; report: called with a line for each unreadable file."""
+        if config.batch_size > 1 and not config.crop_size and fit != "512x1024":
+            raise UserError("knob batch_size: images of several sizes make no batch; set crop_size too")
+        self.paths, self.config, self.fit, self.report = paths, config, fit, report
+        self.bad: set[str] = set()
+        self._lock = threading.Lock()
+        self._error: UserError | None = None
+        self._order: dict[int, np.ndarray] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.paths) // self.config.batch_size)
+
+    def batches(self, first_step: int = 0) -> Iterator:
+        """Endless batches (B, H, W, 3) float32 in [-1, 1], from a step on.
+
+        Sample i is a function of the seed, the paths and i alone, so training that resumes sees what it would have seen.
+        """
+        import tensorflow as tf
+
+        batch = self.config.batch_size
+        samples = (
+            tf.data.Dataset.range(first_step * batch, 2**62)
+            .map(
+                lambda i: tf.ensure_shape(tf.numpy_function(self._sample_or_error, [i], tf.uint8), (None, None, 3)),
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+            .batch(batch)
+            .map(lambda x: tf.cast(x, tf.float32) / 127.5 - 1)
+            .prefetch(2)
+        )
+        try:
+            yield from samples
+        except tf.errors.OpError:
+            if self._error is None:
+                raise
+            raise self._error from None  # tf.data would have made a page of it
+
+    def sample(self, index: int) -> np.ndarray:
+        """Training sample `index`: an image or a crop of it, uint8. Each pass over the table is in a new random order."""
+        epoch, position = divmod(index, len(self.paths))
+        rng = np.random.default_rng((self.config.seed, epoch, position))
+        order = self._epoch_order(epoch)
+        for offset in range(len(self.paths)):  # an unreadable image is replaced by the next one
+            path = self.paths[order[(position + offset) % len(self.paths)]]
+            if path in self.bad:
+                continue
+            try:
+                image = Data.read_image(path, self.config.max_pixels)
+            except UserError as error:
+                self._skip(path, error)
+                continue
+            return augment(fit_image(image, self.fit, self.config.crop_size), self.config, rng)
+        raise UserError("none of the training images can be read")
+
+    def _sample_or_error(self, index: int) -> np.ndarray:
+        try:
+            return self.sample(int(index))
+        except UserError as error:
+            self._error = error
+            raise
+
+    def _skip(self, path: str, error: UserError) -> None:
+        with self._lock:
+            if path in self.bad:
+                return
+            self.bad.add(path)
+            self.report(f"skipped: {error}")
+            if len(self.bad) > MAX_BAD_SHARE * len(self.paths):
+                raise UserError(
+                    f"{len(self.bad)} of {len(self.paths)} training images cannot be read, over {MAX_BAD_SHARE:.0%}: "
+                    f"mend or remove them from the path table (the last: {error})"
+                )
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        with self._lock:
+            if epoch not in self._order:
+                self._order = {e: o for e, o in self._order.items() if e >= epoch - 1}  # batches may straddle epochs
+                self._order[epoch] = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.paths))
+            return self._order[epoch]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Bringing images to size
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def fit_image(image: np.ndarray, fit: str, crop_size: int = 0) -> np.ndarray:
+    """Resize and cut an image (H, W, 3) as a Dataset's `fit` says; never under 32 px, nor under crop_size."""
+    height, width = image.shape[:2]
+    if fit == "512x1024":
+        size = (512, 1024)
+    elif fit == "width512":
+        size = (round(height * 512 / width), 512)
+    else:
+        size = (height, width)
+    scale = max(1, max(32, crop_size) / min(size))
+    size = tuple(round(side * scale) for side in size)
+    if size != (height, width):
+        image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
+    if crop_size:
+        return image
+    top, left = size[0] % 16 // 2, size[1] % 16 // 2
+    return image[top : top + size[0] // 16 * 16, left : left + size[1] // 16 * 16]
+
+
+def augment(image: np.ndarray, config: config_train, rng: np.random.Generator) -> np.ndarray:
+    """A random square crop (`crop_size`) and a random left-right flip (`random_flip`)."""
+    if crop := config.crop_size:
+        top, left = (rng.integers(side - crop + 1) for side in image.shape[:2])
+        image = image[top : top + crop, left : left + crop]
+    if config.random_flip and rng.random() < 0.5:
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I") or image.mode == "F":  # 16-bit gray; Pillow's own conversion would clip it
+        gray = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(np.clip(np.rint(gray), 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Files
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _read_frame(source: Path):
+    import pandas as pd
+
+    readers = {".h5": pd.read_hdf, ".hdf5": pd.read_hdf, ".csv": pd.read_csv}
+    if not source.exists():
+        raise UserError(f"{source}: no such path table or folder; data/make_paths.py writes one")
+    if source.suffix.lower() not in readers:
+        raise UserError(f"{source}: a path table ends in .h5, .hdf5 or .csv")
+    try:
+        return readers[source.suffix.lower()](source)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame({"path": []})
+    except Exception as error:  # pandas and PyTables throw what they like at a damaged file
+        raise UserError(f"{source}: cannot be read as a path table ({error})") from None
+
+
+def _locate(path: str, table: Path) -> str:
+    tried = [table.parent / path, Path(path)]  # for an absolute path, both are the path itself
+    for candidate in tried:
+        if candidate.exists():
+            return str(candidate)
+    raise UserError(f"{table}: image not found; tried {' and '.join(dict.fromkeys(map(str, tried)))}")

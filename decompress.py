@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Decompress a .gc file to a picture. It needs the file and the checkpoint that it was made with, nothing else.
+
+    python3 decompress.py -i photo.gc -o photo.png                  # by the checkpoint that ships with the project
+    python3 decompress.py -r checkpoints/run -i photo.gc -o photo.png
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from config import UserError, config_test, directories
+from utils import Utils
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_arguments(parser)
+    parser.add_argument("-i", "--input", required=True, metavar="FILE.gc", help="the compressed file")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT.png", help="the picture to write")
+    return parser.parse_args(argv)
+
+
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    where, knobs = split_knobs(args.knob)
+    output = Utils.picture_path(args.output)
+    data = read_file(args.input)
+    model = load_model(args, where)
+    start = time.perf_counter()
+    try:
+        image = decode(model, data, knobs)
+    except UserError as error:
+        raise UserError(f"{args.input}: {error}") from None
+    seconds = time.perf_counter() - start
+    Utils.save_picture(image, output)
+    height, width = image.shape[:2]
+    print(f"{output}: {width}x{height}, decoded from {len(data)} bytes in {seconds:.2f} s")
+    return 0
+
+
+def decode(model, data: bytes, knobs: config_test) -> np.ndarray:
+    """The bytes of a .gc file -> image (H, W, 3) uint8. Raises UserError for damage, or for another model's file."""
+    from codec import StaticTables, unpack
+    from model import STRIDE, padded_size
+
+    file = unpack(data)
+    if file.fingerprint != model.fingerprint:
+        raise UserError(f"made with another checkpoint: its fingerprint is {file.fingerprint.hex()}, "
+                        f"this one's {model.fingerprint.hex()}; name the right one with -r")  # fmt: skip
+    if file.width * file.height > knobs.max_pixels:
+        raise UserError(f"{file.width}x{file.height} px is over max_pixels ({knobs.max_pixels}); "
+                        f"raise the cap with -k max_pixels=N")  # fmt: skip
+    height, width = padded_size(file.height, file.width)
+    symbols = StaticTables(model.frequencies).decode(file.payload, height // STRIDE, width // STRIDE)
+    return model.decompress(symbols, file.height, file.width, noise_seed=(file.crc, knobs.noise_seed))
+
+
+def read_file(path: str) -> bytes:
+    """A .gc file's bytes; one too large to be one is refused before it is read."""
+    try:
+        if Path(path).stat().st_size > 2**28:
+            raise UserError(f"{path}: not a .gc file (over 256 MiB)")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Shared with compress.py
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-r", "--restore", metavar="CKPT", help="checkpoint or run folder (default: the one that ships)")
+    parser.add_argument("-rl", "--restore-last", action="store_true", help="the newest checkpoint below checkpoints/")
+    parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
+                        help="override a knob of config_test or directories; may be repeated")  # fmt: skip
+
+
+def split_knobs(assignments: list[str]) -> tuple[directories, config_test]:
+    where, own = directories.split(assignments)
+    return directories().override(where), config_test().override(own)
+
+
+def load_model(args: argparse.Namespace, where: directories):
+    """The model that -r or -rl names, or the one that ships."""
+    from model import Model, newest_checkpoint
+
+    if args.restore_last:
+        return Model.load(newest_checkpoint(where.checkpoints))
+    return Model.load(args.restore or Utils.locate(where.default_checkpoint))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

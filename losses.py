@@ -1,0 +1,52 @@
+"""The losses: pure functions of tensors, on any Keras backend.
+
+`logits` are lists, an entry a scale; `maps` are the discriminator's intermediate maps by name. Losses are summed over scales
+and meaned over everything else, so that they do not depend on the size of the image or of the batch.
+"""
+
+from keras import ops
+
+
+def distortion(x, x_hat):
+    """Mean squared error over images in [-1, 1]: mean (x - x_hat)^2. Up to 4; a quarter of that in [0, 1]."""
+    return ops.mean(ops.square(x - x_hat))
+
+
+def rate(assignment, frequencies):
+    """Bits per pixel that a table costs: -1/256 sum_c mean sum_l a_cl log2 f_cl, at one position for 16 x 16 pixels.
+
+    assignment a: (B, h, w, C, L), hard (one-hot) or soft; frequencies f: (C, L), each row with the sum 1.
+    """
+    bits = -ops.sum(assignment * ops.log2(frequencies + 1e-9), axis=(-2, -1))  # (B, h, w)
+    return ops.mean(bits) / 256
+
+
+def lsgan_discriminator(real_logits: list, fake_logits: list):
+    """Least squares (Mao et al. 2017): 1/2 sum_scales [mean (D(x) - 1)^2 + mean D(x_hat)^2]."""
+    return 0.5 * sum(
+        ops.mean(ops.square(real - 1)) + ops.mean(ops.square(fake))
+        for real, fake in zip(real_logits, fake_logits, strict=True)
+    )
+
+
+def lsgan_generator(fake_logits: list):
+    """Least squares: sum_scales mean (D(x_hat) - 1)^2."""
+    return sum(ops.mean(ops.square(fake - 1)) for fake in fake_logits)
+
+
+def vanilla_discriminator(real_logits: list, fake_logits: list):
+    """Cross-entropy (Goodfellow et al. 2014): -sum_scales [mean log s(D(x)) + mean log(1 - s(D(x_hat)))], s the sigmoid."""
+    return sum(
+        ops.mean(ops.softplus(-real)) + ops.mean(ops.softplus(fake))
+        for real, fake in zip(real_logits, fake_logits, strict=True)
+    )
+
+
+def vanilla_generator(fake_logits: list):
+    """Cross-entropy, non-saturating: -sum_scales mean log s(D(x_hat)), s the sigmoid."""
+    return sum(ops.mean(ops.softplus(-fake)) for fake in fake_logits)
+
+
+def feature_matching(real_maps: dict, fake_maps: dict, n_scales: int):
+    """Wang et al. 2018: 1/n_scales sum_maps mean |D_k(x) - D_k(x_hat)|; no gradient flows into the real side."""
+    return sum(ops.mean(ops.abs(ops.stop_gradient(real_maps[k]) - fake_maps[k])) for k in real_maps) / n_scales

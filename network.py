@@ -1,0 +1,243 @@
+"""The networks of Agustsson et al., "Generative Adversarial Networks for Extreme Learned Image Compression"
+(arXiv 1804.02958), as in its appendix: encoder, quantizer, generator, discriminators; and a noise generator.
+
+To add an architecture, add a static method to `Network` with the signature of the one it replaces, and name it in the knob
+`encoder`, `generator` or `discriminator`. This file uses Keras only, so the networks run on every Keras backend.
+
+Notation, after Johnson et al. 2016: c7s1-k a 7x7 stride-1 convolution with k filters, dk a 3x3 stride-2 convolution, Rk a
+residual block of two 3x3 convolutions, uk an upsampling to twice the size; each followed by norm and ReLU. Tensors are NHWC.
+"""
+
+from keras import KerasTensor, Layer, layers, ops
+
+from config import config_train
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Layers that Keras does not have
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Norm(Layer):
+    """Normalize to zero mean and unit variance over `axes`, then scale by gamma and add beta, both per channel.
+
+    axes (1, 2): instance norm, over the pixels of each channel (Ulyanov et al. 2016; epsilon as in the paper's code).
+    axes (-1,): channel norm, over the channels of each pixel (Mentzer et al. 2020, with their epsilon): unlike
+    instance norm it keeps the brightness and colour of a whole image, and does not depend on how large the image is.
+    """
+
+    EPSILON = {(1, 2): 1e-6, (-1,): 1e-3}
+
+    def __init__(self, axes: tuple, **kwargs):
+        super().__init__(**kwargs)
+        self.axes = axes
+
+    def build(self, shape):
+        self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
+
+    def call(self, x):
+        mean, variance = ops.moments(x, self.axes, keepdims=True)
+        scale = ops.rsqrt(variance + self.EPSILON[self.axes]) * self.gamma
+        return x * scale + (self.beta - mean * scale)
+
+
+class Quantizer(Layer):
+    """q: each value of w becomes the nearest of L centers; the gradient is that of the soft assignment.
+
+    Forward, w_hat = argmin_c |w - c|; a tie goes to the lower center. Backward, straight through, the gradient of
+    sum_c c * softmax_c(-d(w, c) / temperature) (Mentzer et al. 2018, section 3.2), with respect to w and the centers.
+
+    With d = |w - c|, all distances grow alike outside the outer centers, so the gradient there is exactly zero and such
+    values stay lost. With d = (w - c)^2, the default, the soft assignment at unit spacing and temperature is w itself to
+    1e-3 between the outer centers, and beyond them its gradient fades but never vanishes: w stays in range by itself.
+    """
+
+    def __init__(self, config: config_train, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+
+    def build(self, shape):
+        self.centers = self.add_weight(
+            shape=(self.config.L,),
+            initializer=lambda *_, **__: ops.convert_to_tensor(self.config.centers, "float32"),
+            trainable=self.config.learn_centers,
+            name="centers",
+        )
+
+    def call(self, w):
+        distance = ops.abs(w[..., None] - self.centers)  # (B, h, w, C, L)
+        symbols = ops.argmin(distance, axis=-1)  # (B, h, w, C); argmin takes the first of equals
+        hard = ops.take(self.centers, symbols)
+        if self.config.quantizer_distance == "squared":
+            distance = ops.square(distance)
+        assignment = ops.softmax(-distance / self.config.quantizer_temperature)
+        soft = ops.sum(self.centers * assignment, axis=-1)
+        return soft + ops.stop_gradient(hard - soft), symbols, assignment
+
+
+class ResizeLike(Layer):
+    """Resize the first map bilinearly to the height and width of the second; the identity where they agree."""
+
+    def call(self, x, like):
+        return ops.image.resize(x, ops.shape(like)[1:3])
+
+    def compute_output_shape(self, x_shape, like_shape):
+        return (x_shape[0], *like_shape[1:3], x_shape[3])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Blocks
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def norm(x, config: config_train):
+    """The normalization that the knob `normalization` names."""
+    return Norm({"instance": (1, 2), "channel": (-1,)}[config.normalization])(x)
+
+
+def reflect_conv(x, filters: int, *, kernel: int, bias: bool = True):
+    """Stride-1 convolution of an image padded by reflection, so that borders look like the rest."""
+    p = kernel // 2
+    x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode="reflect")
+    return layers.Conv2D(filters, kernel, use_bias=bias)(x)
+
+
+def conv_block(x, filters: int, *, kernel: int, stride: int = 1, config: config_train):
+    """Convolution, norm, ReLU. No bias: the norm would cancel it."""
+    if stride == 1:
+        x = reflect_conv(x, filters, kernel=kernel, bias=False)
+    else:
+        x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False)(x)
+    return ops.relu(norm(x, config))
+
+
+def residual_block(x, config: config_train):
+    """Rk: x + norm(conv(ReLU(norm(conv(x))))), without a ReLU after the sum (Gross and Wilber 2016)."""
+    k = x.shape[-1]
+    h = conv_block(x, k, kernel=3, config=config)
+    return x + norm(reflect_conv(h, k, kernel=3, bias=False), config)
+
+
+def upsample_block(x, filters: int, config: config_train):
+    """uk: to twice the height and width, then norm and ReLU."""
+    if config.upsampling == "nearest":
+        return conv_block(layers.UpSampling2D(2)(x), filters, kernel=3, config=config)
+    kernel = {"transpose": 3, "transpose4": 4}[config.upsampling]
+    x = layers.Conv2DTranspose(filters, kernel, strides=2, padding="same", use_bias=False)(x)
+    return ops.relu(norm(x, config))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Networks
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Network:
+    """Each method is a pure function from symbolic Keras tensors to symbolic Keras tensors. B: batch, H x W: image."""
+
+    @staticmethod
+    def encoder(x: KerasTensor, config: config_train) -> KerasTensor:
+        """E: image in [-1, 1] -> feature map.  c7s1-60, d120, d240, d480, d960, c3s1-C (linear).
+
+        H and W are multiples of 16, at least 32 (the last reflection needs a feature map of 2 x 2).
+        """
+        f = config.width
+        h = conv_block(x, f // 16, kernel=7, config=config)  # (B, H, W, f/16)
+        for i in (8, 4, 2, 1):
+            h = conv_block(h, f // i, kernel=3, stride=2, config=config)  # (B, i/16 H, i/16 W, f/i)
+        w = reflect_conv(h, config.channel_bottleneck, kernel=3)  # (B, H/16, W/16, C)
+        if config.bottleneck_norm:
+            w = ops.relu(norm(w, config))  # as the seed: leaves only the centers {0, 1, 2} in reach
+        return w
+
+    @staticmethod
+    def quantizer(w: KerasTensor, config: config_train) -> tuple[KerasTensor, dict[str, KerasTensor]]:
+        """q: feature map -> nearest centers w_hat (B, h, w, C).
+
+        Also their indices, "symbols", in 0..L-1, and the soft "assignment" (B, h, w, C, L), which sums to 1 over L.
+        """
+        w_hat, symbols, assignment = Quantizer(config)(w)
+        return w_hat, {"symbols": symbols, "assignment": assignment}
+
+    @staticmethod
+    def generator(z: KerasTensor, config: config_train) -> KerasTensor:
+        """G: w_hat, with noise or not -> image in [-1, 1].  c3s1-960, R960 x 9, u480, u240, u120, u60, c7s1-3, tanh."""
+        f = config.width
+        h = conv_block(z, f, kernel=3, config=config)  # (B, H/16, W/16, f)
+        for _ in range(config.n_residual_blocks):
+            h = residual_block(h, config)  # (B, H/16, W/16, f)
+        for i in (2, 4, 8, 16):
+            h = upsample_block(h, f // i, config)  # (B, i/16 H, i/16 W, f/i)
+        return ops.tanh(reflect_conv(h, 3, kernel=7))  # (B, H, W, 3)
+
+    @staticmethod
+    def noise_generator(v: KerasTensor, w_hat: KerasTensor, config: config_train) -> KerasTensor:
+        """DCGAN-like (Radford et al. 2016): noise v (B, noise_dim) -> C-channel map of the height and width of w_hat.
+
+        It makes the 32 x 64 map of a 512 x 1024 image, and fits that to other sizes. Batch norm (`noise_norm`) over a
+        batch of one outputs its offset whatever the noise, so the default norm looks at one sample at a time.
+        """
+
+        def noise_norm(h):
+            return layers.BatchNormalization()(h) if config.noise_norm == "batch" else Norm((-1,))(h)
+
+        h = noise_norm(ops.relu(layers.Dense(4 * 8 * 256)(v)))  # (B, 8192)
+        h = ops.reshape(h, (-1, 4, 8, 256))  # (B, 4, 8, 256)
+        for filters in (128, 64, 32):
+            h = layers.Conv2DTranspose(filters, 5, strides=2, padding="same")(h)
+            h = noise_norm(ops.relu(h))  # (B, 8, 16, 128), (B, 16, 32, 64), (B, 32, 64, 32)
+        h = reflect_conv(h, config.channel_bottleneck, kernel=7)  # (B, 32, 64, C)
+        return ResizeLike()(h, w_hat)  # (B, H/16, W/16, C)
+
+    @staticmethod
+    def patch_discriminator(x: KerasTensor, config: config_train) -> tuple[KerasTensor, dict[str, KerasTensor]]:
+        """D at one scale (Isola et al. 2017): image -> logits of patches, and the four intermediate maps by name.
+
+        4x4 stride-2 c64 (no norm), c128, c256, c512 with instance norm and LeakyReLU 0.2, then a 4x4 convolution to 1.
+        """
+        f = config.discriminator_width
+        h, maps = x, {}
+        for k, filters in enumerate((f, 2 * f, 4 * f, 8 * f), start=1):
+            h = layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=k == 1)(h)
+            if k > 1:
+                h = Norm((1, 2))(h)
+            h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
+        return layers.Conv2D(1, 4, padding="same")(h), maps  # (B, H/16, W/16, 1)
+
+    @staticmethod
+    def multiscale_discriminator(x: KerasTensor, config: config_train) -> tuple[list, dict[str, KerasTensor]]:
+        """Discriminators of one design on the image, and on the image pooled once and twice (Wang et al. 2018).
+
+        Returns the logits at each scale, and all intermediate maps by "scale/name".
+        """
+        logits, maps = [], {}
+        for scale in range(config.n_scales if config.multiscale else 1):
+            if scale > 0:
+                x = layers.AveragePooling2D(3, strides=2, padding="same")(x)  # (B, H/2^scale, W/2^scale, channels)
+            scale_logits, scale_maps = getattr(Network, config.discriminator)(x, config)
+            logits.append(scale_logits)
+            maps |= {f"{scale}/{name}": h for name, h in scale_maps.items()}
+        return logits, maps
+
+    @staticmethod
+    def dcgan_discriminator(x: KerasTensor, config: config_train) -> tuple[KerasTensor, dict[str, KerasTensor]]:
+        """Image -> one logit an image, and the intermediate maps. 5x5 stride-2 convolutions, batch norm (Radford 2016)."""
+        return Network._strided_convs(x, config, batch_norm=True)
+
+    @staticmethod
+    def wgan_critic(x: KerasTensor, config: config_train) -> tuple[KerasTensor, dict[str, KerasTensor]]:
+        """Image -> one score an image. As the DCGAN discriminator, but each sample by itself (Gulrajani et al. 2017)."""
+        return Network._strided_convs(x, config, batch_norm=False)
+
+    @staticmethod
+    def _strided_convs(x, config: config_train, *, batch_norm: bool):
+        f = config.discriminator_width
+        h, maps = x, {}
+        for k, filters in enumerate((f, 2 * f, 4 * f, 8 * f), start=1):
+            normalized = batch_norm and k > 1
+            h = layers.Conv2D(filters, 5, strides=2, padding="same", use_bias=not normalized)(h)
+            if normalized:
+                h = layers.BatchNormalization()(h)
+            h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
+        h = layers.GlobalAveragePooling2D()(h)  # (B, 8f); any image size, where a flat layer would fix it
+        return layers.Dense(1)(h), maps  # (B, 1)

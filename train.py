@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Train a model.
+
+    python3 train.py -opt momentum --name run              # on the sample photos that ship with the project
+    python3 train.py -ds photos_train.h5 --name photo_c8 -k width=192 -k crop_size=128 -k batch_size=8
+    python3 train.py -rl --name run                        # go on from the newest checkpoint of that run
+    tensorboard --logdir tensorboard                       # watch
+
+Where training starts, first match wins: -r CKPT (that checkpoint), -rl (the newest of this run), from scratch.
+When it goes on, the knobs are the checkpoint's, changed by -k. How long: --steps, --epochs, or the knob num_epochs.
+"""
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+
+from config import UserError, config_train, directories
+from utils import Utils
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    optimizers = config_train.__dataclass_fields__["optimizer"].metadata["allowed"]
+    parser.add_argument("-opt", "--optimizer", choices=optimizers, help="optimizer of both updates; default: the knob's")
+    parser.add_argument("-name", "--name", default="run", help="of the run and its folders (default: run)")
+    parser.add_argument("-ds", "--dataset", default="sample", metavar="DATASET",
+                        help="sample, cityscapes, ADE20k, a path table (.h5, .csv) or a folder (default: sample)")  # fmt: skip
+    parser.add_argument("--val", metavar="TABLE", help="held-out images, where DATASET is a table or a folder")
+    parser.add_argument("-rl", "--restore-last", action="store_true", help="go on from this run's newest checkpoint")
+    parser.add_argument("-r", "--restore", metavar="CKPT", help="go on from a checkpoint")
+    parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
+                        help="override a knob of config_train or directories; may be repeated")  # fmt: skip
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="train up to this step")
+    length.add_argument("--epochs", type=int, help="train up to this epoch")
+    return parser.parse_args(argv)
+
+
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    where_knobs, knobs = directories.split(args.knob)
+    where = directories().override(where_knobs)
+    if args.optimizer:
+        knobs.append(f"optimizer={args.optimizer}")
+    config = config_train().override(knobs)  # before TensorFlow is imported: mistakes show at once
+    if min(n for n in (args.steps, args.epochs, 1) if n is not None) < 1:
+        raise UserError("--steps and --epochs: at least 1")
+    run = Path(where.checkpoints) / args.name
+
+    from data import Data
+
+    dataset = Data.dataset(args.dataset, where, args.val, config.n_sample_images)
+
+    from model import Model, resolve_checkpoint
+
+    if args.restore or args.restore_last:
+        model = Model.resume(args.restore or run, knobs)
+        print(f"going on from {resolve_checkpoint(args.restore or run)}, step {model.step}")
+    elif any(run.glob("ckpt-*")):
+        raise UserError(f"run {args.name}: has checkpoints in {run}; go on with -rl, or take another --name")
+    else:
+        model = Model(config, training=True)
+    data = Data(dataset.train, model.config, dataset.fit, report=lambda line: print(line, file=sys.stderr))
+    steps = args.steps or (args.epochs or model.config.num_epochs) * data.steps_per_epoch
+    print(f"{len(dataset.train)} training images, {len(dataset.val)} held out; up to step {steps}")
+    return train(model, data, dataset.val, steps, run, where)
+
+
+def train(model, data, val_paths: list[str], steps: int, run: Path, where: directories) -> int:
+    """Train up to step `steps`. Returns the exit status: 0, or 128 + the signal that stopped it."""
+    import tensorflow as tf
+    from tqdm import tqdm
+
+    from data import fit_image
+
+    config = model.config
+    held_out = [
+        fit_image(data.read_image(path, config.max_pixels), data.fit) for path in val_paths[: config.n_sample_images]
+    ]
+    writer = tf.summary.create_file_writer(str(Path(where.tensorboard) / run.name))
+    saved = None
+    start, started = model.step, time.time()
+    with Utils.stop_signals() as received, tqdm(total=steps, initial=model.step, unit="step") as bar:
+        for x in data.batches(model.step):
+            if model.step >= steps or received:
+                break
+            terms = model.train_step(x)
+            if not all(map(math.isfinite, terms.values())):
+                listed = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+                raise UserError(f"step {model.step}: a loss is not finite ({listed}); the last good checkpoint is "
+                                f"{saved or 'the one before this command'}: go on from it with a lower learning rate")  # fmt: skip
+            bar.update()
+            bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
+            if model.step % config.diagnostic_steps == 0:
+                terms["steps_per_second"] = (model.step - start) / (time.time() - started)
+                diagnose(model, terms, held_out, writer, Path(where.samples) / run.name)
+            if model.step % (config.checkpoint_epochs * data.steps_per_epoch) == 0:
+                saved = save(model, run)
+    saved = save(model, run)
+    if received:
+        print(f"stopped by a signal at step {model.step}; go on with: train.py -rl --name {run.name}")
+    print(f"checkpoint: {saved}" + (f"; {len(data.bad)} unreadable images were skipped" if data.bad else ""))
+    return 128 + received[0] if received else 0
+
+
+def save(model, run: Path) -> Path:
+    """Write a checkpoint of this step, then delete the oldest beyond the knob keep_checkpoints."""
+    import shutil
+
+    folder = run / f"ckpt-{model.step:08d}"
+    model.save(folder)
+    for old in sorted(run.glob("ckpt-*"))[: -model.config.keep_checkpoints]:
+        shutil.rmtree(old)
+    return folder
+
+
+def diagnose(model, terms: dict[str, float], held_out: list, writer, samples: Path) -> None:
+    """Scalars and images for TensorBoard, and the sample picture of the held-out images, with the averaged weights."""
+    with model.averaged_weights():
+        reconstructions = [model.decompress(model.compress(image), *image.shape[:2]) for image in held_out]
+    psnr = [Utils.psnr(image, reconstruction) for image, reconstruction in zip(held_out, reconstructions, strict=True)]
+    G_rate, D_rate = model.learning_rates(model.step)
+    scalars = {**terms, "held_out_PSNR": sum(psnr) / len(psnr), "G_learning_rate": G_rate, "D_learning_rate": D_rate}
+    Utils.write_summaries(writer, model.step, scalars, {"original": held_out, "reconstruction": reconstructions})
+    rows = [
+        Utils.side_by_side([image, reconstruction], ["original", f"step {model.step}, PSNR {value:.2f} dB"])
+        for image, reconstruction, value in zip(held_out, reconstructions, psnr, strict=True)
+    ]
+    Utils.save_picture(Utils.stack(rows), samples / f"{model.step:08d}.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

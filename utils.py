@@ -1,0 +1,184 @@
+"""Pictures, metrics, summaries, and the small rest. Importing this file is cheap: TensorFlow and matplotlib come late."""
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from config import UserError
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # that are read, and written
+PROJECT = Path(__file__).resolve().parent
+MS_SSIM_MIN_SIDE = 161  # px; the fifth scale must hold an 11 px window: ceil(161 / 16) = 11
+
+
+class Utils:
+    """Static methods only."""
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Command lines
+    # ------------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def command(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
+        """Decorate a script's main: a UserError becomes one line on stderr and exit status 2; TensorFlow keeps quiet."""
+
+        @functools.wraps(main)
+        def wrapped(argv: list[str] | None = None) -> int:
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+            try:
+                return main(argv)
+            except UserError as error:
+                print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+                return 2
+            except KeyboardInterrupt:
+                return 128 + signal.SIGINT
+
+        return wrapped
+
+    @staticmethod
+    def locate(path: str) -> Path:
+        """A path as given (from the working directory), or the same below this project's folder if only that exists."""
+        return PROJECT / path if not Path(path).exists() and (PROJECT / path).exists() else Path(path)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def stop_signals() -> Iterator[list[int]]:
+        """Within this context, SIGINT and SIGTERM only append themselves to the list; a second SIGINT interrupts."""
+        received: list[int] = []
+
+        def handle(signum, frame):
+            received.append(signum)
+            signal.signal(signum, signal.default_int_handler)
+
+        old = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield received
+        finally:
+            for signum, handler in old.items():
+                signal.signal(signum, handler)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def atomic(path: str | Path) -> Iterator[Path]:
+        """Yield a temporary path beside `path`, of the same suffix; rename it to `path` if all went well, else remove it."""
+        path = Path(path)
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, where an output file is wanted")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+            os.close(handle)
+            try:
+                yield Path(name)
+                os.chmod(name, 0o666 & ~_umask())  # mkstemp makes it private
+                os.replace(name, path)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+    @staticmethod
+    def picture_path(path: str | Path) -> Path:
+        """The path, if Pillow writes its kind of picture; raises UserError else, before any work is done."""
+        path = Path(path)
+        if path.suffix.lower() not in PICTURE_SUFFIXES:
+            raise UserError(f"{path}: the output must end in one of {', '.join(PICTURE_SUFFIXES)}")
+        return path
+
+    @staticmethod
+    def save_picture(picture: np.ndarray | Image.Image, path: Path) -> None:
+        """Write an image (H, W, 3) uint8 or a Pillow picture; whole, or not at all."""
+        with Utils.atomic(path) as partial:
+            (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(partial)
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Metrics
+    # ------------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def psnr(a: np.ndarray, b: np.ndarray) -> float:
+        """Peak signal-to-noise ratio of uint8 images, in dB: 10 log10(255^2 / MSE); infinite for equal images."""
+        mse = np.mean(np.square(a.astype(np.float64) - b.astype(np.float64)))
+        return float(10 * np.log10(255**2 / mse)) if mse else float("inf")
+
+    @staticmethod
+    def ms_ssim(a: np.ndarray, b: np.ndarray) -> float | None:
+        """Multiscale structural similarity (Wang et al. 2003) of uint8 RGB images, at most 1; None under 161 px a side."""
+        if min(a.shape[:2]) < MS_SSIM_MIN_SIDE:
+            return None
+        import tensorflow as tf
+
+        return float(tf.image.ssim_multiscale(a.astype(np.float32), b.astype(np.float32), max_val=255))
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Pictures and summaries
+    # ------------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def side_by_side(panels: list[np.ndarray], captions: list[str]) -> Image.Image:
+        """Images (H, W, 3) uint8 of one size, from left to right with a gap, a caption under each."""
+        height, width = panels[0].shape[:2]
+        column = max(width, 240)  # px; a caption's room under a tiny image
+        font = ImageFont.load_default(max(10, min(22, column // 32)))
+        lines = [_wrap(caption, font, column - 8) for caption in captions]
+        line_height = font.getbbox("Ag")[3] + 4
+        gap = 8
+        footer = line_height * max(map(len, lines)) + gap
+        size = (len(panels) * (column + gap) - gap, height + footer)
+        picture = Image.new("RGB", size, "white")
+        draw = ImageDraw.Draw(picture)
+        for i, (panel, text) in enumerate(zip(panels, lines, strict=True)):
+            left = i * (column + gap)
+            picture.paste(Image.fromarray(panel), (left + (column - width) // 2, 0))
+            draw.multiline_text((left + 4, height + 2), "\n".join(text), fill="black", font=font, spacing=4)
+        return picture
+
+    @staticmethod
+    def stack(pictures: list[Image.Image]) -> Image.Image:
+        """Pictures from top to bottom."""
+        sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+        top = 0
+        for picture in pictures:
+            sheet.paste(picture, (0, top))
+            top += picture.height
+        return sheet
+
+    @staticmethod
+    def write_summaries(writer, step: int, scalars: dict[str, float], images: dict[str, list[np.ndarray]]) -> None:
+        """TensorBoard: scalars by name, and lists of uint8 images by name."""
+        import tensorflow as tf
+
+        with writer.as_default(step=step):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+            for name, group in images.items():
+                for i, image in enumerate(group):
+                    tf.summary.image(f"{name}/{i}", image[None])
+        writer.flush()
+
+
+def _wrap(text: str, font, width: int) -> list[str]:
+    """Break text into lines that are no wider than `width` px."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
