@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Decompress a .gc file to a picture. It needs the file and the checkpoint that it was made with, nothing else.
 
-    python3 decompress.py -i photo.gc -o photo.png                  # by the checkpoint that ships with the project
-    python3 decompress.py -r checkpoints/run -i photo.gc -o photo.png
+python3 decompress.py -i photo.gc -o photo.png                  # by the checkpoint that ships with the project
+python3 decompress.py -r checkpoints/run -i photo.gc -o photo.png
 """
 
 import argparse
@@ -89,7 +89,8 @@ def split_knobs(assignments: list[str]) -> tuple[directories, config_test]:
 
 def load_model(args: argparse.Namespace, where: directories):
     """The model that -r or -rl names, or the one that ships."""
-    from model import Model, newest_checkpoint
+    with Utils.quiet_tensorflow():
+        from model import Model, newest_checkpoint
 
     if args.restore_last:
         return Model.load(newest_checkpoint(where.checkpoints))

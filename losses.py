@@ -12,6 +12,14 @@ def distortion(x, x_hat):
     return ops.mean(ops.square(x - x_hat))
 
 
+def range_penalty(w, low: float, high: float):
+    """Mean squared distance of the feature map from the range of the centers: mean (w - clip(w, low, high))^2.
+
+    Zero within the range. Beyond it the soft assignment saturates, so that nothing else would bring w back.
+    """
+    return ops.mean(ops.square(w - ops.clip(w, low, high)))
+
+
 def rate(assignment, frequencies):
     """Bits per pixel that a table costs: -1/256 sum_c mean sum_l a_cl log2 f_cl, at one position for 16 x 16 pixels.
 
@@ -24,8 +32,7 @@ def rate(assignment, frequencies):
 def lsgan_discriminator(real_logits: list, fake_logits: list):
     """Least squares (Mao et al. 2017): 1/2 sum_scales [mean (D(x) - 1)^2 + mean D(x_hat)^2]."""
     return 0.5 * sum(
-        ops.mean(ops.square(real - 1)) + ops.mean(ops.square(fake))
-        for real, fake in zip(real_logits, fake_logits, strict=True)
+        ops.mean(ops.square(real - 1)) + ops.mean(ops.square(fake)) for real, fake in zip(real_logits, fake_logits, strict=True)
     )
 
 

@@ -132,10 +132,12 @@ class Model:
         config = self.config
         v = tf.random.stateless_normal((tf.shape(x)[0], config.noise_dim), seed=(config.seed, step))
         with tf.GradientTape(persistent=True) as tape:
-            w_hat, aux = self.quantizer(self.encoder(x, training=True))
+            w = self.encoder(x, training=True)
+            w_hat, aux = self.quantizer(w)
             x_hat = self.generate(w_hat, v, training=True)
             terms = {"distortion": losses.distortion(x, x_hat)}
             G_loss = config.lambda_X * terms["distortion"]
+            G_loss += config.lambda_range * losses.range_penalty(w, config.centers[0], config.centers[-1])
             G_loss += config.lambda_rate * losses.rate(aux["assignment"], self.histogram)
             if stage != "distortion":
                 adversarial, discriminator = self._gan_losses(x, x_hat, terms)
@@ -190,14 +192,14 @@ class Model:
     def save(self, folder: Path) -> None:
         """Write a checkpoint to a new folder. It appears whole or not at all."""
         with self.averaged_weights():
-            inference = self._weights(self.networks)
+            inference = {name: var.numpy() for name, var in self._weights(self.networks).items()}
         frequencies = integer_frequencies(self.histogram.numpy())
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
             (partial / "config.json").write_text(self.config.to_json())
-            np.savez(partial / "model.npz", frequencies=frequencies, **{k: v.numpy() for k, v in inference.items()})
+            np.savez(partial / "model.npz", frequencies=frequencies, **inference)
             np.savez(partial / "training.npz", step=self.step, **{k: v.numpy() for k, v in self._state().items()})
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
@@ -349,7 +351,11 @@ def _read(file: Path, reader):
 
 
 def _read_arrays(file: Path) -> dict[str, np.ndarray]:
-    return _read(file, lambda file: dict(np.load(file, allow_pickle=False)))
+    def reader(file: Path) -> dict[str, np.ndarray]:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    return _read(file, reader)
 
 
 def _restore(variables: dict, arrays: dict, folder: Path) -> None:

@@ -25,11 +25,10 @@ class Norm(Layer):
     instance norm it keeps the brightness and colour of a whole image, and does not depend on how large the image is.
     """
 
-    EPSILON = {(1, 2): 1e-6, (-1,): 1e-3}
-
     def __init__(self, axes: tuple, **kwargs):
         super().__init__(**kwargs)
         self.axes = axes
+        self.epsilon = 1e-3 if axes == (-1,) else 1e-6
 
     def build(self, shape):
         self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
@@ -37,7 +36,7 @@ class Norm(Layer):
 
     def call(self, x):
         mean, variance = ops.moments(x, self.axes, keepdims=True)
-        scale = ops.rsqrt(variance + self.EPSILON[self.axes]) * self.gamma
+        scale = ops.rsqrt(variance + self.epsilon) * self.gamma
         return x * scale + (self.beta - mean * scale)
 
 
@@ -95,6 +94,14 @@ def norm(x, config: config_train):
     return Norm({"instance": (1, 2), "channel": (-1,)}[config.normalization])(x)
 
 
+def has_bias(config: config_train) -> bool:
+    """Whether convolutions before a norm have a bias: an instance norm would cancel it.
+
+    A channel norm does not, and needs it: without one, the network could not tell a dark patch from a bright one.
+    """
+    return config.normalization != "instance"
+
+
 def reflect_conv(x, filters: int, *, kernel: int, bias: bool = True):
     """Stride-1 convolution of an image padded by reflection, so that borders look like the rest."""
     p = kernel // 2
@@ -103,11 +110,11 @@ def reflect_conv(x, filters: int, *, kernel: int, bias: bool = True):
 
 
 def conv_block(x, filters: int, *, kernel: int, stride: int = 1, config: config_train):
-    """Convolution, norm, ReLU. No bias: the norm would cancel it."""
+    """Convolution, norm, ReLU."""
     if stride == 1:
-        x = reflect_conv(x, filters, kernel=kernel, bias=False)
+        x = reflect_conv(x, filters, kernel=kernel, bias=has_bias(config))
     else:
-        x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False)(x)
+        x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=has_bias(config))(x)
     return ops.relu(norm(x, config))
 
 
@@ -115,7 +122,7 @@ def residual_block(x, config: config_train):
     """Rk: x + norm(conv(ReLU(norm(conv(x))))), without a ReLU after the sum (Gross and Wilber 2016)."""
     k = x.shape[-1]
     h = conv_block(x, k, kernel=3, config=config)
-    return x + norm(reflect_conv(h, k, kernel=3, bias=False), config)
+    return x + norm(reflect_conv(h, k, kernel=3, bias=has_bias(config)), config)
 
 
 def upsample_block(x, filters: int, config: config_train):
@@ -123,7 +130,7 @@ def upsample_block(x, filters: int, config: config_train):
     if config.upsampling == "nearest":
         return conv_block(layers.UpSampling2D(2)(x), filters, kernel=3, config=config)
     kernel = {"transpose": 3, "transpose4": 4}[config.upsampling]
-    x = layers.Conv2DTranspose(filters, kernel, strides=2, padding="same", use_bias=False)(x)
+    x = layers.Conv2DTranspose(filters, kernel, strides=2, padding="same", use_bias=has_bias(config))(x)
     return ops.relu(norm(x, config))
 
 
@@ -145,10 +152,9 @@ class Network:
         h = conv_block(x, f // 16, kernel=7, config=config)  # (B, H, W, f/16)
         for i in (8, 4, 2, 1):
             h = conv_block(h, f // i, kernel=3, stride=2, config=config)  # (B, i/16 H, i/16 W, f/i)
-        w = reflect_conv(h, config.channel_bottleneck, kernel=3)  # (B, H/16, W/16, C)
-        if config.bottleneck_norm:
-            w = ops.relu(norm(w, config))  # as the seed: leaves only the centers {0, 1, 2} in reach
-        return w
+        if config.bottleneck_norm:  # as the seed: leaves only the centers {0, 1, 2} in reach
+            return conv_block(h, config.channel_bottleneck, kernel=3, config=config)  # (B, H/16, W/16, C)
+        return reflect_conv(h, config.channel_bottleneck, kernel=3)  # (B, H/16, W/16, C)
 
     @staticmethod
     def quantizer(w: KerasTensor, config: config_train) -> tuple[KerasTensor, dict[str, KerasTensor]]:

@@ -12,11 +12,13 @@ When it goes on, the knobs are the checkpoint's, changed by -k. How long: --step
 
 import argparse
 import math
+import shutil
 import sys
 import time
 from pathlib import Path
 
 from config import UserError, config_train, directories
+from data import Data, fit_image
 from utils import Utils
 
 
@@ -50,11 +52,10 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--steps and --epochs: at least 1")
     run = Path(where.checkpoints) / args.name
 
-    from data import Data
-
     dataset = Data.dataset(args.dataset, where, args.val, config.n_sample_images)
 
-    from model import Model, resolve_checkpoint
+    with Utils.quiet_tensorflow():
+        from model import Model, resolve_checkpoint
 
     if args.restore or args.restore_last:
         model = Model.resume(args.restore or run, knobs)
@@ -74,12 +75,8 @@ def train(model, data, val_paths: list[str], steps: int, run: Path, where: direc
     import tensorflow as tf
     from tqdm import tqdm
 
-    from data import fit_image
-
     config = model.config
-    held_out = [
-        fit_image(data.read_image(path, config.max_pixels), data.fit) for path in val_paths[: config.n_sample_images]
-    ]
+    held_out = [fit_image(data.read_image(path, config.max_pixels), data.fit) for path in val_paths[: config.n_sample_images]]
     writer = tf.summary.create_file_writer(str(Path(where.tensorboard) / run.name))
     saved = None
     start, started = model.step, time.time()
@@ -90,8 +87,10 @@ def train(model, data, val_paths: list[str], steps: int, run: Path, where: direc
             terms = model.train_step(x)
             if not all(map(math.isfinite, terms.values())):
                 listed = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
-                raise UserError(f"step {model.step}: a loss is not finite ({listed}); the last good checkpoint is "
-                                f"{saved or 'the one before this command'}: go on from it with a lower learning rate")  # fmt: skip
+                raise UserError(
+                    f"step {model.step}: a loss is not finite ({listed}); go on from the last checkpoint, "
+                    f"{saved or 'the one that this command started from'}, with a lower learning rate"
+                )
             bar.update()
             bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
             if model.step % config.diagnostic_steps == 0:
@@ -108,8 +107,6 @@ def train(model, data, val_paths: list[str], steps: int, run: Path, where: direc
 
 def save(model, run: Path) -> Path:
     """Write a checkpoint of this step, then delete the oldest beyond the knob keep_checkpoints."""
-    import shutil
-
     folder = run / f"ckpt-{model.step:08d}"
     model.save(folder)
     for old in sorted(run.glob("ckpt-*"))[: -model.config.keep_checkpoints]:

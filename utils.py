@@ -28,11 +28,10 @@ class Utils:
 
     @staticmethod
     def command(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
-        """Decorate a script's main: a UserError becomes one line on stderr and exit status 2; TensorFlow keeps quiet."""
+        """Decorate a script's main: a UserError becomes one line on stderr and exit status 2."""
 
         @functools.wraps(main)
         def wrapped(argv: list[str] | None = None) -> int:
-            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
             try:
                 return main(argv)
             except UserError as error:
@@ -42,6 +41,28 @@ class Utils:
                 return 128 + signal.SIGINT
 
         return wrapped
+
+    @staticmethod
+    @contextlib.contextmanager
+    def quiet_tensorflow() -> Iterator[None]:
+        """Import TensorFlow within this context, and its native code keeps its notices to itself; exceptions still come.
+
+        Setting TF_CPP_MIN_LOG_LEVEL oneself brings them back. The level alone does not do: some are written before TensorFlow
+        reads it, hence the muted file descriptor.
+        """
+        if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+            yield
+            return
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        sys.stderr.flush()
+        stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            os.close(null)
 
     @staticmethod
     def locate(path: str) -> Path:
@@ -78,11 +99,10 @@ class Utils:
             os.close(handle)
             try:
                 yield Path(name)
-                os.chmod(name, 0o666 & ~_umask())  # mkstemp makes it private
-                os.replace(name, path)
+                Path(name).chmod(0o666 & ~_umask())  # mkstemp makes it private
+                Path(name).replace(path)
             finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name)
+                Path(name).unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 

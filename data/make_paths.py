@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Write the path tables that train.py reads: dataframes with a column `path`, as HDF5 (.h5) or CSV.
+
+    python3 data/make_paths.py photos/ -o photos.h5
+    python3 data/make_paths.py photos/ -o photos.h5 --split 0.8 0.1 0.1 --seed 1   # photos_train.h5, _val.h5, _test.h5
+    python3 data/make_paths.py cityscapes/leftImg8bit/train -o data/cityscapes_paths_train.h5 \\
+        --maps cityscapes/gtFine/train --image-suffix _leftImg8bit --map-suffix _gtFine_labelIds
+
+With --maps, a second column `semantic_map_paths` names the label map of each image: the file in the same place below the
+folder of maps whose name, without its suffix, is the image's. Paths are relative to the table if the files lie below its
+folder, so that both can be moved together, else absolute.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from config import UserError
+from data import MAP_COLUMNS, Data
+from utils import Utils
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="of images, searched with its subfolders")
+    parser.add_argument("-o", "--output", required=True, metavar="TABLE", help="table to write, .h5 or .csv")
+    parser.add_argument("--maps", metavar="FOLDER", help="of label maps")
+    parser.add_argument("--image-suffix", default="", help="end of an image's name that its map's name lacks")
+    parser.add_argument("--map-suffix", default="", help="end of a map's name that its image's name lacks")
+    parser.add_argument("--split", nargs=3, type=float, metavar=("TRAIN", "VAL", "TEST"), help="shares of three tables")
+    parser.add_argument("--seed", type=int, default=0, help="of the random split (default: 0)")
+    return parser.parse_args(argv)
+
+
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    output = Path(args.output)
+    if output.suffix.lower() not in (".h5", ".hdf5", ".csv"):
+        raise UserError(f"{output}: a path table ends in .h5, .hdf5 or .csv")
+    if not Path(args.folder).is_dir():
+        raise UserError(f"{args.folder}: no such folder")
+    columns = {"path": Data.images_in(args.folder)}
+    if args.maps:
+        columns[MAP_COLUMNS[0]] = match_maps(columns["path"], args)
+    tables = {output: np.arange(len(columns["path"]))}
+    if args.split:
+        tables = split(output, len(columns["path"]), args.split, args.seed)
+    for table, rows in tables.items():
+        write_table(table, {name: [paths[row] for row in rows] for name, paths in columns.items()})
+        print(f"{table}: {len(rows)} images")
+    return 0
+
+
+def match_maps(images: list[str], args: argparse.Namespace) -> list[str]:
+    """The label map of each image. Raises UserError for an image that has none."""
+
+    def key(path: str, folder: str, suffix: str) -> Path:
+        relative = Path(path).relative_to(folder).with_suffix("")
+        return relative.with_name(relative.name.removesuffix(suffix))
+
+    maps = {
+        key(path, args.maps, args.map_suffix): path
+        for path in Data.images_in(args.maps)
+        if Path(path).stem.endswith(args.map_suffix)
+    }
+    keys = [key(path, args.folder, args.image_suffix) for path in images]
+    for image, k in zip(images, keys, strict=True):
+        if k not in maps:
+            raise UserError(f"{image}: no map {k}{args.map_suffix}.* below {args.maps}; see --image-suffix, --map-suffix")
+    return [maps[k] for k in keys]
+
+
+def split(output: Path, n: int, shares: list[float], seed: int) -> dict[Path, np.ndarray]:
+    """Random rows, in ascending order, for the tables OUTPUT_train, OUTPUT_val and OUTPUT_test."""
+    if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise UserError(f"--split: {shares} are not three shares with the sum 1")
+    ends = np.rint(np.cumsum(shares) * n).astype(int)
+    parts = np.split(np.random.default_rng(seed).permutation(n), ends[:2])
+    names = [output.with_name(f"{output.stem}_{part}{output.suffix}") for part in ("train", "val", "test")]
+    return {name: np.sort(part) for name, part in zip(names, parts, strict=True) if len(part)}
+
+
+def write_table(table: Path, columns: dict[str, list[str]]) -> None:
+    import pandas as pd
+
+    base = table.parent.resolve()
+
+    def stored(path: str) -> str:
+        path = Path(path).resolve()
+        return str(path.relative_to(base)) if path.is_relative_to(base) else os.fspath(path)
+
+    frame = pd.DataFrame({name: [stored(path) for path in paths] for name, paths in columns.items()})
+    with Utils.atomic(table) as partial:
+        if table.suffix.lower() == ".csv":
+            frame.to_csv(partial, index=False)
+        else:
+            frame.to_hdf(partial, key="df", mode="w", format="table")  # the other format takes 1 MB for no reason
+
+
+if __name__ == "__main__":
+    sys.exit(main())

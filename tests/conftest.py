@@ -1,0 +1,68 @@
+"""Fixtures: a tiny system that trains, resumes, compresses and decompresses in seconds on a CPU."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = {
+    "width": 32,
+    "n_residual_blocks": 1,
+    "discriminator_width": 8,
+    "n_scales": 2,
+    "crop_size": 64,
+    "batch_size": 2,
+    "diagnostic_steps": 4,
+    "n_sample_images": 1,
+    "num_epochs": 2,
+}
+
+
+def knobs(**changes) -> list[str]:
+    """Command-line arguments that make a training run tiny."""
+    return [part for name, value in (TINY | changes).items() for part in ("-k", f"{name}={value}")]
+
+
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A smooth random picture with edges, (height, width, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    picture = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    picture[height // 3 : height // 2, width // 4 : width // 2] = rng.integers(0, 256, 3)
+    return picture
+
+
+@pytest.fixture
+def tiny_config():
+    from config import config_train
+
+    return lambda **changes: config_train(**(TINY | changes))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """A folder of five photos."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(5):
+        Image.fromarray(photo(80, 96, seed=i)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(photos, tmp_path_factory) -> Path:
+    """A run's folder that train.py wrote, with noise and both kinds of stages."""
+    import train
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    where = [f"{name}={folder / name}" for name in ("checkpoints", "samples", "tensorboard")]
+    arguments = [part for assignment in where for part in ("-k", assignment)]
+    stages = knobs(sample_noise=True, distortion_steps=2, discriminator_warmup_steps=1)
+    assert train.main(["-ds", str(photos), "-name", "tiny", "--steps", "5", *stages, *arguments]) == 0
+    return folder / "checkpoints" / "tiny"

@@ -1,0 +1,56 @@
+"""Each loss against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import losses
+
+REAL = [np.array([1.0, 3.0], "f"), np.array([2.0], "f")]  # two scales
+FAKE = [np.array([0.0, 2.0], "f"), np.array([-1.0], "f")]
+
+
+def test_distortion_is_the_mean_squared_error():
+    assert float(losses.distortion(np.array([1.0, -1.0], "f"), np.array([0.0, 1.0], "f"))) == pytest.approx((1 + 4) / 2)
+
+
+def test_lsgan_sums_over_scales():
+    # real: ((1-1)^2 + (3-1)^2) / 2 = 2 and (2-1)^2 = 1; fake: (0 + 4) / 2 = 2 and 1
+    assert float(losses.lsgan_discriminator(REAL, FAKE)) == pytest.approx(0.5 * (2 + 2 + 1 + 1))
+    # (0-1)^2 and (2-1)^2, mean 1; (-1-1)^2 = 4
+    assert float(losses.lsgan_generator(FAKE)) == pytest.approx(1 + 4)
+
+
+def test_vanilla_gan_is_the_cross_entropy_of_logits():
+    def s(logit):
+        return 1 / (1 + np.exp(-logit))
+
+    real = -(np.log(s(1)) + np.log(s(3))) / 2 - np.log(s(2))
+    fake = -(np.log(1 - s(0)) + np.log(1 - s(2))) / 2 - np.log(1 - s(-1))
+    assert float(losses.vanilla_discriminator(REAL, FAKE)) == pytest.approx(real + fake, rel=1e-5)
+    assert float(losses.vanilla_generator(FAKE)) == pytest.approx(-(np.log(s(0)) + np.log(s(2))) / 2 - np.log(s(-1)), rel=1e-5)
+
+
+def test_vanilla_gan_stays_finite_for_a_certain_discriminator():
+    assert float(losses.vanilla_generator([np.array([-1000.0], "f")])) == pytest.approx(1000)
+
+
+def test_feature_matching_is_divided_by_the_number_of_scales():
+    real = {"0/map1": np.array([1.0, 2.0], "f"), "1/map1": np.array([0.0], "f")}
+    fake = {"0/map1": np.array([2.0, 4.0], "f"), "1/map1": np.array([5.0], "f")}
+    assert float(losses.feature_matching(real, fake, 2)) == pytest.approx((1.5 + 5) / 2)
+
+
+def test_feature_matching_sends_no_gradient_into_the_real_side():
+    real, fake = tf.Variable([1.0]), tf.Variable([3.0])
+    with tf.GradientTape() as tape:
+        loss = losses.feature_matching({"a": real * 1}, {"a": fake * 1}, 1)
+    gradients = tape.gradient(loss, [real, fake])
+    assert gradients[0] is None
+    assert float(gradients[1][0]) == 1
+
+
+def test_rate_is_the_cross_entropy_per_pixel():
+    assignment = np.array([[[[[1, 0], [0, 1]]]]], "f")  # one position, two channels, L = 2
+    frequencies = np.array([[0.5, 0.5], [0.75, 0.25]], "f")
+    assert float(losses.rate(assignment, frequencies)) == pytest.approx((1 + 2) / 256)

@@ -1,0 +1,285 @@
+"""The train step, the optimizers, and checkpoints."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import photo
+
+from config import UserError
+from model import Model, pad, padded_size, to_float, to_uint8
+
+
+def batch(n: int = 2, side: int = 64) -> tf.Tensor:
+    return tf.constant(np.stack([to_float(photo(side, side, seed)) for seed in range(n)]))
+
+
+def state(model: Model) -> dict[str, np.ndarray]:
+    return {name: var.numpy().copy() for name, var in model._state().items()}
+
+
+def differing(a: dict, b: dict) -> list[str]:
+    return [name for name in a if not np.array_equal(a[name], b[name])]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# One step
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalization", ["instance", "channel"])
+def test_one_step_moves_every_trainable_variable(normalization, tiny_config):
+    config = tiny_config(
+        normalization=normalization,
+        sample_noise=True,
+        learn_centers=True,
+        batch_size=1,
+        optimizer="sgd",  # with a rate of 1, a variable moves by its gradient
+        G_learning_rate=1,
+        D_learning_rate=1,
+    )
+    model = Model(config, training=True)
+    before = [v.numpy() for v in model.G_variables + model.D_variables]
+    model.train_step(batch(1))
+    for var, old in zip(model.G_variables + model.D_variables, before, strict=True):
+        assert np.abs(var.numpy() - old).max() > 1e-7, f"{var.path} has no gradient"
+
+
+def test_the_optimizers_together_train_exactly_the_trainables(tiny_config):
+    model = Model(tiny_config(sample_noise=True, learn_centers=True), training=True)
+    trained = [id(v) for v in model.G_variables + model.D_variables]
+    networks = [*model.networks.values(), model.discriminator]
+    assert sorted(trained) == sorted(id(v) for net in networks for v in net.trainable_variables)
+    assert len(set(trained)) == len(trained)
+
+
+COMBINATIONS = list(itertools.product([False, True], repeat=4))
+
+
+@pytest.mark.parametrize(("noise", "multiscale", "vanilla", "matching"), COMBINATIONS)
+def test_any_combination_of_the_seeds_knobs_trains(noise, multiscale, vanilla, matching, tiny_config):
+    config = tiny_config(
+        width=16,
+        sample_noise=noise,
+        multiscale=multiscale,
+        use_vanilla_GAN=vanilla,
+        use_feature_matching_loss=matching,
+        channel_bottleneck=2 + 2 * (noise + multiscale + vanilla + matching),
+    )
+    model = Model(config, training=True)
+    terms = model.train_step(batch())
+    assert all(np.isfinite(value) for value in terms.values())
+    assert ("feature_matching" in terms) == matching
+    symbols = model.compress(photo(40, 70))
+    assert symbols.shape == (3, 5, config.channel_bottleneck)
+    assert model.decompress(symbols, 40, 70).shape == (40, 70, 3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"discriminator": "dcgan_discriminator"},
+        {"discriminator": "wgan_critic"},
+        {"normalization": "channel", "upsampling": "nearest"},
+        {"upsampling": "transpose4", "quantizer_distance": "absolute", "lambda_rate": 1.0},
+        {"noise_norm": "batch", "sample_noise": True, "bottleneck_norm": True},
+        {"centers": (-1.0, 0.0, 1.0), "learn_centers": True, "weight_decay": 0.01},
+    ],
+)
+def test_other_architectures_train(changes, tiny_config):
+    terms = Model(tiny_config(width=16, **changes), training=True).train_step(batch())
+    assert all(np.isfinite(value) for value in terms.values())
+
+
+def test_the_two_updates_see_the_losses_of_the_same_forward_pass(tiny_config):
+    model = Model(tiny_config(), training=True)
+    x = batch()
+    x_hat = model.generator(model.quantizer(model.encoder(x))[0])
+    real, _ = model.discriminator(x)
+    fake, _ = model.discriminator(x_hat)
+    terms = model.train_step(x)
+    d_loss = sum(np.mean((r - 1) ** 2) / 2 + np.mean(f**2) / 2 for r, f in zip(map(np.array, real), map(np.array, fake)))
+    assert terms["discriminator"] == pytest.approx(d_loss, rel=1e-4)
+    assert terms["adversarial"] == pytest.approx(sum(np.mean((np.array(f) - 1) ** 2) for f in fake), rel=1e-4)
+    assert terms["distortion"] == pytest.approx(np.mean((x - x_hat) ** 2), rel=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_two_noises_give_two_reconstructions_at_batch_size_one(training, tiny_config):
+    model = Model(tiny_config(sample_noise=True))
+    w_hat = model.quantizer(model.encoder(batch(1)))[0]
+    a, b = (model.generate(w_hat, np.random.default_rng(i).normal(size=(1, 128)).astype("f"), training) for i in range(2))
+    assert np.abs(a - b).max() > 1e-3
+
+
+def test_with_the_seeds_batch_norm_the_noise_has_no_influence_at_batch_size_one(tiny_config):
+    model = Model(tiny_config(sample_noise=True, noise_norm="batch"))
+    w_hat = model.quantizer(model.encoder(batch(1)))[0]
+    v = [np.random.default_rng(i).normal(size=(1, 128)).astype("f") for i in range(2)]
+    np.testing.assert_allclose(model.generate(w_hat, v[0], True), model.generate(w_hat, v[1], True), atol=1e-5)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Stages, learning rates, optimizers, averages
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_each_stage_trains_its_own_variables(tiny_config):
+    model = Model(tiny_config(distortion_steps=1, discriminator_warmup_steps=1, freeze_encoder=True), training=True)
+    moved = []
+    for _ in range(3):
+        before = state(model)
+        model.train_step(batch())
+        names = differing(before, state(model))
+        moved.append({part for part in ("encoder", "generator", "discriminator") if any(n.startswith(part) for n in names)})
+    # step 1 starts from the averaged weights, so E and G move there too, but not by an update
+    assert moved[0] == {"encoder", "generator"}
+    assert "discriminator" in moved[1]
+    assert moved[2] == {"generator", "discriminator"}
+
+
+def test_learning_rates_decay_anew_in_each_stage(tiny_config):
+    config = tiny_config(
+        distortion_steps=10, distortion_learning_rate=1.0, G_learning_rate=0.5, lr_decay_rate=0.1, lr_decay_steps=10
+    )
+    model = Model(config, training=True)
+    assert model.learning_rates(0)[0] == 1
+    assert model.learning_rates(5)[0] == pytest.approx(0.1**0.5)
+    assert model.learning_rates(10)[0] == 0.5
+    assert model.learning_rates(20) == pytest.approx((0.05, 2e-5))
+
+
+def test_sgd_with_weight_decay_is_what_the_formula_says(tiny_config):
+    plain, decayed = (
+        Model(tiny_config(optimizer="sgd", G_learning_rate=0.1, weight_decay=wd), training=True) for wd in (0.0, 0.5)
+    )
+    kernel = next(v for v in plain.G_variables if v.name == "kernel").numpy()
+    for model in (plain, decayed):
+        model.train_step(batch())
+    after = [next(v for v in m.G_variables if v.name == "kernel").numpy() for m in (plain, decayed)]
+    np.testing.assert_allclose(after[0] - after[1], 0.1 * 0.5 * kernel, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum", "rmsprop", "sgd"])
+def test_every_optimizer_lowers_the_distortion(optimizer, tiny_config):
+    rate = {"adam": 2e-3, "rmsprop": 2e-3, "momentum": 0.01, "sgd": 0.05}[optimizer]
+    model = Model(tiny_config(optimizer=optimizer, distortion_steps=99, distortion_learning_rate=rate), training=True)
+    x = batch()
+    first, *_, last = [model.train_step(x)["distortion"] for _ in range(12)]
+    assert last < 0.9 * first
+
+
+def test_averages_follow_the_weights_by_the_formula(tiny_config):
+    model = Model(tiny_config(ema_decay=0.5), training=True)
+    expected = model.averages[0].numpy()
+    for step in range(12):
+        model.train_step(batch())
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * model.G_variables[0].numpy()
+    np.testing.assert_allclose(model.averages[0].numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Checkpoints
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+def test_saving_and_resuming_restores_everything_exactly(optimizer, tiny_config, tmp_path):
+    model = Model(tiny_config(optimizer=optimizer, sample_noise=True, noise_norm="batch"), training=True)
+    for _ in range(2):
+        model.train_step(batch())
+    model.save(tmp_path / "ckpt-2")
+    other = Model.resume(tmp_path / "ckpt-2")
+    assert other.step == 2
+    assert differing(state(model), state(other)) == []
+    for m in (model, other):
+        m.train_step(batch())
+    assert differing(state(model), state(other)) == []
+
+
+def test_a_loaded_model_has_the_averaged_weights(tiny_config, tmp_path):
+    model = Model(tiny_config(), training=True)
+    model.train_step(batch())
+    model.save(tmp_path / "ckpt-1")
+    loaded = Model.load(tmp_path)
+    np.testing.assert_array_equal(loaded.encoder.trainable_variables[0], model.averages[0])
+    assert (loaded.frequencies.sum(axis=1) == 2**16).all()
+
+
+def test_a_checkpoint_without_training_state_is_a_start_for_training(tiny_config, tmp_path):
+    model = Model(tiny_config(), training=True)
+    model.train_step(batch())
+    model.save(tmp_path / "ckpt-1")
+    (tmp_path / "ckpt-1" / "training.npz").unlink()
+    started = Model.resume(tmp_path / "ckpt-1")
+    assert started.step == 0
+    np.testing.assert_array_equal(started.G_variables[0], model.averages[0])
+    np.testing.assert_array_equal(started.averages[0], model.averages[0])
+
+
+def test_the_fingerprint_follows_knobs_and_weights(tiny_config, tmp_path):
+    model = Model(tiny_config(), training=True)
+    model.save(tmp_path / "a" / "ckpt-0")
+    model.save(tmp_path / "b" / "ckpt-0")
+    first = Model.load(tmp_path / "a").fingerprint
+    assert Model.load(tmp_path / "b").fingerprint == first
+    model.train_step(batch())
+    model.save(tmp_path / "c" / "ckpt-1")
+    assert Model.load(tmp_path / "c").fingerprint != first
+
+
+def damage_knobs(folder):
+    knobs = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(knobs | {"width": 48}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda f: (f / "config.json").unlink(), "no checkpoint in it"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json"),
+        (lambda f: (f / "config.json").write_text('{"width": "wide"}'), "width"),
+        (lambda f: (f / "model.npz").unlink(), "model.npz"),
+        (lambda f: (f / "model.npz").write_bytes((f / "model.npz").read_bytes()[:5000]), "model.npz"),
+        (lambda f: (f / "model.npz").write_text("text"), "model.npz"),
+        (damage_knobs, "the knobs want"),
+    ],
+)
+def test_a_damaged_checkpoint_is_an_error_that_names_it(damage, named, tiny_config, tmp_path):
+    folder = tmp_path / "ckpt-0"
+    Model(tiny_config(), training=True).save(folder)
+    damage(folder)
+    with pytest.raises(UserError, match=named):
+        Model.load(folder)
+
+
+def test_a_missing_checkpoint_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        Model.load(tmp_path / "nowhere")
+
+
+def test_a_network_that_does_not_exist_is_an_error(tiny_config):
+    with pytest.raises(UserError, match="knob generator"):
+        Model(tiny_config(generator="my_generator"))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Images
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "expected"), [((1, 1), (32, 32)), ((32, 33), (32, 48)), ((512, 768), (512, 768))])
+def test_padding_reaches_multiples_of_16_and_keeps_the_image(size, expected):
+    image = photo(*size)
+    assert padded_size(*size) == expected
+    assert pad(image).shape[:2] == expected
+    np.testing.assert_array_equal(pad(image)[: size[0], : size[1]], image)
+
+
+def test_bytes_survive_the_way_to_floats_and_back():
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    assert to_float(image).min() == -1 and to_float(image).max() == 1
+    np.testing.assert_array_equal(to_uint8(to_float(image)), image)

@@ -1,0 +1,153 @@
+"""The networks: shapes at each layer, parameter counts, the quantizer, and the original system's arithmetic."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from reference import Reference
+
+from config import config_train
+from model import Model
+from network import Network, Norm, Quantizer
+
+SIZES = [(64, 64), (48, 80), (32, 96)]  # square, odd feature maps 3 x 5, and the least height
+
+
+def layer_shapes(output, kinds: tuple) -> list[tuple]:
+    """Output shapes (H, W, channels) of all layers of some kinds that lead to a symbolic tensor, in their order."""
+    inputs = [tensor for tensor in keras.src.tree.flatten(output)]
+    model = keras.Model(keras.utils.get_source_inputs(inputs[0]), output)
+    return [tuple(layer.output.shape[1:]) for layer in model.layers if type(layer).__name__ in kinds]
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_encoder_shapes_layer_by_layer(height, width, tiny_config):
+    w = Network.encoder(keras.Input((height, width, 3)), tiny_config(channel_bottleneck=6))
+    expected = [(height // s, width // s, f) for s, f in ((1, 2), (2, 4), (4, 8), (8, 16), (16, 32))]
+    assert layer_shapes(w, ("Conv2D",)) == [*expected, (height // 16, width // 16, 6)]
+
+
+@pytest.mark.parametrize("upsampling", ["transpose", "transpose4", "nearest"])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_generator_shapes_layer_by_layer(height, width, upsampling, tiny_config):
+    h, w = height // 16, width // 16
+    x_hat = Network.generator(keras.Input((h, w, 8)), tiny_config(upsampling=upsampling, n_residual_blocks=2))
+    expected = [(h, w, 32)] * (1 + 2 * 2) + [(h * s, w * s, 32 // s) for s in (2, 4, 8, 16)] + [(height, width, 3)]
+    assert layer_shapes(x_hat, ("Conv2D", "Conv2DTranspose")) == expected
+
+
+@pytest.mark.parametrize(("h", "w"), [(32, 64), (2, 2), (3, 5), (40, 70)])
+def test_noise_generator_shapes_layer_by_layer(h, w, tiny_config):
+    noise = Network.noise_generator(keras.Input((128,)), keras.Input((h, w, 8)), tiny_config())
+    assert noise.shape[1:] == (h, w, 8)
+    assert layer_shapes(noise, ("Conv2DTranspose", "Conv2D")) == [(8, 16, 128), (16, 32, 64), (32, 64, 32), (32, 64, 8)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 80), (100, 36)])
+def test_multiscale_discriminator_shapes(height, width):
+    logits, maps = Network.multiscale_discriminator(keras.Input((height, width, 3)), config_train())
+    for scale in range(3):
+        h, w = height, width
+        for _ in range(scale):
+            h, w = -(-h // 2), -(-w // 2)
+        for k in range(1, 5):
+            h, w = -(-h // 2), -(-w // 2)
+            assert maps[f"{scale}/map{k}"].shape[1:] == (h, w, 64 * 2 ** (k - 1))
+        assert logits[scale].shape[1:] == (h, w, 1)
+
+
+@pytest.mark.parametrize("name", ["patch_discriminator", "dcgan_discriminator", "wgan_critic"])
+def test_single_discriminators_give_logits_and_four_maps(name, tiny_config):
+    logits, maps = getattr(Network, name)(keras.Input((64, 48, 3)), tiny_config())
+    assert [maps[f"map{k}"].shape[1:] for k in range(1, 5)] == [(32, 24, 8), (16, 12, 16), (8, 6, 32), (4, 3, 64)]
+    assert logits.shape[1:] == ((4, 3, 1) if name == "patch_discriminator" else (1,))
+
+
+def test_parameter_counts_at_full_width():
+    config = config_train()  # W = 960, 9 residual blocks, C = 8
+    x, z = keras.Input((None, None, 3)), keras.Input((None, None, 8))
+    encoder = keras.Model(x, Network.encoder(x, config)).count_params()
+    generator = keras.Model(z, Network.generator(z, config)).count_params()
+    channels = [60, 120, 240, 480, 960]
+    down = sum(9 * a * b for a, b in zip(channels, channels[1:], strict=False))
+    norms = 2 * sum(channels)
+    assert encoder == 7 * 7 * 3 * 60 + down + norms + 9 * 960 * 8 + 8 == 5_589_668
+    residual = 9 * 2 * (9 * 960 * 960 + 2 * 960)
+    assert generator == 9 * 8 * 960 + residual + down + norms + 7 * 7 * 60 * 3 + 3 == 154_923_423
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Quantizer
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def quantize(config, w):
+    layer = Quantizer(config)
+    w = tf.Variable(np.array(w, "f").reshape(1, 1, -1, 1))
+    with tf.GradientTape() as tape:
+        w_hat, symbols, assignment = layer(w)
+        total = tf.reduce_sum(w_hat)
+    gradient = tape.gradient(total, w)
+    return w_hat.numpy().ravel(), symbols.numpy().ravel(), gradient.numpy().ravel(), assignment.numpy()[0, 0, :, 0]
+
+
+def test_quantizer_takes_the_nearest_center_and_the_lower_of_two():
+    w_hat, symbols, _, _ = quantize(config_train(), [-7, -1.6, -1.5, -0.5, 0.4, 0.5, 0.6, 1.5, 2.2])
+    assert w_hat.tolist() == [-2, -2, -2, -1, 0, 0, 1, 1, 2]
+    assert symbols.tolist() == [0, 0, 0, 1, 2, 2, 3, 3, 4]
+
+
+@pytest.mark.parametrize(("kind", "power"), [("absolute", 1), ("squared", 2)])
+def test_quantizer_gradient_is_that_of_the_soft_assignment(kind, power):
+    w = np.array([-2.4, -1.2, 0.1, 0.7, 1.9])
+    config = config_train(quantizer_distance=kind, quantizer_temperature=0.5)
+
+    def soft(w):
+        logits = -(np.abs(w[:, None] - np.array(config.centers)) ** power) / 0.5
+        shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        return shares @ np.array(config.centers), shares
+
+    _, _, gradient, assignment = quantize(config, w)
+    np.testing.assert_allclose(gradient, (soft(w + 1e-5)[0] - soft(w - 1e-5)[0]) / 2e-5, atol=1e-4)
+    np.testing.assert_allclose(assignment, soft(w)[1], atol=1e-5)
+
+
+def test_squared_distances_keep_a_gradient_where_absolute_ones_have_none():
+    _, _, squared, _ = quantize(config_train(), [3.0, -3.5])
+    _, _, absolute, _ = quantize(config_train(quantizer_distance="absolute"), [3.0, -3.5])
+    assert (squared > 1e-3).all()
+    assert np.abs(absolute).max() < 1e-6
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Norms and reference
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axes", [(1, 2), (-1,)])
+def test_norm_gives_zero_mean_and_unit_variance_over_its_axes(axes):
+    x = np.random.default_rng(0).normal(3, 5, (2, 8, 9, 16)).astype("f")
+    y = Norm(axes)(x).numpy()
+    np.testing.assert_allclose(y.mean(axes), 0, atol=1e-5)
+    np.testing.assert_allclose(y.std(axes), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("bottleneck_norm", [False, True])
+def test_networks_compute_what_the_original_system_does(bottleneck_norm):
+    config = config_train(width=16, n_residual_blocks=2, bottleneck_norm=bottleneck_norm, quantizer_distance="absolute")
+    model = Model(config)
+    rng = np.random.default_rng(1)
+    weights = {}
+    for name, var in model._weights(model.networks).items():
+        if "gamma" in name or "beta" in name or "bias" in name:
+            var.assign(rng.normal(1, 0.5, var.shape))
+        weights[name] = var.numpy()
+    x = rng.uniform(-1, 1, (1, 48, 80, 3)).astype("f")
+
+    w = model.encoder(x).numpy()
+    np.testing.assert_allclose(w, Reference(weights, "encoder").encoder(x, bottleneck_norm), atol=1e-4)
+    w_hat = model.quantizer(w)[0].numpy()
+    np.testing.assert_array_equal(w_hat, np.clip(np.rint(w), -2, 2))
+    x_hat = model.generate(w_hat, None).numpy()
+    np.testing.assert_allclose(x_hat, Reference(weights, "generator").generator(w_hat, 2), atol=1e-4)
+    assert w_hat.std() > 0.1 and x_hat.std() > 0.1
