@@ -90,10 +90,11 @@ class Data:
         return [_locate(str(path), source) for path in frame[present[0]]]
 
     @staticmethod
-    def dataset(name: str, where: directories, val: str | None = None, n_held_out: int = 4) -> Dataset:
+    def dataset(name: str, where: directories, val: str | None = None) -> Dataset:
         """The images that -ds names: sample, cityscapes or ADE20k, or any path table or folder.
 
-        Held-out images of a table: `val`; else the table of the same name with "val" for "train"; else its last images.
+        Held-out images of a table: `val`; else the table of the same name with "val" for "train"; else a fifth of its
+        images, at most four, from its end.
         """
         fits = {"sample": "native", "cityscapes": "512x1024", "ADE20k": "width512"}
         if name in fits:
@@ -103,7 +104,7 @@ class Data:
         sibling = Path(name).with_name(Path(name).name.replace("train", "val"))
         if val or (sibling.exists() and sibling != Path(name)):
             return Dataset(paths, Data.read_table(val or sibling))
-        n = min(n_held_out, len(paths) - 1)
+        n = min(4, len(paths) // 5)
         return Dataset(paths[:-n], paths[-n:]) if n else Dataset(paths, paths)
 
     # ------------------------------------------------------------------------------------------------------------------

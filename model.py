@@ -100,7 +100,7 @@ class Model:
         self.D_optimizer = _optimizer(config, self.D_variables)
         self.averages = [tf.Variable(v, trainable=False) for v in self.G_variables]
         self.histogram = tf.Variable(tf.fill((config.channel_bottleneck, config.L), 1 / config.L), trainable=False)
-        self._compiled_step = tf.function(self._train_step)
+        self._compiled_step = tf.function(self._train_step, reduce_retracing=True)  # of images of many sizes, two traces
 
     def stage(self, step: int) -> tuple[str, int]:
         """The stage that a step belongs to, "distortion", "discriminator" or "gan", and the stage's first step."""

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--steps and --epochs: at least 1")
     run = Path(where.checkpoints) / args.name
 
-    dataset = Data.dataset(args.dataset, where, args.val, config.n_sample_images)
+    dataset = Data.dataset(args.dataset, where, args.val)
 
     with Utils.quiet_tensorflow():
         from model import Model, resolve_checkpoint

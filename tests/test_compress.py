@@ -1,0 +1,204 @@
+"""compress.py and decompress.py as their users run them."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from conftest import photo
+from PIL import Image
+from test_data import bad_images
+
+import compress
+import decompress
+from config import config_test
+from data import Data
+from model import Model
+from utils import Utils
+
+CAP = 10**6
+
+
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def image(tmp_path) -> str:
+    Image.fromarray(photo(170, 200)).save(tmp_path / "photo.png")
+    return "photo.png"
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return Model.load(checkpoint)
+
+
+def test_a_photo_becomes_a_file_and_a_picture_and_the_report_is_of_the_file(checkpoint, image, tmp_path, capsys):
+    assert compress.main(["-r", str(checkpoint), "-i", image, "-o", "out.png"]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.gc", "out.png", "photo.png"]
+    size = (tmp_path / "out.gc").stat().st_size
+    report = capsys.readouterr().out
+    assert f"{size} bytes" in report and f"{8 * size / (170 * 200):.4f} (bound 0.0726" in report
+    assert decompress.main(["-r", str(checkpoint), "-i", "out.gc", "-o", "back.png"]) == 0
+    original, back = Data.read_image(image, CAP), Data.read_image("back.png", CAP)
+    assert f"{Utils.psnr(original, back):.2f} dB" in report and f"{Utils.ms_ssim(original, back):.4f}" in report
+
+
+def test_the_picture_shows_the_original_beside_what_decompressing_gives(checkpoint, image):
+    compress.main(["-r", str(checkpoint), "-i", image, "-o", "out.png"])
+    decompress.main(["-r", str(checkpoint), "-i", "out.gc", "-o", "back.png"])
+    shown = Data.read_image("out.png", CAP)
+    left = (240 - 200) // 2  # narrow pictures are centered in columns with room for the caption
+    np.testing.assert_array_equal(shown[:170, left : left + 200], Data.read_image(image, CAP))
+    np.testing.assert_array_equal(shown[:170, 248 + left : 248 + left + 200], Data.read_image("back.png", CAP))
+
+
+def test_with_a_gc_output_there_is_only_the_file(checkpoint, image, tmp_path):
+    assert compress.main(["-r", str(checkpoint), "-i", image, "-o", "sub/out.gc"]) == 0
+    assert [p.name for p in (tmp_path / "sub").iterdir()] == ["out.gc"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (33, 2), (16, 16), (47, 65), (160, 161), (40, 300)])
+def test_any_size_and_aspect_comes_back_in_its_own_size(size, model):
+    original = photo(*size)
+    data = compress.encode(model, original)
+    assert decompress.decode(model, data, config_test()).shape == original.shape
+
+
+def test_the_same_file_gives_the_same_picture_and_another_noise_seed_another(model):
+    data = compress.encode(model, photo(50, 60))
+    first, second = (decompress.decode(model, data, config_test()) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert (decompress.decode(model, data, config_test(noise_seed=1)) != first).any()
+
+
+def test_the_newest_checkpoint_is_found_by_rl(checkpoint, image, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "checkpoints" / "run")
+    assert compress.main(["-rl", "-i", image, "-o", "out.gc"]) == 0
+    assert decompress.main(["-rl", "-i", "out.gc", "-o", "back.png"]) == 0
+
+
+def test_a_folder_is_compressed_by_one_model_with_a_table_of_results(checkpoint, tmp_path, capsys):
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    for name in ("a.png", "a.bmp", "sub/b.png"):
+        Image.fromarray(photo(40, 50)).save(tmp_path / "in" / name)
+    assert compress.main(["-r", str(checkpoint), "-i", "in", "-o", "out"]) == 0
+    made = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert made == {"results.csv", "a.bmp.png", "a.bmp.gc", "a.png.png", "a.png.gc", "sub/b.png", "sub/b.gc"}
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines()))
+    assert [row["image"] for row in rows] == ["a.bmp", "a.png", "sub/b.png"]
+    assert int(rows[2]["bytes"]) == (tmp_path / "out/sub/b.gc").stat().st_size
+    assert "mean bytes" in capsys.readouterr().out
+
+
+def test_a_bad_image_in_a_folder_is_named_and_costs_the_others_nothing(checkpoint, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    bad_images(tmp_path / "in")  # and one whole image
+    assert compress.main(["-r", str(checkpoint), "-i", "in", "-o", "out"]) == 2
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines()))
+    assert [row["image"] for row in rows] == ["whole.jpg"]
+    error = capsys.readouterr().err
+    assert all(name in error for name in ("cut.jpg", "text.png", "empty.png"))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Bad input
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def is_one_line_that_names(named: str, capfd) -> bool:
+    error = capfd.readouterr().err
+    return named in error and error.count("\n") == 1 and "error:" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("name", ["cut.jpg", "text.png", "empty.png", "none.png"])
+def test_a_file_that_is_no_image_is_one_line_and_status_2(name, checkpoint, tmp_path, capfd):
+    bad_images(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert compress.main(["-r", str(checkpoint), "-i", name, "-o", "out.png"]) == 2
+    assert is_one_line_that_names(name, capfd)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["-r", "nowhere"], "nowhere"),
+        (["-r", "photo.png"], "photo.png"),
+        (["-rl"], "checkpoints"),
+        (["-k", "max_pixels=100"], "max_pixels"),
+        (["-k", "frobnicate=1"], "frobnicate"),
+        (["-k", "max_pixels=few"], "max_pixels"),
+        (["-o", "out.doc"], "out.doc"),
+        (["-o", "photo.png/out.png"], "photo.png/out"),
+        (["-o", "folder.gc"], "folder.gc"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(arguments, named, checkpoint, image, tmp_path, capfd):
+    (tmp_path / "folder.gc").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    defaults = ["-r", str(checkpoint)] if not {"-r", "-rl"} & set(arguments) else []
+    output = ["-o", "out.png"] if "-o" not in arguments else []
+    assert compress.main(["-i", image, *defaults, *output, *arguments]) == 2
+    assert is_one_line_that_names(named, capfd)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_leaves_no_half_written_output(checkpoint, image, tmp_path, capfd, monkeypatch):
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    assert compress.main(["-r", str(checkpoint), "-i", image, "-o", "out.gc"]) == 2
+    assert is_one_line_that_names("out.gc: cannot be written (No space left on device)", capfd)
+    assert [p.name for p in tmp_path.iterdir()] == ["photo.png"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda data: b"", "cut short"),
+        (lambda data: b"text" * 10, "not a .gc file"),
+        (lambda data: data[:-1], "checksum"),
+        (lambda data: data[:20] + bytes([data[20] ^ 4]) + data[21:], "checksum"),
+    ],
+)
+def test_a_damaged_file_is_one_line_and_status_2(damage, named, model, checkpoint, tmp_path, capfd):
+    data = compress.encode(model, photo(50, 60))
+    (tmp_path / "a.gc").write_bytes(damage(data))
+    assert decompress.main(["-r", str(checkpoint), "-i", "a.gc", "-o", "a.png"]) == 2
+    assert is_one_line_that_names("a.gc", capfd) and not (tmp_path / "a.png").exists()
+    (tmp_path / "a.gc").write_bytes(data)
+    assert decompress.main(["-r", str(checkpoint), "-i", "a.gc", "-o", "a.png"]) == 0
+
+
+def test_a_file_of_another_model_is_refused(model, checkpoint, tmp_path, capfd):
+    data = compress.encode(model, photo(50, 60))
+    from codec import pack, unpack
+
+    file = unpack(data)
+    (tmp_path / "a.gc").write_bytes(pack(file.width, file.height, b"else", file.payload))
+    assert decompress.main(["-r", str(checkpoint), "-i", "a.gc", "-o", "a.png"]) == 2
+    assert is_one_line_that_names("made with another checkpoint", capfd)
+
+
+def test_a_file_that_claims_a_huge_image_is_refused_before_anything_is_allocated(model, checkpoint, tmp_path, capfd):
+    from codec import pack
+
+    (tmp_path / "a.gc").write_bytes(pack(65535, 65535, model.fingerprint, b"\0" * 8))
+    assert decompress.main(["-r", str(checkpoint), "-i", "a.gc", "-o", "a.png"]) == 2
+    assert is_one_line_that_names("max_pixels", capfd)
+
+
+def test_metrics_by_hand():
+    black, gray = np.zeros((170, 170, 3), np.uint8), np.full((170, 170, 3), 51, np.uint8)
+    assert Utils.psnr(black, gray) == pytest.approx(20 * np.log10(255 / 51))
+    assert Utils.psnr(black, black) == float("inf")
+    assert Utils.ms_ssim(black, black) == pytest.approx(1)
+    assert Utils.ms_ssim(black[:160], black[:160]) is None
+    assert Utils.ms_ssim(photo(161, 161), photo(161, 161)) == pytest.approx(1)

@@ -1,0 +1,299 @@
+"""Reading images and path tables, and the training batches."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import PROJECT, photo
+from PIL import Image
+
+from config import UserError, directories
+from data import Data, fit_image
+
+CAP = 10**6
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Images
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "webp", "jpg"])
+def test_each_format_is_read_as_rgb(suffix, tmp_path):
+    image = photo(20, 30)
+    Image.fromarray(image).save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+    read = Data.read_image(tmp_path / f"a.{suffix}", CAP)
+    assert read.shape == (20, 30, 3) and read.dtype == np.uint8
+    if suffix != "jpg":
+        np.testing.assert_array_equal(read, image)
+
+
+def test_gray_palette_and_16_bit_images_become_rgb(tmp_path):
+    gray = photo(20, 30)[:, :, 0]
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    Image.fromarray(gray.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
+    Image.fromarray(gray).convert("P").save(tmp_path / "palette.png")
+    for name in ("gray", "sixteen", "palette"):
+        read = Data.read_image(tmp_path / f"{name}.png", CAP)
+        np.testing.assert_array_equal(read, gray[:, :, None].repeat(3, axis=2), err_msg=name)
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    image = np.zeros((2, 2, 4), np.uint8)
+    image[0, 0] = (10, 20, 30, 255)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    read = Data.read_image(tmp_path / "a.png", CAP)
+    assert read[0, 0].tolist() == [10, 20, 30] and read[1, 1].tolist() == [255, 255, 255]
+
+
+def test_the_cameras_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    Image.fromarray(photo(20, 30)).save(tmp_path / "a.jpg", exif=exif)
+    assert Data.read_image(tmp_path / "a.jpg", CAP).shape == (30, 20, 3)
+
+
+def bad_images(folder) -> dict[str, str]:
+    """Files that are no images, and a word of the complaint about each."""
+    Image.fromarray(photo(60, 60)).save(folder / "whole.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:700])
+    (folder / "text.png").write_text("This is not a picture.")
+    (folder / "empty.png").touch()
+    (folder / "folder.png").mkdir()
+    return {"cut.jpg": "decoded", "text.png": "decoded", "empty.png": "decoded", "folder.png": "folder", "none.png": "no such"}
+
+
+def test_a_file_that_is_no_image_is_an_error_that_names_it(tmp_path):
+    for name, complaint in bad_images(tmp_path).items():
+        with pytest.raises(UserError, match=f"{name}.*{complaint}"):
+            Data.read_image(tmp_path / name, CAP)
+
+
+def test_an_image_over_the_cap_is_refused_before_it_is_decoded(tmp_path):
+    Image.fromarray(photo(60, 60)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="max_pixels"):
+        Data.read_image(tmp_path / "a.png", 3599)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Tables
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """tmp_path/images/{a,b}.png, with tmp_path as the working directory."""
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        Image.fromarray(photo(40, 40)).save(tmp_path / "images" / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("suffix", ["h5", "csv"])
+def test_relative_paths_resolve_against_the_table_or_the_working_directory(suffix, folder):
+    (folder / "tables").mkdir()
+    frame = pd.DataFrame({"path": ["images/a.png", "../images/b.png"]})
+    table = folder / "tables" / f"t.{suffix}"
+    frame.to_csv(table, index=False) if suffix == "csv" else frame.to_hdf(table, key="df")
+    paths = Data.read_table(table)
+    assert [Data.read_image(path, CAP).shape for path in paths] == [(40, 40, 3)] * 2
+
+
+def test_a_missing_image_is_an_error_that_says_what_was_tried(folder):
+    (folder / "tables").mkdir()
+    pd.DataFrame({"path": ["images/c.png"]}).to_csv(folder / "tables" / "t.csv")
+    with pytest.raises(UserError, match=r"tried .*tables/images/c\.png and images/c\.png"):
+        Data.read_table(folder / "tables" / "t.csv")
+
+
+@pytest.mark.parametrize("column", ["semantic_map_paths", "semantic_map_path"])
+def test_both_spellings_of_the_column_of_maps_are_read(column, folder):
+    pd.DataFrame({"path": ["images/a.png"], column: ["images/b.png"]}).to_hdf(folder / "t.h5", key="df")
+    assert Data.read_table("t.h5", "semantic_map_paths")[0].endswith("b.png")
+
+
+@pytest.mark.parametrize(
+    ("write", "complaint"),
+    [
+        (lambda p: pd.DataFrame({"image": ["a"]}).to_csv(p), "no column 'path'"),
+        (lambda p: pd.DataFrame({"path": []}).to_csv(p), "empty"),
+        (lambda p: p.touch(), "empty"),
+        (lambda p: p.write_bytes(b"\xff\xfe\x00\x01" * 9), "t.csv"),
+        (lambda p: p.with_suffix(".h5").write_text("text"), "no such path table"),
+    ],
+)
+def test_a_table_of_no_use_is_an_error_that_names_it(write, complaint, folder):
+    write(folder / "t.csv")
+    with pytest.raises(UserError, match=complaint):
+        Data.read_table("t.csv")
+
+
+def test_a_damaged_hdf5_table_is_an_error(folder):
+    (folder / "t.h5").write_text("text")
+    with pytest.raises(UserError, match=r"t\.h5"):
+        Data.read_table("t.h5")
+
+
+def test_a_folder_is_a_table(folder):
+    assert Data.read_table("images") == ["images/a.png", "images/b.png"]
+    (folder / "none").mkdir()
+    with pytest.raises(UserError, match="no images"):
+        Data.read_table("none")
+
+
+def test_datasets_by_name(folder):
+    sample = Data.dataset("sample", directories())
+    assert len(sample.train) >= 4 and len(sample.val) >= 2 and not set(sample.train) & set(sample.val)
+    for name, fit in (("cityscapes", "512x1024"), ("ADE20k", "width512")):
+        tables = {f"{name}_{split}": str(folder / f"{split}.csv") for split in ("train", "val")}
+        for table in tables.values():
+            pd.DataFrame({"path": ["images/a.png"]}).to_csv(table)
+        assert Data.dataset(name, directories(**tables)).fit == fit
+    with pytest.raises(UserError, match="cityscapes"):
+        Data.dataset("cityscapes", directories())
+
+
+def test_held_out_images_come_from_the_sibling_table_or_the_end(folder):
+    for split, name in (("train", "a"), ("val", "b")):
+        pd.DataFrame({"path": [f"images/{name}.png"]}).to_csv(folder / f"x_{split}.csv")
+    assert Data.dataset("x_train.csv", directories()).val[0].endswith("b.png")
+    for name in "cde":
+        Image.fromarray(photo(40, 40)).save(f"images/{name}.png")
+    held_out = Data.dataset("images", directories())
+    assert (len(held_out.train), held_out.val) == (4, ["images/e.png"])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Bringing to size
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fit", "crop", "size", "expected"),
+    [
+        ("512x1024", 0, (100, 150), (512, 1024)),
+        ("width512", 0, (600, 800), (384, 512)),
+        ("width512", 0, (333, 500), (336, 512)),
+        ("native", 0, (100, 150), (96, 144)),
+        ("native", 0, (10, 20), (32, 64)),
+        ("native", 64, (40, 100), (64, 160)),
+        ("native", 64, (100, 70), (100, 70)),
+    ],
+)
+def test_images_are_brought_to_size(fit, crop, size, expected):
+    assert fit_image(photo(*size), fit, crop).shape[:2] == expected
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Batches
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def take(data: Data, n: int, first_step: int = 0) -> list[np.ndarray]:
+    batches = data.batches(first_step)
+    return [next(batches).numpy() for _ in range(n)]
+
+
+def test_batches_are_in_range_and_resume_where_they_stopped(photos, tiny_config):
+    config = tiny_config(random_flip=True)
+    whole = take(Data(Data.read_table(photos), config), 8)
+    rest = take(Data(Data.read_table(photos), config), 4, first_step=4)
+    assert whole[0].shape == (2, 64, 64, 3) and -1 <= whole[0].min() < whole[0].max() <= 1
+    np.testing.assert_array_equal(whole[4:], rest)
+
+
+def test_each_epoch_sees_the_whole_table_in_a_new_order(photos, tiny_config):
+    data = Data(Data.read_table(photos), tiny_config(crop_size=0, batch_size=1))
+    orders = [data._epoch_order(epoch).tolist() for epoch in range(3)]
+    assert all(sorted(order) == list(range(5)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    seen = {image.tobytes() for image in take(data, 5)}
+    assert len(seen) == 5
+
+
+def test_crops_and_flips_are_cut_from_the_image(tmp_path, tiny_config):
+    ramp = np.zeros((64, 200, 3), np.uint8)
+    ramp[:] = np.arange(200)[None, :, None]
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    data = Data([str(tmp_path / "ramp.png")], tiny_config(random_flip=True))
+    rows = [data.sample(i)[0, :, 0].astype(int) for i in range(20)]
+    slopes = {row[1] - row[0] for row in rows}
+    assert slopes == {1, -1} and len({row[0] for row in rows}) > 5
+    assert all(abs(row[-1] - row[0]) == 63 for row in rows)
+
+
+def test_unreadable_images_are_named_skipped_and_counted(photos, tiny_config, tmp_path):
+    (tmp_path / "bad.png").write_text("text")
+    paths = Data.read_table(photos) * 40 + [str(tmp_path / "bad.png")]  # 1 of 201
+    lines = []
+    data = Data(paths, tiny_config(batch_size=1), report=lines.append)
+    assert all(np.isfinite(batch).all() for batch in take(data, 201))
+    assert len(data.bad) == 1 and len(lines) == 1 and "bad.png" in lines[0]
+
+
+def test_a_run_with_too_many_unreadable_images_stops(photos, tiny_config, tmp_path):
+    (tmp_path / "bad.png").write_text("text")
+    data = Data([*Data.read_table(photos), str(tmp_path / "bad.png")], tiny_config(), report=lambda line: None)
+    with pytest.raises(UserError, match=r"1 of 6 .*over 1%"):
+        take(data, 10)
+
+
+def test_batches_of_images_of_several_sizes_are_refused(photos, tiny_config):
+    with pytest.raises(UserError, match="crop_size"):
+        Data(Data.read_table(photos), tiny_config(crop_size=0))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Scripts in data/
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def script(name: str):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(name, PROJECT / "data" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("suffix", ["h5", "csv"])
+def test_make_paths_writes_a_table_that_can_be_moved_with_its_images(suffix, folder):
+    assert script("make_paths").main(["images", "-o", f"t.{suffix}"]) == 0
+    (folder / "elsewhere").mkdir()
+    for name in ("images", f"t.{suffix}"):
+        (folder / name).rename(folder / "elsewhere" / name)
+    assert len(Data.read_table(folder / "elsewhere" / f"t.{suffix}")) == 2
+
+
+def test_make_paths_splits_with_a_seed(photos, tmp_path):
+    make = script("make_paths").main
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        assert make([str(photos), "-o", f"{tmp_path}/{name}.csv", "--split", "0.4", "0.4", "0.2", "--seed", seed]) == 0
+    tables = {n: [Data.read_table(f"{tmp_path}/{n}_{s}.csv") for s in ("train", "val", "test")] for n in "abc"}
+    assert [len(part) for part in tables["a"]] == [2, 2, 1]
+    assert sorted(sum(tables["a"], [])) == Data.read_table(photos)
+    assert tables["a"] == tables["b"] != tables["c"]
+
+
+def test_make_paths_matches_label_maps_by_name(tmp_path):
+    for city, frame in (("aachen", "1"), ("bonn", "2")):
+        for kind, ends in (("image", ["leftImg8bit"]), ("maps", ["gtFine_labelIds", "gtFine_color"])):
+            for end in ends:
+                (tmp_path / kind / city).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(photo(8, 8)).save(tmp_path / kind / city / f"{frame}_{end}.png")
+    arguments = [f"{tmp_path}/image", "-o", f"{tmp_path}/t.h5", "--maps", f"{tmp_path}/maps", "--image-suffix", "_leftImg8bit"]
+    assert script("make_paths").main([*arguments, "--map-suffix", "_gtFine_labelIds"]) == 0
+    maps = Data.read_table(tmp_path / "t.h5", "semantic_map_paths")
+    assert [m.removeprefix(f"{tmp_path}/maps/") for m in maps] == [
+        "aachen/1_gtFine_labelIds.png",
+        "bonn/2_gtFine_labelIds.png",
+    ]
+    assert script("make_paths").main([*arguments, "--map-suffix", "_nothing"]) == 2
+
+
+def test_resampling_writes_the_trained_size_and_never_in_place(folder):
+    assert script("resample").main(["images", "small", "--fit", "width512"]) == 0
+    assert Data.read_image("small/a.png", CAP).shape == (512, 512, 3)
+    assert script("resample").main(["images", "images"]) == 2
+    assert script("resample").main(["images", "images/below"]) == 2

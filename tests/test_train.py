@@ -1,0 +1,134 @@
+"""train.py as its users run it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import PROJECT, knobs
+
+import train
+from data import Data
+from model import Model
+
+
+@pytest.fixture
+def run(photos, tmp_path, monkeypatch):
+    """Runs train.py in an empty folder; returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments, **changes: train.main(["-ds", str(photos), *knobs(**changes), *arguments])
+
+
+def arrays(folder) -> dict[str, np.ndarray]:
+    with np.load(folder / "training.npz") as training, np.load(folder / "model.npz") as model:
+        return dict(training) | {f"model:{name}": array for name, array in model.items()}
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+def test_training_2n_steps_equals_n_then_resume_then_n(optimizer, run, photos, tmp_path):
+    stages = {"distortion_steps": 2, "discriminator_warmup_steps": 1, "sample_noise": True, "random_flip": True}
+    assert run("-opt", optimizer, "-name", "whole", "--steps", "6", **stages) == 0
+    assert run("-opt", optimizer, "-name", "parts", "--steps", "3", **stages) == 0
+    assert train.main(["-ds", str(photos), "-rl", "-name", "parts", "--steps", "6"]) == 0
+    whole, parts = (arrays(tmp_path / "checkpoints" / name / "ckpt-00000006") for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert [name for name in whole if not np.array_equal(whole[name], parts[name])] == []
+
+
+def test_a_run_writes_checkpoints_summaries_and_sample_pictures(run, tmp_path):
+    assert run("--name", "a", "-k", "checkpoint_epochs=1", "-k", "keep_checkpoints=2", "--epochs", "4") == 0
+    # 1 of 5 photos is held out: 4 photos in batches of 2 are 2 steps an epoch
+    assert sorted(p.name for p in (tmp_path / "checkpoints/a").iterdir()) == ["ckpt-00000006", "ckpt-00000008"]
+    assert [p.name for p in sorted((tmp_path / "samples/a").iterdir())] == ["00000004.png", "00000008.png"]
+    assert Data.read_image(tmp_path / "samples/a/00000004.png", 10**6).shape[1] > 2 * 96
+    scalars, images = summaries(tmp_path / "tensorboard/a")
+    assert {"distortion", "adversarial", "feature_matching", "discriminator", "D_real", "D_fake", "PSNR", "bpp",
+            "held_out_PSNR", "G_learning_rate", "D_learning_rate", "steps_per_second"} <= set(scalars)  # fmt: skip
+    assert scalars["distortion"] == [4, 8] and images == {"original/0", "reconstruction/0"}
+
+
+def summaries(folder) -> tuple[dict, set]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    tags = {tag: [event.step for event in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
+    images = {tag for tag in tags if "/" in tag}
+    return {tag: steps for tag, steps in tags.items() if tag not in images}, images
+
+
+def test_a_run_is_not_overwritten(run, capsys):
+    assert run("--name", "a", "--steps", "1") == 0
+    assert run("--name", "a", "--steps", "1") == 2
+    assert "-rl" in capsys.readouterr().err
+
+
+def test_resuming_keeps_the_checkpoints_knobs_and_takes_overrides(run, photos, tmp_path):
+    assert run("--name", "a", "--steps", "1", lambda_X=7) == 0
+    assert train.main(["-ds", str(photos), "-rl", "--name", "a", "--steps", "2", "-k", "G_learning_rate=0.001"]) == 0
+    config = Model.load(tmp_path / "checkpoints/a").config
+    assert (config.lambda_X, config.G_learning_rate, config.width) == (7.0, 0.001, 32)
+
+
+def test_resuming_from_another_runs_checkpoint_leaves_it_alone(run, photos, tmp_path):
+    assert run("--name", "a", "--steps", "1") == 0
+    assert train.main(["-ds", str(photos), "-r", "checkpoints/a", "--name", "b", "--steps", "2"]) == 0
+    assert [p.name for p in (tmp_path / "checkpoints/a").iterdir()] == ["ckpt-00000001"]
+    assert [p.name for p in (tmp_path / "checkpoints/b").iterdir()] == ["ckpt-00000002"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(run, photos, tmp_path, capsys):
+    assert run("--name", "a", "--steps", "1") == 0
+    bad = ["-rl", "--name", "a", "--steps", "9", "-k", "G_learning_rate=1e30", "-k", "optimizer=adam"]
+    assert train.main(["-ds", str(photos), *bad]) == 2
+    error = capsys.readouterr().err
+    assert "not finite" in error and "distortion" in error and "step " in error
+    assert [p.name for p in (tmp_path / "checkpoints/a").iterdir()] == ["ckpt-00000001"]
+
+
+def test_another_optimizer_than_the_checkpoints_is_an_error(run, photos, capsys):
+    assert run("--name", "a", "--steps", "1") == 0
+    assert train.main(["-ds", str(photos), "-rl", "--name", "a", "-opt", "momentum"]) == 2
+    assert "optimizer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_a_checkpoint(signum, photos, tmp_path):
+    command = [sys.executable, str(PROJECT / "train.py"), "-ds", str(photos), *knobs(diagnostic_steps=1), "--steps", "100000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while process.poll() is None and not list(tmp_path.glob("samples/run/*.png")):  # a sample picture: it trains
+        time.sleep(0.1)
+    process.send_signal(signum)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signum, output
+    assert Model.resume(tmp_path / "checkpoints/run").step > 0
+    assert "go on with: train.py -rl --name run" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["-k", "wdith=3"], "wdith"),
+        (["-k", "width=3"], "width"),
+        (["-ds", "nowhere.h5"], "nowhere.h5"),
+        (["-ds", "cityscapes"], "cityscapes_paths_train.h5"),
+        (["-rl"], "checkpoints/run"),
+        (["-r", "nowhere"], "nowhere"),
+        (["--steps", "0"], "--steps"),
+        (["-k", "generator=none"], "generator"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(arguments, named, run, capfd):
+    assert run(*arguments) == 2
+    error = capfd.readouterr().err
+    assert named in error and error.count("\n") == 1 and "error:" in error
+
+
+def test_help_does_not_wait_for_tensorflow():
+    for script in ("train", "compress", "decompress", "data/make_paths", "data/resample"):
+        code = f"import runpy, sys; sys.argv = ['x', '-h']; sys.path.insert(0, '.')\ntry: runpy.run_path('{script}.py', run_name='__main__')\nexcept SystemExit: pass\nassert not {{'tensorflow', 'keras', 'pandas'}} & set(sys.modules)"  # noqa: E501
+        result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, env=os.environ)
+        assert result.returncode == 0 and "usage:" in result.stdout, result.stderr
