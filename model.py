@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import zipfile
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,7 +86,7 @@ class Model:
         if self.config.sample_noise:
             noise = self.noise_generator([ops.convert_to_tensor(v), ops.convert_to_tensor(w_hat)], training=training)
             w_hat = ops.concatenate([w_hat, noise], axis=-1)
-        return self.generator(w_hat, training=training)
+        return self._forward(self.generator)(w_hat) if training else self.generator(w_hat)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Training
@@ -132,7 +133,7 @@ class Model:
         config = self.config
         v = tf.random.stateless_normal((tf.shape(x)[0], config.noise_dim), seed=(config.seed, step))
         with tf.GradientTape(persistent=True) as tape:
-            w = self.encoder(x, training=True)
+            w = self._forward(self.encoder)(x)
             w_hat, aux = self.quantizer(w)
             x_hat = self.generate(w_hat, v, training=True)
             terms = {"distortion": losses.distortion(x, x_hat)}
@@ -158,6 +159,14 @@ class Model:
         self.histogram.assign_sub((1 - decay) * (self.histogram - tf.reduce_mean(one_hot, axis=(0, 1, 2))))
         terms["PSNR"] = 10 * tf.math.log(4 / terms["distortion"]) / np.log(10)
         return terms
+
+    def _forward(self, network: keras.Model) -> Callable:
+        """The network as a function for training; with the knob `recompute`, its activations are not kept for the gradient."""
+
+        def forward(x):
+            return network(x, training=True)
+
+        return tf.recompute_grad(forward) if self.config.recompute else forward
 
     def _gan_losses(self, x, x_hat, terms: dict) -> tuple:
         """The weighted loss that D adds to G's, and D's own. Adds their terms to `terms`."""

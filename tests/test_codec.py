@@ -123,5 +123,3 @@ def test_a_payload_of_another_size_is_an_error():
 def test_an_image_too_large_for_the_format_is_an_error():
     with pytest.raises(UserError, match="65535"):
         pack(2**16, 1, FINGERPRINT, b"")
-
-

@@ -100,9 +100,10 @@ def test_the_two_updates_see_the_losses_of_the_same_forward_pass(tiny_config):
     real, _ = model.discriminator(x)
     fake, _ = model.discriminator(x_hat)
     terms = model.train_step(x)
-    d_loss = sum(np.mean((r - 1) ** 2) / 2 + np.mean(f**2) / 2 for r, f in zip(map(np.array, real), map(np.array, fake)))
+    real, fake = ([logits.numpy() for logits in group] for group in (real, fake))
+    d_loss = sum(np.mean((r - 1) ** 2) / 2 + np.mean(f**2) / 2 for r, f in zip(real, fake, strict=True))
     assert terms["discriminator"] == pytest.approx(d_loss, rel=1e-4)
-    assert terms["adversarial"] == pytest.approx(sum(np.mean((np.array(f) - 1) ** 2) for f in fake), rel=1e-4)
+    assert terms["adversarial"] == pytest.approx(sum(np.mean((f - 1) ** 2) for f in fake), rel=1e-4)
     assert terms["distortion"] == pytest.approx(np.mean((x - x_hat) ** 2), rel=1e-4)
 
 

@@ -1,5 +1,7 @@
 """The networks: shapes at each layer, parameter counts, the quantizer, and the original system's arithmetic."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -15,8 +17,7 @@ SIZES = [(64, 64), (48, 80), (32, 96)]  # square, odd feature maps 3 x 5, and th
 
 def layer_shapes(output, kinds: tuple) -> list[tuple]:
     """Output shapes (H, W, channels) of all layers of some kinds that lead to a symbolic tensor, in their order."""
-    inputs = [tensor for tensor in keras.src.tree.flatten(output)]
-    model = keras.Model(keras.utils.get_source_inputs(inputs[0]), output)
+    model = keras.Model(keras.utils.get_source_inputs(output), output)
     return [tuple(layer.output.shape[1:]) for layer in model.layers if type(layer).__name__ in kinds]
 
 
@@ -69,7 +70,7 @@ def test_parameter_counts_at_full_width():
     encoder = keras.Model(x, Network.encoder(x, config)).count_params()
     generator = keras.Model(z, Network.generator(z, config)).count_params()
     channels = [60, 120, 240, 480, 960]
-    down = sum(9 * a * b for a, b in zip(channels, channels[1:], strict=False))
+    down = sum(9 * a * b for a, b in itertools.pairwise(channels))
     norms = 2 * sum(channels)
     assert encoder == 7 * 7 * 3 * 60 + down + norms + 9 * 960 * 8 + 8 == 5_589_668
     residual = 9 * 2 * (9 * 960 * 960 + 2 * 960)
