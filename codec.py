@@ -44,10 +44,15 @@ class File(NamedTuple):
     crc: int
 
 
+def check_size(width: int, height: int) -> None:
+    """Raise UserError for an image too large for the format."""
+    if max(width, height) > MAX_SIDE:
+        raise UserError(f"{width}x{height} px: the file format takes sides up to {MAX_SIDE} px")
+
+
 def pack(width: int, height: int, fingerprint: bytes, payload: bytes) -> bytes:
     """The bytes of a .gc file. Raises UserError for an image too large for the format."""
-    if max(width, height) > MAX_SIDE:
-        raise UserError(f"{width}x{height}: the file format takes sides up to {MAX_SIDE} px")
+    check_size(width, height)
     body = HEADER.pack(MAGIC, VERSION, 0, width, height, fingerprint) + payload
     return body + CRC.pack(zlib.crc32(body))
 
@@ -76,8 +81,6 @@ class EntropyModel(Protocol):
 
     def decode(self, payload: bytes, height: int, width: int) -> np.ndarray: ...
 
-    def information(self, symbols: np.ndarray) -> float: ...
-
 
 class StaticTables:
     """The entropy model with a fixed table of symbol frequencies for each channel."""
@@ -86,10 +89,10 @@ class StaticTables:
         """frequencies: (C, L) integers from 1 up, each row with the sum FREQUENCY_SUM."""
         if frequencies.min() < 1 or (frequencies.sum(axis=1) != FREQUENCY_SUM).any():
             raise UserError(f"symbol frequencies: not all at least 1 with the sum {FREQUENCY_SUM}")
-        self.frequencies = frequencies.astype(np.int64)
+        self.frequencies = frequencies
         self._models = [
             constriction.stream.model.Categorical(row / FREQUENCY_SUM, perfect=False)  # exact: a power of two
-            for row in self.frequencies
+            for row in frequencies.astype(np.float64)
         ]
 
     def encode(self, symbols: np.ndarray) -> bytes:
@@ -112,11 +115,6 @@ class StaticTables:
         if self.encode(symbols) != payload:
             raise UserError("damaged (the payload is not of this image size)")
         return symbols
-
-    def information(self, symbols: np.ndarray) -> float:
-        """Bits that an ideal coder needs: -sum log2 of each symbol's frequency share."""
-        channels = np.arange(symbols.shape[-1])
-        return float(-np.log2(self.frequencies[channels, symbols] / FREQUENCY_SUM).sum())
 
 
 def integer_frequencies(probabilities: np.ndarray) -> np.ndarray:

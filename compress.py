@@ -13,7 +13,6 @@ import csv
 import math
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     output = Path(args.output or Path(where.samples) / f"{source.stem}.png")
     if output.suffix.lower() != ".gc":
         output = Utils.picture_path(output)
+    if source.resolve() in (output.resolve(), output.with_suffix(".gc").resolve()):
+        raise UserError(f"{output}: is the input itself; write somewhere else")
     image = Data.read_image(source, knobs.max_pixels)
     model = load_model(args, where)
     result = compress_image(model, image, source, output, knobs)
@@ -57,23 +58,26 @@ def main(argv: list[str] | None = None) -> int:
 
 def encode(model, image: np.ndarray) -> bytes:
     """Image (H, W, 3) uint8 -> the bytes of a .gc file. `decompress.decode` is its inverse, but for the loss."""
-    from codec import StaticTables, pack
+    from codec import check_size, pack
 
-    payload = StaticTables(model.frequencies).encode(model.compress(image))
-    return pack(image.shape[1], image.shape[0], model.fingerprint, payload)
+    height, width = image.shape[:2]
+    check_size(width, height)
+    payload = model.entropy_model.encode(model.compress(image))
+    return pack(width, height, model.fingerprint, payload)
 
 
 def compress_image(model, image: np.ndarray, source: Path, output: Path, knobs: config_test) -> dict:
     """Write OUT.gc, and OUT.png unless `output` is the .gc file itself; return what was measured, by name."""
     height, width = image.shape[:2]
     start = time.perf_counter()
-    data = encode(model, image)
+    try:
+        data = encode(model, image)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
     encoded = time.perf_counter()
     reconstruction = decode(model, data, knobs)
     decoded = time.perf_counter()
-    with Utils.atomic(output.with_suffix(".gc")) as path:
-        path.write_bytes(data)
-    size = output.with_suffix(".gc").stat().st_size
+    size = len(data)
     result = {
         "image": source.name,
         "width": width,
@@ -85,10 +89,12 @@ def compress_image(model, image: np.ndarray, source: Path, output: Path, knobs: 
         "encode_seconds": encoded - start,
         "decode_seconds": decoded - encoded,
     }
-    if output.suffix.lower() != ".gc":
-        similarity = "" if result["ms_ssim"] is None else f", MS-SSIM {result['ms_ssim']:.3f}"
-        caption = f"{size:,} bytes, {result['bpp']:.4f} bpp, PSNR {result['psnr']:.2f} dB{similarity}"
-        Utils.save_picture(Utils.side_by_side([image, reconstruction], [source.name, caption]), output)
+    with Utils.atomic(output.with_suffix(".gc")) as path:  # the file appears after the picture, or neither does
+        path.write_bytes(data)
+        if output.suffix.lower() != ".gc":
+            similarity = "" if result["ms_ssim"] is None else f", MS-SSIM {result['ms_ssim']:.3f}"
+            caption = f"{size:,} bytes, {result['bpp']:.4f} bpp, PSNR {result['psnr']:.2f} dB{similarity}"
+            Utils.save_picture(Utils.side_by_side([image, reconstruction], [source.name, caption]), output)
     return result
 
 
@@ -112,20 +118,20 @@ def compress_folder(model, images: list[str], source: Path, output: Path, knobs:
 
     if output.suffix.lower() in (".png", ".gc") or output.is_file():
         raise UserError(f"{output}: the input is a folder, so the output must be one too")
-    stems = Counter(Path(image).with_suffix("") for image in images)
+    if output.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{output}: write to a folder apart from {source}")
     results, failures = [], 0
-    for image in map(Path, tqdm(images, unit="image")):
-        name = image.relative_to(source)  # photo.png and photo.jpg: keep the suffix to tell the outputs apart
-        target = output / (name.with_suffix(".png") if stems[image.with_suffix("")] == 1 else f"{name}.png")
+    for image, name in tqdm(Utils.output_names(images, source, ".png").items(), unit="image"):
         try:
             pixels = Data.read_image(image, knobs.max_pixels)
+            result = compress_image(model, pixels, Path(image), output / name, knobs)
         except UserError as error:
             tqdm.write(f"skipped: {error}", file=sys.stderr)
             failures += 1
             continue
-        results.append(compress_image(model, pixels, name, target, knobs) | {"image": str(name)})
+        results.append(result | {"image": str(Path(image).relative_to(source))})
     if not results:
-        raise UserError(f"{source}: none of its {failures} images can be read")
+        raise UserError(f"{source}: none of its {failures} images could be compressed")
     with Utils.atomic(output / "results.csv") as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, results[0])
         writer.writeheader()

@@ -31,6 +31,8 @@ class Knobs:
     @staticmethod
     def _check(field: dataclasses.Field, value: Any) -> None:
         meta = field.metadata
+        if isinstance(value, tuple) and not all(type(v) in (int, float) for v in value):
+            raise UserError(f"knob {field.name}: {value!r} are not all numbers")
         if type(value) is not field.type and not (field.type is float and type(value) is int):
             raise UserError(f"knob {field.name}: {value!r} is not a value of type {field.type.__name__}")
         if meta["allowed"] and value not in meta["allowed"]:
@@ -83,6 +85,8 @@ class Knobs:
     def from_json(cls, text: str) -> Self:
         """Inverse of to_json. A knob the text lacks gets its default; one this version does not know is an error."""
         values = json.loads(text)
+        if not isinstance(values, dict):
+            raise UserError("these are no knobs: not a JSON object")
         fields = {field.name: field.type for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - set(fields)):
             raise UserError(f"unknown knob {unknown[0]}: the checkpoint is of another version of this project")
@@ -93,7 +97,7 @@ class Knobs:
 class config_base(Knobs):
     """Knobs that training and testing share."""
 
-    max_pixels: int = knob(40_000_000, low=1)  # largest image read or decoded; an encoder takes about 100 bytes a pixel
+    max_pixels: int = knob(25_000_000, low=1)  # largest image read or decoded; W=192 takes about 400 bytes a pixel
 
 
 # fmt: off

@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 from config import UserError, config_train, directories
 from utils import PICTURE_SUFFIXES, Utils
 
+Image.MAX_IMAGE_PIXELS = None  # the knob max_pixels is checked before anything is decoded
+
 MAP_COLUMNS = ("semantic_map_paths", "semantic_map_path")  # today's name, and the older spelling
 MAX_BAD_SHARE = 0.01  # of a table's images that may be unreadable before a run stops
 
@@ -54,9 +56,9 @@ class Data:
                 return _to_rgb(ImageOps.exif_transpose(image))
         except FileNotFoundError:
             raise UserError(f"{path}: no such image file") from None
-        except Image.DecompressionBombError as error:
-            raise UserError(f"{path}: {error}") from None
-        except (OSError, ValueError, SyntaxError, EOFError) as error:  # all of them are thrown by Pillow's decoders
+        except UserError:
+            raise
+        except Exception as error:  # Pillow's decoders throw what they like at a damaged file
             raise UserError(f"{path}: cannot be decoded as PNG, JPEG, WebP or BMP ({error})") from None
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -101,8 +103,9 @@ class Data:
             train, held_out = (getattr(where, f"{name}_{split}") for split in ("train", "val"))
             return Dataset(Data.read_table(Utils.locate(train)), Data.read_table(Utils.locate(held_out)), fits[name])
         paths = Data.read_table(name)
-        sibling = Path(name).with_name(Path(name).name.replace("train", "val"))
-        if val or (sibling.exists() and sibling != Path(name)):
+        table = Path(name).resolve()
+        sibling = table.parent / table.name.replace("train", "val")
+        if val or (sibling.exists() and sibling != table):
             return Dataset(paths, Data.read_table(val or sibling))
         n = min(4, len(paths) // 5)
         return Dataset(paths[:-n], paths[-n:]) if n else Dataset(paths, paths)
@@ -206,7 +209,7 @@ def fit_image(image: np.ndarray, fit: str, crop_size: int = 0) -> np.ndarray:
     if fit == "512x1024":
         size = (512, 1024)
     elif fit == "width512":
-        size = (round(height * 512 / width), 512)
+        size = (max(1, round(height * 512 / width)), 512)
     else:
         size = (height, width)
     scale = max(1, max(32, crop_size) / min(size))
@@ -253,7 +256,8 @@ def _read_frame(source: Path):
     if source.suffix.lower() not in readers:
         raise UserError(f"{source}: a path table ends in .h5, .hdf5 or .csv")
     try:
-        return readers[source.suffix.lower()](source)
+        frame = readers[source.suffix.lower()](source)
+        return frame.to_frame() if isinstance(frame, pd.Series) else frame
     except pd.errors.EmptyDataError:
         return pd.DataFrame({"path": []})
     except Exception as error:  # pandas and PyTables throw what they like at a damaged file

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from config import UserError, config_test, directories
-from utils import Utils
+from utils import LOSSLESS_SUFFIXES, Utils
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -28,7 +28,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     where, knobs = split_knobs(args.knob)
-    output = Utils.picture_path(args.output)
+    output = Utils.picture_path(args.output, LOSSLESS_SUFFIXES)
     data = read_file(args.input)
     model = load_model(args, where)
     start = time.perf_counter()
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def decode(model, data: bytes, knobs: config_test) -> np.ndarray:
     """The bytes of a .gc file -> image (H, W, 3) uint8. Raises UserError for damage, or for another model's file."""
-    from codec import StaticTables, unpack
+    from codec import unpack
     from model import STRIDE, padded_size
 
     file = unpack(data)
@@ -56,7 +56,7 @@ def decode(model, data: bytes, knobs: config_test) -> np.ndarray:
         raise UserError(f"{file.width}x{file.height} px is over max_pixels ({knobs.max_pixels}); "
                         f"raise the cap with -k max_pixels=N")  # fmt: skip
     height, width = padded_size(file.height, file.width)
-    symbols = StaticTables(model.frequencies).decode(file.payload, height // STRIDE, width // STRIDE)
+    symbols = model.entropy_model.decode(file.payload, height // STRIDE, width // STRIDE)
     return model.decompress(symbols, file.height, file.width, noise_seed=(file.crc, knobs.noise_seed))
 
 
@@ -76,8 +76,9 @@ def read_file(path: str) -> bytes:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-r", "--restore", metavar="CKPT", help="checkpoint or run folder (default: the one that ships)")
-    parser.add_argument("-rl", "--restore-last", action="store_true", help="the newest checkpoint below checkpoints/")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("-r", "--restore", metavar="CKPT", help="checkpoint or run folder (default: the one that ships)")
+    model.add_argument("-rl", "--restore-last", action="store_true", help="the newest checkpoint below checkpoints/")
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of config_test or directories; may be repeated")  # fmt: skip
 

@@ -11,10 +11,8 @@ frequencies) and, unless it only ships, training.npz (what resuming needs: weigh
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,19 +23,20 @@ import tensorflow as tf
 from keras import ops
 
 import losses
-from codec import integer_frequencies
+from codec import EntropyModel, StaticTables, integer_frequencies
 from config import UserError, config_train
 from network import Network
 
 STRIDE = 16  # pixels a side of one position of the feature map
 MIN_SIDE = 32  # pixels; the reflection padding of a feature map needs 2 x 2 positions
+HISTOGRAM_DECAY = 0.999  # a step; of the symbols' running histogram, which becomes the entropy coder's tables
 
 
 class Model:
     """E, q, G, noise generator, and for training D, with their optimizers.
 
-    Attributes: `frequencies`, (C, L) uint32, of each symbol by channel, for the entropy coder; `fingerprint`, 4 bytes that
-    tell whether a file was made by this model; both None until a checkpoint is loaded. `step`, how many were trained.
+    Attributes: `entropy_model`, which codes the symbols, and `fingerprint`, 4 bytes that tell whether a file was made by this
+    model; both None until a checkpoint is loaded. `step`, how many were trained.
     """
 
     def __init__(self, config: config_train, *, training: bool = False):
@@ -46,22 +45,26 @@ class Model:
         keras.utils.set_random_seed(config.seed)
         self.config = config
         self.step = 0
-        self.frequencies = self.fingerprint = None
+        self.entropy_model: EntropyModel | None = None
+        self.fingerprint: bytes | None = None
 
         C = config.channel_bottleneck
         x = keras.Input((None, None, 3))
         w = keras.Input((None, None, C))
         v = keras.Input((config.noise_dim,))
         z = keras.Input((None, None, 2 * C if config.sample_noise else C))
-        self.encoder = keras.Model(x, _method(config, "encoder")(x, config))
+        self.encoder = keras.Model(x, _build(config, "encoder", x, C))
         self.quantizer = keras.Model(w, Network.quantizer(w, config))
-        self.generator = keras.Model(z, _method(config, "generator")(z, config))
+        self.generator = keras.Model(z, _build(config, "generator", z, 3))
         self.networks = {"encoder": self.encoder, "quantizer": self.quantizer, "generator": self.generator}
         if config.sample_noise:
             self.noise_generator = keras.Model([v, w], Network.noise_generator(v, w, config))
             self.networks["noise_generator"] = self.noise_generator
+        # As graphs, which free what they no longer need; of unknown size, so that each image goes through the same one
+        self._encode = tf.function(self.encoder, input_signature=[tf.TensorSpec((None, None, None, 3))])
+        self._generate = tf.function(self.generator, input_signature=[tf.TensorSpec((None, None, None, z.shape[-1]))])
         if training:
-            _method(config, "discriminator")
+            _build(config, "discriminator", x, 1)  # what multiscale_discriminator puts on each scale
             self.discriminator = keras.Model(x, Network.multiscale_discriminator(x, config))
             self._init_training()
 
@@ -71,7 +74,7 @@ class Model:
 
     def compress(self, image: np.ndarray) -> np.ndarray:
         """Image (H, W, 3) uint8 -> symbols (ceil(H/16), ceil(W/16), C) uint8 in 0..L-1; a short side counts as 32 px."""
-        w = self.encoder(to_float(pad(image))[None])
+        w = self._encode(to_float(pad(image))[None])
         return self.quantizer(w)[1]["symbols"][0].numpy().astype(np.uint8)
 
     def decompress(self, symbols: np.ndarray, height: int, width: int, noise_seed: tuple = (0,)) -> np.ndarray:
@@ -86,7 +89,7 @@ class Model:
         if self.config.sample_noise:
             noise = self.noise_generator([ops.convert_to_tensor(v), ops.convert_to_tensor(w_hat)], training=training)
             w_hat = ops.concatenate([w_hat, noise], axis=-1)
-        return self._forward(self.generator)(w_hat) if training else self.generator(w_hat)
+        return self._forward(self.generator)(w_hat) if training else self._generate(w_hat)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Training
@@ -144,20 +147,23 @@ class Model:
                 adversarial, discriminator = self._gan_losses(x, x_hat, terms)
                 G_loss += adversarial
 
-        decay = tf.minimum(config.ema_decay, (1.0 + tf.cast(step, tf.float32)) / (10.0 + tf.cast(step, tf.float32)))
+        def warm(decay: float):  # at first, averages follow faster
+            return tf.minimum(decay, (1.0 + tf.cast(step, tf.float32)) / (10.0 + tf.cast(step, tf.float32)))
+
         if stage != "discriminator":
             frozen = self.E_variables if stage == "gan" and config.freeze_encoder else ()
             G_variables = [var for var in self.G_variables if id(var) not in frozen]
             self.G_optimizer.apply(tape.gradient(G_loss, G_variables), G_variables)
             for average, var in zip(self.averages, self.G_variables, strict=True):
-                average.assign_sub((1 - decay) * (average - var))
+                average.assign_sub((1 - warm(config.ema_decay)) * (average - var))
         if stage != "distortion":
             self.D_optimizer.apply(tape.gradient(discriminator, self.D_variables), self.D_variables)
 
         one_hot = tf.one_hot(aux["symbols"], config.L)  # (B, h, w, C, L)
         terms["bpp"] = losses.rate(one_hot, self.histogram)
-        self.histogram.assign_sub((1 - decay) * (self.histogram - tf.reduce_mean(one_hot, axis=(0, 1, 2))))
-        terms["PSNR"] = 10 * tf.math.log(4 / terms["distortion"]) / np.log(10)
+        frequencies = tf.reduce_mean(one_hot, axis=(0, 1, 2))  # (C, L)
+        self.histogram.assign_sub((1 - warm(HISTOGRAM_DECAY)) * (self.histogram - frequencies))
+        terms["PSNR"] = 10 * tf.math.log(4 / tf.maximum(terms["distortion"], 1e-10)) / np.log(10)
         return terms
 
     def _forward(self, network: keras.Model) -> Callable:
@@ -199,9 +205,13 @@ class Model:
     # ------------------------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint to a new folder. It appears whole or not at all."""
+        """Write a checkpoint to a new folder. It appears whole or not at all. Raises UserError, also for broken weights."""
         with self.averaged_weights():
             inference = {name: var.numpy() for name, var in self._weights(self.networks).items()}
+        state = {name: var.numpy() for name, var in self._state().items()}
+        for name, array in [*state.items(), *inference.items()]:
+            if not np.isfinite(array).all():
+                raise UserError(f"step {self.step}: {name} is not finite; nothing was saved; lower the learning rate")
         frequencies = integer_frequencies(self.histogram.numpy())
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -209,9 +219,8 @@ class Model:
             partial.mkdir(parents=True)
             (partial / "config.json").write_text(self.config.to_json())
             np.savez(partial / "model.npz", frequencies=frequencies, **inference)
-            np.savez(partial / "training.npz", step=self.step, **{k: v.numpy() for k, v in self._state().items()})
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(partial, folder)
+            np.savez(partial / "training.npz", step=self.step, **state)
+            partial.rename(folder)
         except OSError as error:
             raise UserError(f"{folder}: cannot write the checkpoint: {error.strerror or error}") from error
         finally:
@@ -226,9 +235,10 @@ class Model:
         model = cls(config, training=training)
         arrays = _read_arrays(folder / "model.npz")
         model.fingerprint = _fingerprint(knobs, arrays)
-        model.frequencies = arrays.pop("frequencies", None)
-        if model.frequencies is None or model.frequencies.shape != (config.channel_bottleneck, config.L):
+        frequencies = arrays.pop("frequencies", np.empty(0))
+        if frequencies.shape != (config.channel_bottleneck, config.L):
             raise UserError(f"{folder}: model.npz has no symbol frequencies that fit its knobs; take another checkpoint")
+        model.entropy_model = StaticTables(frequencies)
         _restore(model._weights(model.networks), arrays, folder)
         if training:  # a checkpoint that ships has no more than this to start from
             _assign(model.averages, model.G_variables)
@@ -240,6 +250,9 @@ class Model:
         folder = resolve_checkpoint(path)
         model = cls.load(folder, training=True, overrides=overrides)
         if (folder / "training.npz").exists():
+            saved = config_train.from_json((folder / "config.json").read_text()).optimizer
+            if saved != model.config.optimizer:
+                raise UserError(f"knob optimizer: {folder} has the state of {saved}, not of {model.config.optimizer}")
             arrays = _read_arrays(folder / "training.npz")
             model.step = int(arrays.pop("step"))
             _restore(model._state(), arrays, folder)
@@ -301,12 +314,21 @@ def pad(image: np.ndarray) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def _method(config: config_train, role: str):
-    """The static method of Network that the knob `role` names."""
+def _build(config: config_train, role: str, x: keras.KerasTensor, channels: int):
+    """What the static method of Network that the knob `role` names makes of x; raises UserError if it has another role."""
     name = getattr(config, role)
-    if name.startswith("_") or not hasattr(Network, name):
-        raise UserError(f"knob {role}: Network has no method {name!r}")
-    return getattr(Network, name)
+    methods = [key for key, value in vars(Network).items() if isinstance(value, staticmethod) and key[0] != "_"]
+    if name not in methods:
+        raise UserError(f"knob {role}: Network has no method {name!r}; it has {', '.join(methods)}")
+    misfit = UserError(f"knob {role}: Network.{name} does not make {channels} channels of {x.shape[-1]}, as this role needs")
+    try:
+        output = getattr(Network, name)(x, config)
+    except (TypeError, RecursionError):
+        raise misfit from None
+    tensor = output[0] if role == "discriminator" and isinstance(output, tuple) else output
+    if isinstance(output, tuple) != (role == "discriminator") or getattr(tensor, "shape", (None,))[-1] != channels:
+        raise misfit
+    return output
 
 
 def _optimizer(config: config_train, variables: list) -> keras.optimizers.Optimizer:
@@ -355,7 +377,7 @@ def _read(file: Path, reader):
         raise UserError(f"checkpoint file {file}: missing") from None
     except UserError as error:
         raise UserError(f"checkpoint file {file}: {error}") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, numpy and json throw what they like at a damaged file
         raise UserError(f"checkpoint file {file}: damaged, or of another format ({error})") from None
 
 

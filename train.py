@@ -6,8 +6,9 @@
     python3 train.py -rl --name run                        # go on from the newest checkpoint of that run
     tensorboard --logdir tensorboard                       # watch
 
-Where training starts, first match wins: -r CKPT (that checkpoint), -rl (the newest of this run), from scratch.
-When it goes on, the knobs are the checkpoint's, changed by -k. How long: --steps, --epochs, or the knob num_epochs.
+Where training starts: -r CKPT (that checkpoint; one without training.npz gives its weights, at step 0), -rl (the newest of
+this run), or from scratch. When it goes on, the knobs are the checkpoint's, changed by -k. How long: --steps, --epochs, or
+the knob num_epochs.
 """
 
 import argparse
@@ -30,8 +31,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-ds", "--dataset", default="sample", metavar="DATASET",
                         help="sample, cityscapes, ADE20k, a path table (.h5, .csv) or a folder (default: sample)")  # fmt: skip
     parser.add_argument("--val", metavar="TABLE", help="held-out images, where DATASET is a table or a folder")
-    parser.add_argument("-rl", "--restore-last", action="store_true", help="go on from this run's newest checkpoint")
-    parser.add_argument("-r", "--restore", metavar="CKPT", help="go on from a checkpoint")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("-rl", "--restore-last", action="store_true", help="go on from this run's newest checkpoint")
+    start.add_argument("-r", "--restore", metavar="CKPT", help="go on from a checkpoint")
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of config_train or directories; may be repeated")  # fmt: skip
     length = parser.add_mutually_exclusive_group()
@@ -57,13 +59,13 @@ def main(argv: list[str] | None = None) -> int:
     with Utils.quiet_tensorflow():
         from model import Model, resolve_checkpoint
 
-    if args.restore or args.restore_last:
-        model = Model.resume(args.restore or run, knobs)
-        print(f"going on from {resolve_checkpoint(args.restore or run)}, step {model.step}")
-    elif any(run.glob("ckpt-*")):
-        raise UserError(f"run {args.name}: has checkpoints in {run}; go on with -rl, or take another --name")
-    else:
-        model = Model(config, training=True)
+    start = resolve_checkpoint(args.restore or run) if args.restore or args.restore_last else None
+    taken = any(run.glob("ckpt-*")) or (run / "config.json").exists()
+    if taken and (start is None or start.resolve() != resolve_checkpoint(run).resolve()):
+        raise UserError(f"run {args.name}: there are checkpoints in {run}; go on with -rl, or take another --name")
+    model = Model.resume(start, knobs) if start else Model(config, training=True)
+    if start:
+        print(f"going on from {start}, step {model.step}")
     data = Data(dataset.train, model.config, dataset.fit, report=lambda line: print(line, file=sys.stderr))
     steps = args.steps or (args.epochs or model.config.num_epochs) * data.steps_per_epoch
     print(f"{len(dataset.train)} training images, {len(dataset.val)} held out; up to step {steps}")
@@ -77,7 +79,9 @@ def train(model, data, val_paths: list[str], steps: int, run: Path, where: direc
 
     config = model.config
     held_out = [fit_image(data.read_image(path, config.max_pixels), data.fit) for path in val_paths[: config.n_sample_images]]
-    writer = tf.summary.create_file_writer(str(Path(where.tensorboard) / run.name))
+    logs = Path(where.tensorboard) / run.name
+    with Utils.summary_errors(logs):
+        writer = tf.summary.create_file_writer(str(logs))
     saved = None
     start, started = model.step, time.time()
     with Utils.stop_signals() as received, tqdm(total=steps, initial=model.step, unit="step") as bar:
@@ -95,9 +99,17 @@ def train(model, data, val_paths: list[str], steps: int, run: Path, where: direc
             bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
             if model.step % config.diagnostic_steps == 0:
                 terms["steps_per_second"] = (model.step - start) / (time.time() - started)
-                diagnose(model, terms, held_out, writer, Path(where.samples) / run.name)
+                try:
+                    with Utils.summary_errors(logs):
+                        diagnose(model, terms, held_out, writer, Path(where.samples) / run.name)
+                except UserError:
+                    save(model, run)  # training is worth more than pictures of it
+                    raise
             if model.step % (config.checkpoint_epochs * data.steps_per_epoch) == 0:
                 saved = save(model, run)
+    if model.step == start:
+        print(f"nothing to do: {run} is at step {model.step}")
+        return 0
     saved = save(model, run)
     if received:
         print(f"stopped by a signal at step {model.step}; go on with: train.py -rl --name {run.name}")
@@ -106,9 +118,10 @@ def train(model, data, val_paths: list[str], steps: int, run: Path, where: direc
 
 
 def save(model, run: Path) -> Path:
-    """Write a checkpoint of this step, then delete the oldest beyond the knob keep_checkpoints."""
+    """Write a checkpoint of this step unless it is there, then delete the oldest beyond the knob keep_checkpoints."""
     folder = run / f"ckpt-{model.step:08d}"
-    model.save(folder)
+    if not folder.exists():
+        model.save(folder)
     for old in sorted(run.glob("ckpt-*"))[: -model.config.keep_checkpoints]:
         shutil.rmtree(old)
     return folder

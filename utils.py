@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from config import UserError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # that are read, and written
+LOSSLESS_SUFFIXES = (".png", ".bmp")
 PROJECT = Path(__file__).resolve().parent
 MS_SSIM_MIN_SIDE = 161  # px; the fifth scale must hold an 11 px window: ceil(161 / 16) = 11
 
@@ -36,6 +38,11 @@ class Utils:
                 return main(argv)
             except UserError as error:
                 print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+                return 2
+            except OSError as error:  # of a path that the command line named, such as a name too long
+                if error.filename is None:
+                    raise
+                print(f"{Path(sys.argv[0]).name}: error: {error.filename}: {error.strerror}", file=sys.stderr)
                 return 2
             except KeyboardInterrupt:
                 return 128 + signal.SIGINT
@@ -107,18 +114,34 @@ class Utils:
             raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
     @staticmethod
-    def picture_path(path: str | Path) -> Path:
-        """The path, if Pillow writes its kind of picture; raises UserError else, before any work is done."""
+    def picture_path(path: str | Path, suffixes: tuple = PICTURE_SUFFIXES) -> Path:
+        """The path, if it ends in one of the suffixes; raises UserError else, before any work is done."""
         path = Path(path)
-        if path.suffix.lower() not in PICTURE_SUFFIXES:
-            raise UserError(f"{path}: the output must end in one of {', '.join(PICTURE_SUFFIXES)}")
+        if path.suffix.lower() not in suffixes:
+            raise UserError(f"{path}: the output must end in one of {', '.join(suffixes)}")
         return path
+
+    @staticmethod
+    def output_names(images: list[str], source: Path, suffix: str) -> dict[str, Path]:
+        """For each image below the folder `source`, the relative name of its output.
+
+        The suffix replaces the image's own, but where photo.png and photo.jpg would collide, it follows it.
+        """
+        stems = Counter(Path(image).with_suffix("") for image in images)
+        names = {image: Path(image).relative_to(source) for image in images}
+        return {
+            image: name.with_suffix(suffix) if stems[Path(image).with_suffix("")] == 1 else Path(f"{name}{suffix}")
+            for image, name in names.items()
+        }
 
     @staticmethod
     def save_picture(picture: np.ndarray | Image.Image, path: Path) -> None:
         """Write an image (H, W, 3) uint8 or a Pillow picture; whole, or not at all."""
         with Utils.atomic(path) as partial:
-            (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(partial)
+            try:
+                (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(partial)
+            except ValueError as error:  # too large for the format, for one
+                raise UserError(f"{path}: cannot be written ({error})") from None
 
     # ------------------------------------------------------------------------------------------------------------------
     # Metrics
@@ -184,6 +207,17 @@ class Utils:
                 for i, image in enumerate(group):
                     tf.summary.image(f"{name}/{i}", image[None])
         writer.flush()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def summary_errors(folder: Path) -> Iterator[None]:
+        """Within this context, what TensorFlow throws when it cannot write summaries becomes a UserError."""
+        import tensorflow as tf
+
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise UserError(f"{folder}: TensorBoard summaries cannot be written ({error.message.splitlines()[0]})") from None
 
 
 def _wrap(text: str, font, width: int) -> list[str]:

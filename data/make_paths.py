@@ -43,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     output = Path(args.output)
     if output.suffix.lower() not in (".h5", ".hdf5", ".csv"):
         raise UserError(f"{output}: a path table ends in .h5, .hdf5 or .csv")
+    if args.seed < 0:
+        raise UserError(f"--seed: {args.seed} is negative")
     if not Path(args.folder).is_dir():
         raise UserError(f"{args.folder}: no such folder")
     columns = {"path": Data.images_in(args.folder)}

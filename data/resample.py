@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Bring a folder of images to the size that a dataset trains at, into another folder, as PNG. The same as resample.sh.
+"""Bring a folder of images to the size that a dataset trains at, into another folder, as PNG, without ImageMagick.
 
 python3 data/resample.py cityscapes/leftImg8bit/train cityscapes_512/train --fit 512x1024
 python3 data/resample.py ADE20k/train ADE20k_512/train --fit width512
@@ -35,14 +35,14 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{args.folder}: no such folder")
     images = Data.images_in(source)
     failures = 0
-    for image in images:
+    for image, name in Utils.output_names(images, source, ".png").items():
         try:
             pixels = Data.read_image(image, config_train().max_pixels)
         except UserError as error:
             print(f"skipped: {error}", file=sys.stderr)
             failures += 1
             continue
-        Utils.save_picture(fit_image(pixels, args.fit), output / Path(image).relative_to(source).with_suffix(".png"))
+        Utils.save_picture(fit_image(pixels, args.fit), output / name)
     print(f"{output}: {len(images) - failures} images")
     return 2 if failures else 0
 

@@ -50,9 +50,7 @@ def test_the_payload_is_as_short_as_the_tables_allow():
     rng = np.random.default_rng(0)
     shares = TABLES.frequencies / FREQUENCY_SUM
     field = np.stack([rng.choice(5, (32, 48), p=row) for row in shares], axis=-1).astype(np.uint8)
-    ideal = TABLES.information(field) / 8
-    by_hand = -sum(np.log2(shares[c, s]) for c in range(3) for s in field[:, :, c].ravel()) / 8
-    assert ideal == pytest.approx(by_hand)
+    ideal = -sum(np.log2(shares[c, s]) for c in range(3) for s in field[:, :, c].ravel()) / 8
     assert ideal <= len(TABLES.encode(field)) <= 1.01 * ideal + 8
 
 

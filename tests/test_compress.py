@@ -104,6 +104,15 @@ def test_a_bad_image_in_a_folder_is_named_and_costs_the_others_nothing(checkpoin
     assert all(name in error for name in ("cut.jpg", "text.png", "empty.png"))
 
 
+def test_the_input_folder_is_not_written_to(checkpoint, tmp_path, capfd):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(photo(40, 50)).save(tmp_path / "in" / "a.png")
+    for output in ("in", "in/below", "."):
+        status = compress.main(["-r", str(checkpoint), "-i", "in", "-o", output])
+        assert status == (0 if output == "." else 2)
+    assert [p.name for p in (tmp_path / "in").iterdir()] == ["a.png"]
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Bad input
 # ----------------------------------------------------------------------------------------------------------------------
@@ -135,6 +144,8 @@ def test_a_file_that_is_no_image_is_one_line_and_status_2(name, checkpoint, tmp_
         (["-o", "out.doc"], "out.doc"),
         (["-o", "photo.png/out.png"], "photo.png/out"),
         (["-o", "folder.gc"], "folder.gc"),
+        (["-o", "photo.png"], "photo.png"),
+        (["-i", "x" * 300, "-o", "out.gc"], "x" * 300),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, named, checkpoint, image, tmp_path, capfd):
@@ -145,6 +156,25 @@ def test_a_mistake_is_one_line_and_status_2(arguments, named, checkpoint, image,
     assert compress.main(["-i", image, *defaults, *output, *arguments]) == 2
     assert is_one_line_that_names(named, capfd)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_picture_that_cannot_be_written_leaves_no_file_either(checkpoint, image, tmp_path, capfd, monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise ValueError("too large for this format")
+
+    monkeypatch.setattr("PIL.Image.Image.save", refuse)
+    assert compress.main(["-r", str(checkpoint), "-i", image, "-o", "out.png"]) == 2
+    assert is_one_line_that_names("out.png: cannot be written (too large for this format)", capfd)
+    assert [p.name for p in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_an_image_too_long_for_the_format_is_named_and_costs_a_folder_nothing(checkpoint, tmp_path, capfd):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((1, 70000, 3), np.uint8)).save(tmp_path / "in" / "a_long.png")
+    Image.fromarray(photo(40, 50)).save(tmp_path / "in" / "b.png")
+    assert compress.main(["-r", str(checkpoint), "-i", "in", "-o", "out"]) == 2
+    assert "a_long.png: 70000x1" in capfd.readouterr().err
+    assert (tmp_path / "out" / "b.gc").exists() and not (tmp_path / "out" / "a_long.gc").exists()
 
 
 def test_a_full_disk_leaves_no_half_written_output(checkpoint, image, tmp_path, capfd, monkeypatch):

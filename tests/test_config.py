@@ -30,6 +30,7 @@ def test_a_knob_is_overridden_with_its_own_type():
         ("centers=1,0", "centers"),
         ("centers=0", "centers"),
         ("centers=a,b", "centers"),
+        ("centers=0,nan", "centers"),
         ("crop_size=16", "crop_size"),
         ("crop_size=100", "crop_size"),
         ("seed=1.5", "seed"),
@@ -56,8 +57,11 @@ def test_every_knob_is_read_by_something():
     code = "\n".join(sources)
     for knobs in (config_train, config_test, directories):
         for field in dataclasses.fields(knobs):
-            by_role = f'_method(config, "{field.name}")' in code or field.name.endswith(("_train", "_val"))
-            assert by_role or re.search(rf"\.{field.name}\b", code), f"{field.name} is read by nothing"
+            by_name = f'_build(config, "{field.name}"' in code or (
+                knobs is directories and field.name.endswith(("_train", "_val"))
+            )
+            read = rf"\b(config|where|knobs|self|config_train\(\)|directories\(\))\.{field.name}\b"
+            assert by_name or re.search(read, code), f"{field.name} is read by nothing"
 
 
 def test_a_knob_stands_once():

@@ -207,7 +207,7 @@ def test_a_loaded_model_has_the_averaged_weights(tiny_config, tmp_path):
     model.save(tmp_path / "ckpt-1")
     loaded = Model.load(tmp_path)
     np.testing.assert_array_equal(loaded.encoder.trainable_variables[0], model.averages[0])
-    assert (loaded.frequencies.sum(axis=1) == 2**16).all()
+    assert (loaded.entropy_model.frequencies.sum(axis=1) == 2**16).all()
 
 
 def test_a_checkpoint_without_training_state_is_a_start_for_training(tiny_config, tmp_path):
@@ -262,9 +262,59 @@ def test_a_missing_checkpoint_is_an_error_that_names_it(tmp_path):
         Model.load(tmp_path / "nowhere")
 
 
-def test_a_network_that_does_not_exist_is_an_error(tiny_config):
-    with pytest.raises(UserError, match="knob generator"):
-        Model(tiny_config(generator="my_generator"))
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        ("generator", "my_generator"),
+        ("generator", "encoder"),
+        ("encoder", "mro"),
+        ("encoder", "noise_generator"),
+        ("encoder", "quantizer"),
+        ("discriminator", "multiscale_discriminator"),
+        ("discriminator", "encoder"),
+        ("discriminator", "quantizer"),
+    ],
+)
+def test_a_network_that_does_not_exist_or_has_another_role_is_an_error(role, name, tiny_config):
+    with pytest.raises(UserError, match=f"knob {role}"):
+        Model(tiny_config(**{role: name}), training=True)
+
+
+def test_a_users_own_generator_is_a_static_method_and_a_knob(tiny_config, monkeypatch):
+    from network import Network, conv_block, ops, reflect_conv, upsample_block
+
+    def my_generator(z, config):
+        h = conv_block(z, config.width, kernel=3, config=config)
+        for i in (2, 4, 8, 16):
+            h = upsample_block(h, config.width // i, config)
+        return ops.tanh(reflect_conv(h, 3, kernel=7))
+
+    monkeypatch.setattr(Network, "my_generator", staticmethod(my_generator), raising=False)
+    model = Model(tiny_config(generator="my_generator"), training=True)
+    assert np.isfinite(model.train_step(batch())["distortion"])
+
+
+def test_weights_that_are_not_finite_are_not_saved(tiny_config, tmp_path):
+    model = Model(tiny_config(), training=True)
+    model.G_variables[0].assign(model.G_variables[0] * np.nan)
+    with pytest.raises(UserError, match="encoder/Conv2D_0/kernel is not finite"):
+        model.save(tmp_path / "ckpt-0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recomputing_activations_changes_nothing_but_memory(tiny_config):
+    kept, recomputed = (Model(tiny_config(recompute=flag), training=True) for flag in (False, True))
+    for model in (kept, recomputed):
+        model.train_step(batch())
+    for a, b in zip(kept.G_variables + kept.D_variables, recomputed.G_variables + recomputed.D_variables, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_perfect_reconstruction_has_a_finite_psnr(tiny_config):
+    model = Model(tiny_config(distortion_steps=9), training=True)
+    bias = model.generator.trainable_variables[-1]
+    bias.assign(np.full(3, 1e4))  # tanh saturates: all white
+    assert np.isfinite(model.train_step(tf.ones((2, 64, 64, 3)))["PSNR"])
 
 
 # ----------------------------------------------------------------------------------------------------------------------

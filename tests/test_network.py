@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import PROJECT
 from reference import Reference
 
 from config import config_train
@@ -118,6 +119,11 @@ def test_squared_distances_keep_a_gradient_where_absolute_ones_have_none():
     _, _, absolute, _ = quantize(config_train(quantizer_distance="absolute"), [3.0, -3.5])
     assert (squared > 1e-3).all()
     assert np.abs(absolute).max() < 1e-6
+
+
+def test_networks_and_losses_do_not_name_tensorflow():
+    for name in ("network.py", "losses.py"):
+        assert "tensorflow" not in (PROJECT / name).read_text()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

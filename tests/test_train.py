@@ -75,6 +75,8 @@ def test_resuming_keeps_the_checkpoints_knobs_and_takes_overrides(run, photos, t
 
 def test_resuming_from_another_runs_checkpoint_leaves_it_alone(run, photos, tmp_path):
     assert run("--name", "a", "--steps", "1") == 0
+    assert run("--name", "c", "--steps", "1") == 0
+    assert train.main(["-ds", str(photos), "-r", "checkpoints/a", "--name", "c", "--steps", "2"]) == 2  # c has its own
     assert train.main(["-ds", str(photos), "-r", "checkpoints/a", "--name", "b", "--steps", "2"]) == 0
     assert [p.name for p in (tmp_path / "checkpoints/a").iterdir()] == ["ckpt-00000001"]
     assert [p.name for p in (tmp_path / "checkpoints/b").iterdir()] == ["ckpt-00000002"]
@@ -89,10 +91,30 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(
     assert [p.name for p in (tmp_path / "checkpoints/a").iterdir()] == ["ckpt-00000001"]
 
 
-def test_another_optimizer_than_the_checkpoints_is_an_error(run, photos, capsys):
-    assert run("--name", "a", "--steps", "1") == 0
-    assert train.main(["-ds", str(photos), "-rl", "--name", "a", "-opt", "momentum"]) == 2
-    assert "optimizer" in capsys.readouterr().err
+@pytest.mark.parametrize(("first", "then"), [("adam", "momentum"), ("momentum", "rmsprop")])
+def test_another_optimizer_than_the_checkpoints_is_an_error(first, then, run, photos, capsys):
+    assert run("--name", "a", "--steps", "1", "-opt", first) == 0
+    assert train.main(["-ds", str(photos), "-rl", "--name", "a", "-opt", then]) == 2
+    assert "knob optimizer" in capsys.readouterr().err
+
+
+def test_the_first_command_of_the_readme_runs_on_the_photos_that_ship(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["-opt", "momentum", "--name", "run", *knobs(), "--steps", "4"]) == 0
+    assert (tmp_path / "samples/run/00000004.png").exists()
+
+
+def test_summaries_that_cannot_be_written_are_an_error_that_names_them(run, tmp_path, capsys):
+    (tmp_path / "logs").write_text("a file")
+    assert run("--name", "a", "--steps", "4", "-k", "tensorboard=logs") == 2
+    assert "logs" in capsys.readouterr().err
+
+
+def test_going_on_with_nothing_left_to_do_leaves_the_checkpoint_as_it_is(run, photos, tmp_path):
+    assert run("--name", "a", "--steps", "2") == 0
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")}
+    assert train.main(["-ds", str(photos), "-rl", "--name", "a", "--steps", "2"]) == 0
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")} == before
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
