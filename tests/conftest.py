@@ -21,6 +21,7 @@ TINY = {
     "batch_size": 2,
     "diagnostic_steps": 4,
     "n_sample_images": 1,
+    "recompute": False,
     "num_epochs": 2,
 }
 
