@@ -1,4 +1,4 @@
-"""Pictures, metrics, summaries, and the small rest. Importing this file is cheap: TensorFlow and matplotlib come late."""
+"""Pictures, metrics, summaries, and the small rest. Importing this file is cheap: TensorFlow comes late."""
 
 import contextlib
 import functools
