@@ -130,7 +130,7 @@ class config_train(config_base):
     # Losses
     lambda_X: float = knob(12.0, low=0)                 # weight of the distortion, MSE in [-1, 1]; paper: 10
     lambda_range: float = knob(0.2, low=0)              # weight of what keeps w in the range of the centers; paper: 0
-    lambda_rate: float = knob(0.0, low=0)               # weight of the bits per pixel by static tables; paper: 0; 1-4 pays
+    lambda_rate: float = knob(0.0, low=0)               # weight of the bits per pixel by static tables; paper: 0; 0.1-0.5 pays
     lambda_adversarial: float = knob(1.0, low=0)        # weight of the generator's adversarial loss; lower: smoother
     use_vanilla_GAN: bool = knob(False)                 # sigmoid cross-entropy instead of least squares
     use_feature_matching_loss: bool = knob(True)        # match the discriminator's intermediate maps

@@ -47,8 +47,9 @@ class Quantizer(Layer):
     sum_c c * softmax_c(-d(w, c) / temperature) (Mentzer et al. 2018, section 3.2), with respect to w and the centers.
 
     With d = |w - c|, all distances grow alike outside the outer centers, so the gradient there is exactly zero and such
-    values stay lost. With d = (w - c)^2, the default, the soft assignment at unit spacing and temperature is w itself to
-    1e-3 between the outer centers, and beyond them its gradient fades but never vanishes: w stays in range by itself.
+    values stay lost. With d = (w - c)^2, the default, the soft assignment at unit spacing and temperature is w itself to 0.02
+    one unit inside the outer centers; it bends towards them (0.3 at them), and beyond them its gradient fades: the loss
+    `range_penalty` brings such values back.
     """
 
     def __init__(self, config: config_train, **kwargs):
