@@ -50,6 +50,10 @@ def test_feature_matching_sends_no_gradient_into_the_real_side():
     assert float(gradients[1][0]) == 1
 
 
+def test_the_range_penalty_is_the_mean_squared_distance_from_the_range():
+    assert float(losses.range_penalty(np.array([-4.0, -2.0, 0.5, 3.0], "f"), -2, 2)) == pytest.approx((4 + 0 + 0 + 1) / 4)
+
+
 def test_rate_is_the_cross_entropy_per_pixel():
     assignment = np.array([[[[[1, 0], [0, 1]]]]], "f")  # one position, two channels, L = 2
     frequencies = np.array([[0.5, 0.5], [0.75, 0.25]], "f")

@@ -172,6 +172,19 @@ def test_every_optimizer_lowers_the_distortion(optimizer, tiny_config):
     assert last < 0.9 * first
 
 
+@pytest.mark.parametrize("weight", ["lambda_X", "lambda_range", "lambda_rate", "lambda_adversarial", "lambda_feature_matching"])
+def test_each_weight_of_a_loss_changes_what_the_encoder_learns(weight, tiny_config):
+    kernels = []
+    for value in (0.0, 1.0):
+        model = Model(tiny_config(optimizer="sgd", G_learning_rate=0.1, **{weight: value}), training=True)
+        projection = model.encoder.trainable_variables[-2]
+        projection.assign(3 * projection)  # some of w is out of range
+        for _ in range(2):  # at first the histogram is uniform, and the rate has no gradient
+            model.train_step(batch())
+        kernels.append(model.encoder.trainable_variables[0].numpy())
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-6
+
+
 def test_averages_follow_the_weights_by_the_formula(tiny_config):
     model = Model(tiny_config(ema_decay=0.5), training=True)
     expected = model.averages[0].numpy()
