@@ -153,8 +153,8 @@ class config_train(config_base):
     weight_decay: float = knob(0.0, low=0)              # decoupled, per step, times the learning rate
     ema_decay: float = knob(0.999, low=0, high=0.999999)  # of the weights that compress.py uses
     batch_size: int = knob(1, low=1)                    # images a step; over 1 needs equal sizes: set crop_size
-    recompute: bool = knob(True)                        # E's and G's activations anew for the gradient: less memory, a third
-    #                                                     more time; false for a small network or with memory to spare
+    recompute: bool = knob(True)                        # save memory: E's activations anew for the gradient, freed memory
+    #                                                     returned; false for a small network, or with memory to spare
     num_epochs: int = knob(50, low=1)                   # passes over the path table; --epochs and --steps override it
     seed: int = knob(0, low=0, high=2**31)              # of weights, shuffling, crops and noise
 

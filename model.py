@@ -13,7 +13,6 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +25,7 @@ import losses
 from codec import EntropyModel, StaticTables, integer_frequencies
 from config import UserError, config_train
 from network import Network
+from utils import Utils
 
 STRIDE = 16  # pixels a side of one position of the feature map
 MIN_SIDE = 32  # pixels; the reflection padding of a feature map needs 2 x 2 positions
@@ -42,6 +42,8 @@ class Model:
     def __init__(self, config: config_train, *, training: bool = False):
         if keras.backend.backend() != "tensorflow":
             raise UserError(f"KERAS_BACKEND is {keras.backend.backend()}: this program needs tensorflow")
+        if training and config.recompute:
+            Utils.return_freed_memory()
         keras.utils.set_random_seed(config.seed)
         self.config = config
         self.step = 0
@@ -89,7 +91,7 @@ class Model:
         if self.config.sample_noise:
             noise = self.noise_generator([ops.convert_to_tensor(v), ops.convert_to_tensor(w_hat)], training=training)
             w_hat = ops.concatenate([w_hat, noise], axis=-1)
-        return self._forward(self.generator)(w_hat) if training else self._generate(w_hat)
+        return self.generator(w_hat, training=True) if training else self._generate(w_hat)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Training
@@ -136,7 +138,7 @@ class Model:
         config = self.config
         v = tf.random.stateless_normal((tf.shape(x)[0], config.noise_dim), seed=(config.seed, step))
         with tf.GradientTape(persistent=True) as tape:
-            w = self._forward(self.encoder)(x)
+            w = self._encode_for_training(x)
             w_hat, aux = self.quantizer(w)
             x_hat = self.generate(w_hat, v, training=True)
             terms = {"distortion": losses.distortion(x, x_hat)}
@@ -166,13 +168,13 @@ class Model:
         terms["PSNR"] = 10 * tf.math.log(4 / tf.maximum(terms["distortion"], 1e-10)) / np.log(10)
         return terms
 
-    def _forward(self, network: keras.Model) -> Callable:
-        """The network as a function for training; with the knob `recompute`, its activations are not kept for the gradient."""
+    def _encode_for_training(self, x):
+        """E's feature map of x; with the knob `recompute`, its activations are not kept for the gradient."""
 
-        def forward(x):
-            return network(x, training=True)
+        def encoder(x):
+            return self.encoder(x, training=True)
 
-        return tf.recompute_grad(forward) if self.config.recompute else forward
+        return tf.recompute_grad(encoder)(x) if self.config.recompute else encoder(x)
 
     def _gan_losses(self, x, x_hat, terms: dict) -> tuple:
         """The weighted loss that D adds to G's, and D's own. Adds their terms to `terms`."""

@@ -1,6 +1,7 @@
 """Pictures, metrics, summaries, and the small rest. Importing this file is cheap: TensorFlow comes late."""
 
 import contextlib
+import ctypes
 import functools
 import os
 import signal
@@ -70,6 +71,19 @@ class Utils:
             os.dup2(stderr, 2)
             os.close(stderr)
             os.close(null)
+
+    @staticmethod
+    def return_freed_memory() -> None:
+        """To call before TensorFlow's first tensor: what is freed goes back to the system, for a next tensor of any size.
+
+        TensorFlow's oneDNN allocator on CPU never returns memory and fragments: its peak creeps up from step to step, by 1 GB
+        for a full-width step. The system's allocator does return it; glibc's, from a block size that is set here.
+        It costs a full-width step nothing, but a small network, whose steps are all allocation, a quarter of its speed.
+        """
+        os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+        m_mmap_threshold = -3  # malloc.h
+        with contextlib.suppress(AttributeError, OSError, TypeError):  # no glibc
+            ctypes.CDLL(None).mallopt(m_mmap_threshold, 4 * 2**20)
 
     @staticmethod
     def locate(path: str) -> Path:
