@@ -29,13 +29,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-i", "--input", required=True, metavar="IMAGE", help="an image, or a folder of images")
     parser.add_argument("-o", "--output", metavar="OUT", help="OUT.png, OUT.gc, or a folder if IMAGE is one "
                         "(default: below the knob `samples`)")  # fmt: skip
+    parser.add_argument("--channels", type=int, metavar="K", help="send the first K channels of the feature map only: a "
+                        "smaller file, a worse picture (default: the knob `channels`)")  # fmt: skip
     return parser.parse_args(argv)
 
 
 @Utils.command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    where, knobs = split_knobs(args.knob)
+    channels = [] if args.channels is None else [f"channels={args.channels}"]
+    where, knobs = split_knobs(args.knob + channels)
     source = Path(args.input)
     if source.is_dir():
         images = Data.images_in(source)
@@ -56,14 +59,23 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def encode(model, image: np.ndarray) -> bytes:
-    """Image (H, W, 3) uint8 -> the bytes of a .gc file. `decompress.decode` is its inverse, but for the loss."""
+def encode(model, image: np.ndarray, channels: int = 0) -> bytes:
+    """Image (H, W, 3) uint8 -> the bytes of a .gc file. `decompress.decode` is its inverse, but for the loss.
+
+    channels: send only the first so many channels of the feature map; 0: all.
+    """
     from codec import check_size, pack
 
     height, width = image.shape[:2]
     check_size(width, height)
-    payload = model.entropy_model.encode(model.compress(image))
-    return pack(width, height, model.fingerprint, payload)
+    check_channels(model, channels)
+    symbols = model.compress(image)[:, :, : channels or None]
+    return pack(width, height, symbols.shape[2], model.fingerprint, model.entropy_model.encode(symbols))
+
+
+def check_channels(model, channels: int) -> None:
+    if channels > model.config.channel_bottleneck:
+        raise UserError(f"channels {channels}: the model has {model.config.channel_bottleneck}; lower --channels")
 
 
 def compress_image(model, image: np.ndarray, source: Path, output: Path, knobs: config_test) -> dict:
@@ -71,7 +83,7 @@ def compress_image(model, image: np.ndarray, source: Path, output: Path, knobs: 
     height, width = image.shape[:2]
     start = time.perf_counter()
     try:
-        data = encode(model, image)
+        data = encode(model, image, knobs.channels)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     encoded = time.perf_counter()
@@ -120,6 +132,7 @@ def compress_folder(model, images: list[str], source: Path, output: Path, knobs:
         raise UserError(f"{output}: the input is a folder, so the output must be one too")
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{output}: write to a folder apart from {source}")
+    check_channels(model, knobs.channels)
     results, failures = [], 0
     for image, name in tqdm(Utils.output_names(images, source, ".png").items(), unit="image"):
         try:

@@ -120,6 +120,8 @@ class config_train(config_base):
     normalization: str = knob("instance", allowed=("instance", "channel"))  # channel: crops and photos agree
     upsampling: str = knob("transpose", allowed=("transpose", "transpose4", "nearest"))  # 3x3 transposed: the paper;
     #                                                     4x4 transposed or nearest + conv: no checkerboard
+    channel_dropout: float = knob(0.0, low=0, high=1)   # share of images that train with the first K < C channels only, which
+    #                                                     compress.py --channels K then does with less harm
     sample_noise: bool = knob(False)                    # concatenate a noise map to w_hat
     noise_dim: int = knob(128, low=1)                   # length of v ~ N(0, I)
     noise_norm: str = knob("channel", allowed=("channel", "batch"))  # batch: the seed; mutes the noise at batch size 1
@@ -139,6 +141,7 @@ class config_train(config_base):
     # Stages: distortion alone, then the discriminator alone, then the GAN
     distortion_steps: int = knob(0, low=0)              # E and G without a discriminator; some thousands steady the GAN
     discriminator_warmup_steps: int = knob(0, low=0)    # D alone; 300 avoid the drop when a fresh D is switched on
+    entropy_steps: int = knob(6000, low=0)              # of the context model's fitting, after the last; 0: static tables
     freeze_encoder: bool = knob(False)                  # in the GAN stage: files stay as they are, only decoding changes
 
     # Optimization
@@ -189,6 +192,7 @@ class config_train(config_base):
 class config_test(config_base):
     """Knobs of compressing and decompressing; the networks' own come from the checkpoint."""
 
+    channels: int = knob(0, low=0, high=255)            # compress.py: send the first K channels of w_hat only; 0: all
     noise_seed: int = knob(0, low=0, high=2**32 - 1)    # mixed with the file's own: another noise for the same file
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from checkpoint import newest_checkpoint
 from config import UserError, config_test, directories
 from utils import LOSSLESS_SUFFIXES, Utils
 
@@ -52,11 +53,13 @@ def decode(model, data: bytes, knobs: config_test) -> np.ndarray:
     if file.fingerprint != model.fingerprint:
         raise UserError(f"made with another checkpoint: its fingerprint is {file.fingerprint.hex()}, "
                         f"this one's {model.fingerprint.hex()}; name the right one with -r")  # fmt: skip
+    if file.channels > model.config.channel_bottleneck:
+        raise UserError(f"damaged ({file.channels} channels, of a model that has {model.config.channel_bottleneck})")
     if file.width * file.height > knobs.max_pixels:
         raise UserError(f"{file.width}x{file.height} px is over max_pixels ({knobs.max_pixels}); "
                         f"raise the cap with -k max_pixels=N")  # fmt: skip
     height, width = padded_size(file.height, file.width)
-    symbols = model.entropy_model.decode(file.payload, height // STRIDE, width // STRIDE)
+    symbols = model.entropy_model.decode(file.payload, (height // STRIDE, width // STRIDE, file.channels))
     return model.decompress(symbols, file.height, file.width, noise_seed=(file.crc, knobs.noise_seed))
 
 
@@ -91,7 +94,7 @@ def split_knobs(assignments: list[str]) -> tuple[directories, config_test]:
 def load_model(args: argparse.Namespace, where: directories):
     """The model that -r or -rl names, or the one that ships."""
     with Utils.quiet_tensorflow():
-        from model import Model, newest_checkpoint
+        from model import Model
 
     if args.restore_last:
         return Model.load(newest_checkpoint(where.checkpoints))

@@ -1,17 +1,12 @@
 """The system: networks, losses and optimizers wired into a train step, and into compressing and decompressing of symbols.
 
-    image x ─▶ E ─▶ w ─▶ q ─▶ w_hat, symbols ──▶ (codec.py: a file) ──▶ w_hat ─┐
-                                                                              ├─ concat ─▶ z ─▶ G ─▶ x_hat
-                              noise v ~ N(0, I) ─▶ noise generator ───────────┘
-    (x, x_hat) ─▶ multiscale D ─▶ adversarial and feature-matching losses
-
-A checkpoint is a folder: config.json (the knobs), model.npz (what compressing needs: averaged weights and integer symbol
-frequencies) and, unless it only ships, training.npz (what resuming needs: weights, optimizers, averages, step).
+image x ─▶ E ─▶ w ─▶ q ─▶ w_hat, symbols ──▶ (codec.py: a file) ──▶ w_hat ─┐
+                                                                          ├─ concat ─▶ z ─▶ G ─▶ x_hat
+                          noise v ~ N(0, I) ─▶ noise generator ───────────┘
+(x, x_hat) ─▶ multiscale D ─▶ adversarial and feature-matching losses
 """
 
-import hashlib
 import json
-import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +16,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+import checkpoint
 import losses
-from codec import EntropyModel, StaticTables, integer_frequencies
 from config import UserError, config_train
+from entropy import EntropyModel, StaticTables, integer_frequencies
 from network import Network
 from utils import Utils
 
@@ -35,8 +31,9 @@ HISTOGRAM_DECAY = 0.999  # a step; of the symbols' running histogram, which beco
 class Model:
     """E, q, G, noise generator, and for training D, with their optimizers.
 
-    Attributes: `entropy_model`, which codes the symbols, and `fingerprint`, 4 bytes that tell whether a file was made by this
-    model; both None until a checkpoint is loaded. `step`, how many were trained.
+    Attributes: `entropy_model`, which codes the symbols: the checkpoint's context model, or else its `static_tables`; and
+    `fingerprint`, 4 bytes that tell whether a file was made by this model; all None until a checkpoint is loaded. `step`, how
+    many were trained.
     """
 
     def __init__(self, config: config_train, *, training: bool = False):
@@ -47,6 +44,7 @@ class Model:
         keras.utils.set_random_seed(config.seed)
         self.config = config
         self.step = 0
+        self.static_tables: StaticTables | None = None
         self.entropy_model: EntropyModel | None = None
         self.fingerprint: bytes | None = None
 
@@ -80,10 +78,14 @@ class Model:
         return self.quantizer(w)[1]["symbols"][0].numpy().astype(np.uint8)
 
     def decompress(self, symbols: np.ndarray, height: int, width: int, noise_seed: tuple = (0,)) -> np.ndarray:
-        """Inverse of compress: symbols -> image (height, width, 3) uint8. The same symbols and seed: the same image."""
-        centers = self.quantizer.weights[0].numpy()
+        """Inverse of compress: symbols -> image (height, width, 3) uint8. The same symbols and seed: the same image.
+
+        Symbols of the first K channels do; G sees the others as 0.
+        """
+        w_hat = self.quantizer.weights[0].numpy()[symbols]
+        w_hat = np.pad(w_hat, ((0, 0), (0, 0), (0, self.config.channel_bottleneck - symbols.shape[2])))
         v = np.random.default_rng(noise_seed).standard_normal((1, self.config.noise_dim))
-        x_hat = self.generate(centers[symbols][None], v.astype(np.float32))
+        x_hat = self.generate(w_hat[None], v.astype(np.float32))
         return to_uint8(x_hat[0].numpy())[:height, :width]
 
     def generate(self, w_hat, v, training: bool = False):
@@ -140,6 +142,8 @@ class Model:
         with tf.GradientTape(persistent=True) as tape:
             w = self._encode_for_training(x)
             w_hat, aux = self.quantizer(w)
+            if config.channel_dropout:
+                w_hat *= self._channel_mask(tf.shape(x)[0], step)
             x_hat = self.generate(w_hat, v, training=True)
             terms = {"distortion": losses.distortion(x, x_hat)}
             G_loss = config.lambda_X * terms["distortion"]
@@ -175,6 +179,13 @@ class Model:
             return self.encoder(x, training=True)
 
         return tf.recompute_grad(encoder)(x) if self.config.recompute else encoder(x)
+
+    def _channel_mask(self, batch, step):
+        """(B, 1, 1, C) of 1 and 0: a share `channel_dropout` of the images keep the first K < C channels only."""
+        C = self.config.channel_bottleneck
+        chance, share = tf.unstack(tf.random.stateless_uniform((2, batch), seed=(self.config.seed + 1, step)))
+        K = tf.where(chance < self.config.channel_dropout, 1 + tf.cast(share * (C - 1), tf.int32), C)
+        return tf.sequence_mask(K, C, dtype=tf.float32)[:, None, None]
 
     def _gan_losses(self, x, x_hat, terms: dict) -> tuple:
         """The weighted loss that D adds to G's, and D's own. Adds their terms to `terms`."""
@@ -231,17 +242,17 @@ class Model:
     @classmethod
     def load(cls, path: str | Path, *, training: bool = False, overrides: list[str] | None = None) -> "Model":
         """Rebuild a model from a checkpoint's own knobs, with the averaged weights; `overrides` change knobs."""
-        folder = resolve_checkpoint(path)
-        knobs = _read(folder / "config.json", lambda file: file.read_text())
-        config = _read(folder / "config.json", lambda file: config_train.from_json(knobs)).override(overrides or [])
+        folder = checkpoint.resolve_checkpoint(path)
+        knobs = checkpoint.read(folder / "config.json", lambda file: file.read_text())
+        config = checkpoint.read(folder / "config.json", lambda file: config_train.from_json(knobs)).override(overrides or [])
         model = cls(config, training=training)
-        arrays = _read_arrays(folder / "model.npz")
-        model.fingerprint = _fingerprint(knobs, arrays)
-        frequencies = arrays.pop("frequencies", np.empty(0))
-        if frequencies.shape != (config.channel_bottleneck, config.L):
-            raise UserError(f"{folder}: model.npz has no symbol frequencies that fit its knobs; take another checkpoint")
-        model.entropy_model = StaticTables(frequencies)
-        _restore(model._weights(model.networks), arrays, folder)
+        arrays = checkpoint.read_arrays(folder / "model.npz")
+        context_file = folder / checkpoint.CONTEXT_FILE
+        context = checkpoint.read_arrays(context_file) if context_file.exists() else {}
+        model.fingerprint = checkpoint.fingerprint(json.loads(knobs), arrays, context)
+        model.static_tables = checkpoint.static_tables(config, arrays.pop("frequencies", None), folder)
+        model.entropy_model = checkpoint.context_model(config, context, context_file) if context else model.static_tables
+        checkpoint.restore(model._weights(model.networks), arrays, folder)
         if training:  # a checkpoint that ships has no more than this to start from
             _assign(model.averages, model.G_variables)
         return model
@@ -249,15 +260,15 @@ class Model:
     @classmethod
     def resume(cls, path: str | Path, overrides: list[str] | None = None) -> "Model":
         """Load a checkpoint and all that training had beside it. Without training.npz: its weights, at step 0."""
-        folder = resolve_checkpoint(path)
+        folder = checkpoint.resolve_checkpoint(path)
         model = cls.load(folder, training=True, overrides=overrides)
         if (folder / "training.npz").exists():
             saved = config_train.from_json((folder / "config.json").read_text()).optimizer
             if saved != model.config.optimizer:
                 raise UserError(f"knob optimizer: {folder} has the state of {saved}, not of {model.config.optimizer}")
-            arrays = _read_arrays(folder / "training.npz")
+            arrays = checkpoint.read_arrays(folder / "training.npz")
             model.step = int(arrays.pop("step"))
-            _restore(model._state(), arrays, folder)
+            checkpoint.restore(model._state(), arrays, folder)
         return model
 
     def _weights(self, networks: dict) -> dict:
@@ -349,61 +360,3 @@ def _optimizer(config: config_train, variables: list) -> keras.optimizers.Optimi
 def _assign(variables: list, values: list) -> None:
     for var, value in zip(variables, values, strict=True):
         var.assign(value)
-
-
-def resolve_checkpoint(path: str | Path) -> Path:
-    """A checkpoint's folder, or a run's folder -> the checkpoint, the run's newest. Raises UserError if there is none."""
-    path = Path(path)
-    if (path / "config.json").is_file():
-        return path
-    steps = [p for p in path.glob("ckpt-*") if re.fullmatch(r"ckpt-\d+", p.name)]
-    if not steps:
-        what = "has no checkpoint in it (config.json, or folders ckpt-STEP)" if path.is_dir() else "is not a folder"
-        raise UserError(f"checkpoint {path}: {what}; train.py writes checkpoints/NAME/ckpt-STEP")
-    return max(steps, key=lambda p: int(p.name.removeprefix("ckpt-")))
-
-
-def newest_checkpoint(folder: str | Path) -> Path:
-    """The checkpoint that was written last, of all runs below a folder."""
-    written = [config.parent for config in Path(folder).glob("*/ckpt-*/config.json")]
-    if not written:
-        raise UserError(f"{folder}: no run below it has a checkpoint; train one, or name one with -r")
-    return max(written, key=lambda p: p.stat().st_mtime)
-
-
-def _read(file: Path, reader):
-    """Read a file of a checkpoint; what goes wrong becomes one line that names the file."""
-    try:
-        return reader(file)
-    except FileNotFoundError:
-        raise UserError(f"checkpoint file {file}: missing") from None
-    except UserError as error:
-        raise UserError(f"checkpoint file {file}: {error}") from None
-    except Exception as error:  # zipfile, numpy and json throw what they like at a damaged file
-        raise UserError(f"checkpoint file {file}: damaged, or of another format ({error})") from None
-
-
-def _read_arrays(file: Path) -> dict[str, np.ndarray]:
-    def reader(file: Path) -> dict[str, np.ndarray]:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return dict(arrays)
-
-    return _read(file, reader)
-
-
-def _restore(variables: dict, arrays: dict, folder: Path) -> None:
-    """Assign arrays to the variables of the same names; both must have exactly the same names and shapes."""
-    if odd := sorted(set(variables) ^ set(arrays)):
-        raise UserError(f"checkpoint {folder}: {odd[0]} is {'missing' if odd[0] in variables else 'of another network'}")
-    for name, var in variables.items():
-        if tuple(var.shape) != arrays[name].shape:
-            raise UserError(f"checkpoint {folder}: {name} is {arrays[name].shape}, the knobs want {tuple(var.shape)}")
-        var.assign(arrays[name])
-
-
-def _fingerprint(knobs: str, arrays: dict) -> bytes:
-    """4 bytes of SHA-256 over the knobs and all that decoding depends on."""
-    digest = hashlib.sha256(json.dumps(json.loads(knobs), sort_keys=True).encode())
-    for name in sorted(arrays):
-        digest.update(name.encode() + str(arrays[name].dtype).encode() + np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.digest()[:4]

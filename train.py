@@ -4,6 +4,7 @@
     python3 train.py -opt momentum --name run              # on the sample photos that ship with the project
     python3 train.py -ds photos_train.h5 --name photo_c8 -k width=192 -k crop_size=128 -k batch_size=8
     python3 train.py -rl --name run                        # go on from the newest checkpoint of that run
+    python3 train.py --fit-entropy -r checkpoints/run -ds photos_train.h5  # fit the context model of a checkpoint alone
     tensorboard --logdir tensorboard                       # watch
 
 Where training starts: -r CKPT (that checkpoint; one without training.npz gives its weights, at step 0), -rl (the newest of
@@ -12,15 +13,19 @@ the knob num_epochs.
 """
 
 import argparse
+import dataclasses
 import math
 import shutil
 import sys
 import time
 from pathlib import Path
 
+from checkpoint import CONTEXT_FILE, resolve_checkpoint, save_context_model
 from config import UserError, config_train, directories
 from data import Data, fit_image
 from utils import Utils
+
+FIT_IMAGES = 1500  # at most, for the context model
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -36,6 +41,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     start.add_argument("-r", "--restore", metavar="CKPT", help="go on from a checkpoint")
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of config_train or directories; may be repeated")  # fmt: skip
+    parser.add_argument("--fit-entropy", action="store_true", help="train nothing but the context model, anew, of the "
+                        "checkpoint that -r or -rl names; its files from before can then no longer be decoded")  # fmt: skip
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="train up to this step")
     length.add_argument("--epochs", type=int, help="train up to this epoch")
@@ -52,14 +59,22 @@ def main(argv: list[str] | None = None) -> int:
     config = config_train().override(knobs)  # before TensorFlow is imported: mistakes show at once
     if min(n for n in (args.steps, args.epochs, 1) if n is not None) < 1:
         raise UserError("--steps and --epochs: at least 1")
+    if args.fit_entropy and not (args.restore or args.restore_last):
+        raise UserError("--fit-entropy: name the checkpoint with -r or -rl")
     run = Path(where.checkpoints) / args.name
 
     dataset = Data.dataset(args.dataset, where, args.val)
 
     with Utils.quiet_tensorflow():
-        from model import Model, resolve_checkpoint
+        from model import Model
 
     start = resolve_checkpoint(args.restore or run) if args.restore or args.restore_last else None
+    if args.fit_entropy:
+        model = Model.load(start, overrides=knobs)
+        if not model.config.entropy_steps:
+            raise UserError("knob entropy_steps: 0 steps fit nothing; give -k entropy_steps=6000")
+        fit_context_model(model, start, dataset)
+        return 0
     taken = any(run.glob("ckpt-*")) or (run / "config.json").exists()
     if taken and (start is None or start.resolve() != resolve_checkpoint(run).resolve()):
         raise UserError(f"run {args.name}: there are checkpoints in {run}; go on with -rl, or take another --name")
@@ -69,7 +84,11 @@ def main(argv: list[str] | None = None) -> int:
     data = Data(dataset.train, model.config, dataset.fit, report=lambda line: print(line, file=sys.stderr))
     steps = args.steps or (args.epochs or model.config.num_epochs) * data.steps_per_epoch
     print(f"{len(dataset.train)} training images, {len(dataset.val)} held out; up to step {steps}")
-    return train(model, data, dataset.val, steps, run, where)
+    status = train(model, data, dataset.val, steps, run, where)
+    if status == 0 and model.config.entropy_steps and not (resolve_checkpoint(run) / CONTEXT_FILE).exists():
+        with model.averaged_weights():
+            fit_context_model(model, resolve_checkpoint(run), dataset)
+    return status
 
 
 def train(model, data, val_paths: list[str], steps: int, run: Path, where: directories) -> int:
@@ -115,6 +134,24 @@ def train(model, data, val_paths: list[str], steps: int, run: Path, where: direc
         print(f"stopped by a signal at step {model.step}; go on with: train.py -rl --name {run.name}")
     print(f"checkpoint: {saved}" + (f"; {len(data.bad)} unreadable images were skipped" if data.bad else ""))
     return 128 + received[0] if received else 0
+
+
+def fit_context_model(model, checkpoint: Path, dataset) -> None:
+    """Fit a context model to the symbols of training images, flipped ones among them; it becomes part of the checkpoint."""
+    from tqdm import tqdm
+
+    from fit_entropy import bits_per_symbol, fit
+
+    config = dataclasses.replace(model.config, batch_size=1, crop_size=0, random_flip=True)
+    data = Data(dataset.train, config, dataset.fit, report=lambda line: print(line, file=sys.stderr))
+    n = min(2 * len(dataset.train), FIT_IMAGES)
+    symbols = [model.compress(data.sample(i)) for i in tqdm(range(n), desc="symbols", unit="image")]
+    held_out = [model.compress(fit_image(Data.read_image(path, config.max_pixels), dataset.fit)) for path in dataset.val]
+    network, context = fit(symbols, config.L, config.entropy_steps, config.seed)
+    save_context_model(context, checkpoint)
+    network, integers = (bits_per_symbol(m, held_out or symbols) for m in (network, context))
+    print(f"context model: {integers:.4f} bits per symbol ({network:.4f} before rounding to integers) of "
+          f"{len(held_out or symbols)} {'held-out' if held_out else 'training'} images; it is in {checkpoint}")  # fmt: skip
 
 
 def save(model, run: Path) -> Path:

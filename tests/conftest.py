@@ -22,6 +22,7 @@ TINY = {
     "diagnostic_steps": 4,
     "n_sample_images": 1,
     "recompute": False,
+    "entropy_steps": 0,
     "num_epochs": 2,
 }
 
@@ -38,6 +39,18 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     picture = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC))
     picture[height // 3 : height // 2, width // 4 : width // 2] = rng.integers(0, 256, 3)
     return picture
+
+
+def model_arrays(channels: int, levels: int, hidden: int = 7, spread: int = 300, seed: int = 0) -> dict[str, np.ndarray]:
+    """A context model with arbitrary weights; a large `spread` makes it very sure of itself."""
+    from entropy import NEIGHBOURS, SHAPES
+
+    rng = np.random.default_rng(seed)
+    sizes = {"N": len(NEIGHBOURS) * (channels + 1), "C": channels, "H": hidden, "L": levels}
+    return {
+        name: rng.integers(-spread, spread + 1, [sizes[i] for i in letters]).astype("i4" if "bias" in name else "i2")
+        for name, letters in SHAPES.items()
+    }
 
 
 @pytest.fixture

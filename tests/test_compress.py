@@ -11,6 +11,7 @@ from test_data import bad_images
 
 import compress
 import decompress
+from codec import pack, unpack
 from config import config_test
 from data import Data
 from model import Model
@@ -73,6 +74,21 @@ def test_the_same_file_gives_the_same_picture_and_another_noise_seed_another(mod
     first, second = (decompress.decode(model, data, config_test()) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert (decompress.decode(model, data, config_test(noise_seed=1)) != first).any()
+
+
+def test_fewer_channels_make_a_smaller_file_that_says_so(checkpoint, image, tmp_path):
+    for K, name in [(8, "all.gc"), (3, "three.gc")]:
+        assert compress.main(["-r", str(checkpoint), "-i", image, "-o", name, "--channels", str(K)]) == 0
+        assert decompress.main(["-r", str(checkpoint), "-i", name, "-o", f"{name}.png"]) == 0
+        assert unpack((tmp_path / name).read_bytes()).channels == K
+    assert (tmp_path / "three.gc").stat().st_size < 0.5 * (tmp_path / "all.gc").stat().st_size
+
+
+def test_more_channels_than_the_model_has_are_refused_before_a_folder_is_begun(checkpoint, image, tmp_path, capfd):
+    (tmp_path / "in").mkdir()
+    Image.open(image).save(tmp_path / "in" / "a.png")
+    assert compress.main(["-r", str(checkpoint), "-i", "in", "-o", "out", "--channels", "9"]) == 2
+    assert is_one_line_that_names("the model has 8", capfd) and not (tmp_path / "out").exists()
 
 
 def test_the_newest_checkpoint_is_found_by_rl(checkpoint, image, tmp_path):
@@ -141,6 +157,8 @@ def test_a_file_that_is_no_image_is_one_line_and_status_2(name, checkpoint, tmp_
         (["-k", "max_pixels=100"], "max_pixels"),
         (["-k", "frobnicate=1"], "frobnicate"),
         (["-k", "max_pixels=few"], "max_pixels"),
+        (["--channels", "9"], "the model has 8"),
+        (["--channels", "-1"], "channels"),
         (["-o", "out.doc"], "out.doc"),
         (["-o", "photo.png/out.png"], "photo.png/out"),
         (["-o", "folder.gc"], "folder.gc"),
@@ -209,18 +227,14 @@ def test_a_damaged_file_is_one_line_and_status_2(damage, named, model, checkpoin
 
 def test_a_file_of_another_model_is_refused(model, checkpoint, tmp_path, capfd):
     data = compress.encode(model, photo(50, 60))
-    from codec import pack, unpack
-
     file = unpack(data)
-    (tmp_path / "a.gc").write_bytes(pack(file.width, file.height, b"else", file.payload))
+    (tmp_path / "a.gc").write_bytes(pack(*file._replace(fingerprint=b"else")[:5]))
     assert decompress.main(["-r", str(checkpoint), "-i", "a.gc", "-o", "a.png"]) == 2
     assert is_one_line_that_names("made with another checkpoint", capfd)
 
 
 def test_a_file_that_claims_a_huge_image_is_refused_before_anything_is_allocated(model, checkpoint, tmp_path, capfd):
-    from codec import pack
-
-    (tmp_path / "a.gc").write_bytes(pack(65535, 65535, model.fingerprint, b"\0" * 8))
+    (tmp_path / "a.gc").write_bytes(pack(65535, 65535, 8, model.fingerprint, b"\0" * 8))
     assert decompress.main(["-r", str(checkpoint), "-i", "a.gc", "-o", "a.png"]) == 2
     assert is_one_line_that_names("max_pixels", capfd)
 

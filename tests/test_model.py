@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import photo
+from conftest import model_arrays, photo
 
 from config import UserError
+from entropy import ContextModel, StaticTables
 from model import Model, pad, padded_size, to_float, to_uint8
 
 
@@ -245,6 +246,53 @@ def test_the_fingerprint_follows_knobs_and_weights(tiny_config, tmp_path):
     assert Model.load(tmp_path / "c").fingerprint != first
 
 
+def add_context_model(folder, channels=8, levels=5):
+    np.savez(folder / "context.npz", **model_arrays(channels, levels))
+
+
+def test_a_context_model_takes_over_from_the_tables_and_changes_the_fingerprint(tiny_config, tmp_path):
+    Model(tiny_config(), training=True).save(tmp_path / "ckpt-0")
+    before = Model.load(tmp_path)
+    add_context_model(tmp_path / "ckpt-0")
+    after = Model.load(tmp_path)
+    assert (type(before.entropy_model), type(after.entropy_model)) == (StaticTables, ContextModel)
+    assert before.fingerprint != after.fingerprint
+    np.testing.assert_array_equal(before.static_tables.frequencies, after.static_tables.frequencies)
+
+
+def test_without_context_model_and_frequencies_all_symbols_are_alike(tiny_config, tmp_path):
+    Model(tiny_config(), training=True).save(tmp_path / "ckpt-0")
+    with np.load(tmp_path / "ckpt-0" / "model.npz") as arrays:
+        np.savez(tmp_path / "ckpt-0" / "model.npz", **{name: a for name, a in arrays.items() if name != "frequencies"})
+    frequencies = Model.load(tmp_path).entropy_model.frequencies
+    assert frequencies.shape == (8, 5) and np.ptp(frequencies) <= 1
+
+
+def test_channels_that_were_not_sent_are_zeros_for_the_generator(tiny_config):
+    model = Model(tiny_config())
+    symbols = model.compress(photo(64, 48))
+    rest = symbols.copy()
+    rest[:, :, 3:] = 2  # the center 0.0
+    np.testing.assert_array_equal(model.decompress(symbols[:, :, :3], 64, 48), model.decompress(rest, 64, 48))
+
+
+def test_channel_dropout_hides_the_last_channels_of_a_share_of_the_images(tiny_config):
+    model = Model(tiny_config(channel_dropout=0.5), training=True)
+    masks = model._channel_mask(2000, 3)[:, 0, 0].numpy()
+    K = masks.sum(axis=1)
+    assert set(K) == set(range(1, 9)) and 0.45 < (K < 8).mean() < 0.55
+    np.testing.assert_array_equal(masks, np.arange(8) < K[:, None])  # always the first K
+
+
+def test_with_channel_dropout_the_generator_sees_fewer_channels(tiny_config, monkeypatch):
+    kept, dropped = (Model(tiny_config(channel_dropout=share), training=True) for share in (0.0, 1.0))
+    x = batch()
+    w_hat = dropped.quantizer(dropped.encoder(x))[0] * dropped._channel_mask(2, 0)
+    expected = tf.reduce_mean(tf.square(x - dropped.generator(w_hat))).numpy()
+    terms = [model.train_step(x)["distortion"] for model in (kept, dropped)]
+    assert terms[1] == pytest.approx(expected, rel=1e-4) and terms[0] != pytest.approx(expected, rel=1e-4)
+
+
 def damage_knobs(folder):
     knobs = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(knobs | {"width": 48}))
@@ -260,6 +308,9 @@ def damage_knobs(folder):
         (lambda f: (f / "model.npz").write_bytes((f / "model.npz").read_bytes()[:5000]), "model.npz"),
         (lambda f: (f / "model.npz").write_text("text"), "model.npz"),
         (damage_knobs, "the knobs want"),
+        (lambda f: (f / "context.npz").write_text("text"), "context.npz"),
+        (lambda f: add_context_model(f, channels=4), "context.npz.*4 channels"),
+        (lambda f: np.savez(f / "context.npz", hidden=np.zeros(3)), "context.npz.*neighbours"),
     ],
 )
 def test_a_damaged_checkpoint_is_an_error_that_names_it(damage, named, tiny_config, tmp_path):

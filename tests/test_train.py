@@ -117,6 +117,21 @@ def test_going_on_with_nothing_left_to_do_leaves_the_checkpoint_as_it_is(run, ph
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")} == before
 
 
+def test_training_ends_with_a_context_model_of_the_averaged_weights(run, photos, tmp_path, capsys):
+    assert run("--name", "a", "--steps", "2", entropy_steps=0) == 0
+    checkpoint = tmp_path / "checkpoints/a/ckpt-00000002"
+    assert not (checkpoint / "context.npz").exists()
+    fit = ["-ds", str(photos), "-k", "entropy_steps=5"]
+    assert train.main(["--fit-entropy", "-r", str(checkpoint), *fit]) == 0  # alone ...
+    assert "bits per symbol" in capsys.readouterr().out
+    assert run("--name", "b", "--steps", "2", entropy_steps=5) == 0  # ... and at the end
+    alone, at_the_end = (np.load(tmp_path / f"checkpoints/{name}/ckpt-00000002/context.npz") for name in "ab")
+    assert [name for name in alone if not np.array_equal(alone[name], at_the_end[name])] == []
+    model = Model.load(checkpoint)
+    symbols = model.compress(np.zeros((64, 96, 3), np.uint8))
+    np.testing.assert_array_equal(model.entropy_model.decode(model.entropy_model.encode(symbols), symbols.shape), symbols)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_a_checkpoint(signum, photos, tmp_path):
     command = [sys.executable, str(PROJECT / "train.py"), "-ds", str(photos), *knobs(diagnostic_steps=1), "--steps", "100000"]
@@ -141,6 +156,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, photos, tmp_path):
         (["-r", "nowhere"], "nowhere"),
         (["--steps", "0"], "--steps"),
         (["-k", "generator=none"], "generator"),
+        (["--fit-entropy"], "-r"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, named, run, capfd):

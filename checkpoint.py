@@ -1,0 +1,105 @@
+"""A checkpoint is a folder. Its files, here found, read and checked:
+
+config.json     the knobs
+model.npz       what compressing needs: averaged weights, and integer symbol frequencies
+context.npz     where one was fitted, the context model, which then codes the symbols
+training.npz    unless it only ships: what resuming needs (weights, optimizers, averages, step)
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from config import UserError, config_train
+from entropy import ContextModel, StaticTables, integer_frequencies
+from utils import Utils
+
+CONTEXT_FILE = "context.npz"
+
+
+def resolve_checkpoint(path: str | Path) -> Path:
+    """A checkpoint's folder, or a run's folder -> the checkpoint, the run's newest. Raises UserError if there is none."""
+    path = Path(path)
+    if (path / "config.json").is_file():
+        return path
+    steps = [p for p in path.glob("ckpt-*") if re.fullmatch(r"ckpt-\d+", p.name)]
+    if not steps:
+        what = "has no checkpoint in it (config.json, or folders ckpt-STEP)" if path.is_dir() else "is not a folder"
+        raise UserError(f"checkpoint {path}: {what}; train.py writes checkpoints/NAME/ckpt-STEP")
+    return max(steps, key=lambda p: int(p.name.removeprefix("ckpt-")))
+
+
+def newest_checkpoint(folder: str | Path) -> Path:
+    """The checkpoint that was written last, of all runs below a folder."""
+    written = [config.parent for config in Path(folder).glob("*/ckpt-*/config.json")]
+    if not written:
+        raise UserError(f"{folder}: no run below it has a checkpoint; train one, or name one with -r")
+    return max(written, key=lambda p: p.stat().st_mtime)
+
+
+def read(file: Path, reader: Callable[[Path], Any]) -> Any:
+    """Read a file of a checkpoint; what goes wrong becomes one line that names the file."""
+    try:
+        return reader(file)
+    except FileNotFoundError:
+        raise UserError(f"checkpoint file {file}: missing") from None
+    except UserError as error:
+        raise UserError(f"checkpoint file {file}: {error}") from None
+    except Exception as error:  # zipfile, numpy and json throw what they like at a damaged file
+        raise UserError(f"checkpoint file {file}: damaged, or of another format ({error})") from None
+
+
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    def reader(file: Path) -> dict[str, np.ndarray]:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    return read(file, reader)
+
+
+def restore(variables: dict, arrays: dict, folder: Path) -> None:
+    """Assign arrays to the variables of the same names; both must have exactly the same names and shapes."""
+    if odd := sorted(set(variables) ^ set(arrays)):
+        raise UserError(f"checkpoint {folder}: {odd[0]} is {'missing' if odd[0] in variables else 'of another network'}")
+    for name, var in variables.items():
+        if tuple(var.shape) != arrays[name].shape:
+            raise UserError(f"checkpoint {folder}: {name} is {arrays[name].shape}, the knobs want {tuple(var.shape)}")
+        var.assign(arrays[name])
+
+
+def static_tables(config: config_train, frequencies: np.ndarray | None, folder: Path) -> StaticTables:
+    """Of a checkpoint's symbol frequencies, or, where it has none, of equal ones."""
+    shape = (config.channel_bottleneck, config.L)
+    if frequencies is None:
+        frequencies = integer_frequencies(np.ones(shape))
+    if frequencies.shape != shape:
+        raise UserError(f"{folder}: the symbol frequencies in model.npz do not fit its knobs; take another checkpoint")
+    return StaticTables(frequencies)
+
+
+def context_model(config: config_train, arrays: dict[str, np.ndarray], file: Path) -> ContextModel:
+    """The context model of a file's arrays; raises UserError if it does not fit the knobs."""
+    model = read(file, lambda _: ContextModel(arrays))
+    if (model.channels, model.levels) != (config.channel_bottleneck, config.L):
+        raise UserError(f"checkpoint file {file}: for {model.channels} channels of {model.levels} centers, not for its knobs'")
+    return model
+
+
+def fingerprint(knobs: dict, *parts: dict) -> bytes:
+    """4 bytes of SHA-256 over the knobs and all that decoding depends on."""
+    digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode())
+    for arrays in parts:
+        for name in sorted(arrays):
+            digest.update(name.encode() + str(arrays[name].dtype).encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.digest()[:4]
+
+
+def save_context_model(context: ContextModel, checkpoint: Path) -> None:
+    """Make a context model part of a checkpoint, whose fingerprint then is another. Whole or not at all."""
+    with Utils.atomic(checkpoint / CONTEXT_FILE) as path, path.open("wb") as file:
+        np.savez_compressed(file, **context.arrays)

@@ -1,0 +1,325 @@
+"""Entropy models: what turns symbols into a payload and back. Integers only, so that every machine agrees.
+
+`StaticTables` has one table of frequencies for each channel. `ContextModel` looks at what is decoded already: small dense
+networks, one for each channel, see the symbols of neighbouring positions (all channels) and of the same position (the
+channels before), and give the frequencies of the symbol that comes next.
+
+    neighbours ─▶ dense ─┐
+                         ├─ + ─▶ clip ─▶ dense ─▶ clip ─▶ dense ─▶ logits ─▶ 2^logits, to the sum 65536 ─▶ range coder
+    channels before ─▶ dense ─┘
+
+Weights are int16, sums int32, the exponential is a table of integers: no floating-point number decides a frequency, nor is
+one rounded on its way into the range coder (see `_weights`).
+
+Positions (y, x) with the same x + 2y see only positions with a smaller one. So decoding goes over these diagonals, all
+positions of one at once: about w + 2h steps of C channels, where row by row it would be h * w.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import constriction
+import numpy as np
+
+from config import UserError
+
+FREQUENCY_SUM = 2**16  # the total of each table of integer frequencies
+FAMILY = constriction.stream.model.Categorical(perfect=False)  # of tables that come with the symbols
+
+
+class EntropyModel(Protocol):
+    """What turns the symbols (h, w, K), uint8 in 0..L-1, of the first K channels into a payload and back."""
+
+    def encode(self, symbols: np.ndarray) -> bytes:
+        """Symbols -> payload."""
+
+    def decode(self, payload: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+        """Inverse of encode, for symbols of this shape. Raises UserError for a payload that encode did not make."""
+
+    def information(self, symbols: np.ndarray) -> np.ndarray:
+        """The information content of the symbols under this model, by channel: (K,), in bits."""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A table for each channel
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class StaticTables:
+    """The entropy model with a fixed table of symbol frequencies for each channel."""
+
+    def __init__(self, frequencies: np.ndarray):
+        """frequencies: (C, L) integers from 1 up, each row with the sum FREQUENCY_SUM."""
+        if frequencies.min() < 1 or (frequencies.sum(axis=1) != FREQUENCY_SUM).any():
+            raise UserError(f"symbol frequencies: not all at least 1 with the sum {FREQUENCY_SUM}")
+        self.frequencies = frequencies
+        self._models = [constriction.stream.model.Categorical(row, perfect=False) for row in _weights(frequencies)]
+
+    def encode(self, symbols: np.ndarray) -> bytes:
+        coder = constriction.stream.queue.RangeEncoder()
+        for channel in range(symbols.shape[2]):
+            coder.encode(symbols[:, :, channel].astype(np.int32).ravel(), self._models[channel])
+        return _payload(coder)
+
+    def decode(self, payload: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+        height, width, channels = shape
+        decoder = _Decoder(payload)
+        planes = [decoder.decode(model, height * width) for model in self._models[:channels]]
+        return _checked(self, np.stack(planes, axis=-1).reshape(shape).astype(np.uint8), payload)
+
+    def information(self, symbols: np.ndarray) -> np.ndarray:
+        bits = np.log2(FREQUENCY_SUM / self.frequencies)
+        return np.array([bits[c, symbols[:, :, c]].sum() for c in range(symbols.shape[2])])
+
+
+def integer_frequencies(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities (C, L) -> integer frequencies (C, L) uint32, each at least 1, each row with the sum FREQUENCY_SUM."""
+    shares = probabilities / probabilities.sum(axis=1, keepdims=True)
+    frequencies = np.maximum(1, np.rint(shares * FREQUENCY_SUM)).astype(np.int64)
+    rows = np.arange(len(frequencies))
+    frequencies[rows, frequencies.argmax(axis=1)] += FREQUENCY_SUM - frequencies.sum(axis=1)  # rounding's rest
+    return frequencies.astype(np.uint32)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Context model
+# ----------------------------------------------------------------------------------------------------------------------
+
+NEIGHBOURS = ((0, -1), (-1, -1), (-1, 0), (-1, 1), (0, -2), (-2, 0))  # (dy, dx), each with dx + 2 dy < 0
+MARGIN = 2  # positions that NEIGHBOURS reach beyond the feature map, above and on both sides
+WEIGHT_BITS = 10  # a weight of 1.0 is 2^10 ...
+HIDDEN_BITS = 8  # ... and a hidden value of 1.0 is 2^8
+HIDDEN_MAX = 4  # hidden values are clipped to [0, 4)
+LOGIT_BITS = 5  # logits are in 1/32 of a bit, to base 2 ...
+LOGIT_WEIGHT_BITS = 6  # ... and a weight of the last layer that gives one of these a hidden value of 1.0 is 2^6
+CHUNK = 2048  # positions that the encoder looks at together
+
+SHAPES = {  # of a context model's arrays: int16 weights, int32 biases. N: inputs from neighbours, H: hidden units
+    "neighbours": "NCH",
+    "before": "CCH",  # [c, k]: what channel c sees of channel k < c at the same position
+    "bias1": "CH",
+    "hidden": "CHH",
+    "bias2": "CH",
+    "logits": "CHL",
+    "bias3": "CL",
+}
+
+
+def _powers_of_two() -> np.ndarray:
+    """floor(2^(16 - d/32)) for d = 0..511, then 0, by integer square roots: the 32nd root is five of them."""
+    steps = 2**LOGIT_BITS
+    powers = [1 << (16 * steps - d) for d in range(16 * steps)]
+    for _ in range(LOGIT_BITS):
+        powers = [math.isqrt(power) for power in powers]
+    return np.array([*powers, 0])
+
+
+POWERS = _powers_of_two()
+
+
+class Field:
+    """Symbols as the networks see them: 2s - (L-1), which is symmetric around 0, and 0 outside the map and where not known.
+
+    One channel more is 1 inside the map, and 0 outside.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], channels: int, levels: int):
+        """For symbols of `shape` (h, w, K), of the first K of `channels` channels."""
+        self.height, self.width, self.K = shape
+        self.levels = levels
+        self.stride = self.width + 2 * MARGIN
+        plane = np.zeros((self.height + MARGIN, self.stride, channels + 1), np.int32)
+        self.inside = plane[MARGIN:, MARGIN:-MARGIN]
+        self.inside[:, :, channels] = 1
+        self.flat = plane.reshape(-1, channels + 1)
+        self.offsets = np.array([dy * self.stride + dx for dy, dx in NEIGHBOURS])
+
+    @classmethod
+    def of(cls, symbols: np.ndarray, channels: int, levels: int) -> "Field":
+        field = cls(symbols.shape, channels, levels)
+        field.inside[:, :, : field.K] = field.values(symbols)
+        return field
+
+    def values(self, symbols: np.ndarray) -> np.ndarray:
+        return 2 * symbols.astype(np.int32) - (self.levels - 1)
+
+    def diagonals(self) -> Iterator[np.ndarray]:
+        """Positions, as rows of `flat`, with the same x + 2y: each sees none of its own diagonal or of a later one."""
+        for k in range(self.width + 2 * self.height - 2):
+            y = np.arange(max(0, (k - self.width + 2) // 2), min(self.height - 1, k // 2) + 1)
+            if len(y):  # at width 1, every second diagonal has no position
+                yield (y + MARGIN) * self.stride + k - 2 * y + MARGIN
+
+    def neighbours(self, positions: np.ndarray) -> np.ndarray:
+        """What the networks see of the positions' neighbours: (n, N)."""
+        return self.flat[positions[:, None] + self.offsets].reshape(len(positions), -1)
+
+
+class ContextModel:
+    """The learned entropy model. fit_entropy.py makes it; its arrays are stored with a checkpoint.
+
+    The K of C channels that are sent see the others as 0.
+    """
+
+    def __init__(self, arrays: dict[str, np.ndarray]):
+        """arrays: as SHAPES says. Raises UserError where they do not fit together, or where an int32 could overflow."""
+        self.channels, self.levels = _check(arrays)
+        self.arrays = arrays
+        wide = {name: array.astype(np.int32) for name, array in arrays.items()}
+        wide["neighbours"] = wide["neighbours"].reshape(len(wide["neighbours"]), -1)  # (N, C*H)
+        for name in ("neighbours", "before", "hidden", "logits"):  # outputs first: numpy is ten times faster so
+            wide[name] = np.ascontiguousarray(wide[name].swapaxes(-1, -2))
+        self.weights = wide
+
+    def encode(self, symbols: np.ndarray) -> bytes:
+        coder = constriction.stream.queue.RangeEncoder()
+        for _, coded, frequencies in self._tables(symbols):
+            coder.encode(coded, FAMILY, _weights(frequencies))
+        return _payload(coder)
+
+    def decode(self, payload: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+        field = Field(shape, self.channels, self.levels)
+        decoder = _Decoder(payload)
+        for positions in field.diagonals():
+            sums = self._sums(field, positions)
+            for c in range(field.K):
+                frequencies = self._frequencies(c, sums[:, c], field.flat[positions])
+                symbols = decoder.decode(FAMILY, _weights(frequencies))
+                decoder.account(np.take_along_axis(frequencies, symbols[:, None], axis=1))
+                field.flat[positions, c] = field.values(symbols)
+        symbols = (field.inside[:, :, : field.K] + self.levels - 1) // 2
+        return _checked(self, symbols.astype(np.uint8), payload)
+
+    def information(self, symbols: np.ndarray) -> np.ndarray:
+        bits = np.zeros(symbols.shape[2])
+        for channel, coded, frequencies in self._tables(symbols):
+            chosen = np.take_along_axis(frequencies, coded[:, None], axis=1)[:, 0]
+            np.add.at(bits, channel, np.log2(FREQUENCY_SUM / chosen))
+        return bits
+
+    def _tables(self, symbols: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """All symbols in the order of decoding, in chunks: their channels (n,), themselves (n,) and their tables (n, L)."""
+        field = Field.of(symbols, self.channels, self.levels)
+        for diagonals in _chunks(field.diagonals()):
+            positions = np.concatenate(diagonals)
+            values = field.flat[positions]
+            sums = self._sums(field, positions)
+            frequencies = np.stack([self._frequencies(c, sums[:, c], values) for c in range(field.K)], axis=1)
+            coded = (values[:, : field.K] + self.levels - 1) // 2
+            diagonal = np.repeat(np.arange(len(diagonals)), [len(d) for d in diagonals])
+            channel = np.broadcast_to(np.arange(field.K), coded.shape)
+            order = np.lexsort((channel.ravel(), np.repeat(diagonal, field.K)))  # stable: positions stay in order
+            yield channel.ravel()[order], coded.ravel()[order], frequencies.reshape(-1, self.levels)[order]
+
+    def _sums(self, field: Field, positions: np.ndarray) -> np.ndarray:
+        """The first layer's sums from neighbours, for the channels to code: (n, K, H)."""
+        weights, bias = self.weights["neighbours"], self.weights["bias1"][: field.K]
+        sums = np.einsum("ni,ji->nj", field.neighbours(positions), weights[: bias.size])
+        return sums.reshape(-1, *bias.shape) + bias
+
+    def _frequencies(self, c: int, sums: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Channel c's tables (n, L): positive, of the sum FREQUENCY_SUM; values (n, C+1) are those of the same positions."""
+        weights = self.weights
+        if c > 0:
+            sums = sums + np.einsum("nk,hk->nh", values[:, :c], weights["before"][c, :, :c])
+        h = _clipped(sums, WEIGHT_BITS - HIDDEN_BITS)
+        h = _clipped(np.einsum("ni,hi->nh", h, weights["hidden"][c]) + weights["bias2"][c], WEIGHT_BITS)
+        logits = np.einsum("ni,li->nl", h, weights["logits"][c]) + weights["bias3"][c]
+        logits >>= HIDDEN_BITS + LOGIT_WEIGHT_BITS
+        below = np.minimum(logits.max(axis=1, keepdims=True) - logits, len(POWERS) - 1)
+        cumulative = POWERS[below].cumsum(axis=1)  # (n, L) int64
+        bounds = cumulative * (FREQUENCY_SUM - self.levels) // cumulative[:, -1:]
+        bounds[:, 1:] -= bounds[:, :-1].copy()
+        return bounds + 1
+
+
+def _clipped(sums: np.ndarray, shift: int) -> np.ndarray:
+    return np.clip(sums >> shift, 0, HIDDEN_MAX * 2**HIDDEN_BITS - 1)
+
+
+def _chunks(diagonals: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Successive diagonals, together about CHUNK positions."""
+    chunk: list[np.ndarray] = []
+    size = 0
+    for diagonal in diagonals:
+        chunk.append(diagonal)
+        size += len(diagonal)
+        if size >= CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _check(arrays: dict[str, np.ndarray]) -> tuple[int, int]:
+    """C and L of a context model's arrays; raises UserError if these are none."""
+    sizes: dict[str, int] = {}
+    for name, letters in SHAPES.items():
+        array = arrays.get(name, np.empty(0))
+        dtype = np.int32 if name.startswith("bias") else np.int16
+        shape = tuple(sizes.setdefault(letter, size) for letter, size in zip(letters, array.shape, strict=False))
+        if array.dtype != dtype or array.ndim != len(letters) or array.shape != shape:
+            raise UserError(f"context model: {name} is {array.dtype} {array.shape}, not a fitting {dtype.__name__} array")
+    if sizes["N"] != len(NEIGHBOURS) * (sizes["C"] + 1):
+        raise UserError(f"context model: for {sizes['N']} inputs; this program makes {len(NEIGHBOURS) * (sizes['C'] + 1)}")
+    size = {name: np.abs(array.astype(np.int64)) for name, array in arrays.items()}
+    h = HIDDEN_MAX * 2**HIDDEN_BITS
+    for bound in (
+        (size["neighbours"].sum(axis=0) + size["before"].sum(axis=1)) * (sizes["L"] - 1) + size["bias1"],
+        size["hidden"].sum(axis=1) * h + size["bias2"],
+        size["logits"].sum(axis=1) * h + size["bias3"],
+    ):
+        if bound.max() >= 2**31:
+            raise UserError("context model: weights so large that its sums overflow")
+    return sizes["C"], sizes["L"]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The range coder
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _weights(frequencies: np.ndarray) -> np.ndarray:
+    """Frequencies (..., L) of the sum 2^16 -> floats that constriction's `perfect=False` turns into exactly those.
+
+    It scales what it is given to the sum 2^24 - L, cuts off fractions, and gives each symbol one more. Of that very sum, our
+    whole numbers are scaled by 1 and have no fractions; 256 times the frequency, of 2^24, is what becomes of them.
+    """
+    return frequencies * 256.0 - 1
+
+
+def _payload(coder) -> bytes:
+    return coder.get_compressed().astype("<u4").tobytes()
+
+
+class _Decoder:
+    """constriction's range decoder, which ends at a payload that no encoder wrote."""
+
+    def __init__(self, payload: bytes):
+        if len(payload) % 4:
+            raise UserError("damaged (the payload is not a whole number of words)")
+        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
+        self._bits_left = 8 * len(payload) + 64.0
+
+    def decode(self, *arguments) -> np.ndarray:
+        try:
+            return self._coder.decode(*arguments)
+        except (AssertionError, ValueError) as error:  # constriction found bits that no encoder writes
+            raise UserError(f"damaged (the payload cannot be decoded: {error})") from None
+
+    def account(self, frequencies: np.ndarray) -> None:
+        """To call with the frequencies of what was decoded: no payload holds more information than it has bits.
+
+        Without this, a forged size would be decoded to its end, out of nothing, before the payload is found to be too short.
+        """
+        self._bits_left -= np.log2(FREQUENCY_SUM / frequencies).sum()
+        if self._bits_left < 0:
+            raise UserError("damaged (the payload is too short for this image size)")
+
+
+def _checked(model: EntropyModel, symbols: np.ndarray, payload: bytes) -> np.ndarray:
+    """The symbols, if the model makes this payload of them; else the file was not made of them."""
+    if model.encode(symbols) != payload:
+        raise UserError("damaged (the payload is not of this image size)")
+    return symbols

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Damage files in every way we can think of, and decode them: each must end in a clean error, soon and in little memory.
+
+    python3 tests/fuzz.py --files 100000
+
+Damaged: as disks, networks and editors do it, so that the checksum tells. Each must be an error, or the very picture if
+nothing changed. Forged: the checksum was made to match, so that what is behind it is tested too. Such a file may be that of
+another picture, by the format's own rules; then a picture of the size and the symbols that it says must come out.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from codec import HEADER, MAGIC, VERSION, pack, unpack
+from config import UserError, config_test, directories
+
+MAX_SECONDS = 0.5
+MAX_BYTES = 200e6
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Kinds of damage: (data, another file, rng) -> bytes
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def bit_flips(data, other, rng):
+    array = np.frombuffer(data, np.uint8).copy()
+    for bit in rng.integers(8 * len(array), size=rng.integers(1, 9)):
+        array[bit // 8] ^= 1 << bit % 8
+    return array.tobytes()
+
+
+def cut(data, other, rng):
+    start, end = sorted(rng.integers(0, len(data) + 1, 2))
+    return [data[:end], data[start:], data[:start] + data[end:]][rng.integers(3)]
+
+
+def splice(data, other, rng):
+    return data[: rng.integers(len(data) + 1)] + other[rng.integers(len(other) + 1) :]
+
+
+def extended(data, other, rng):
+    return data + rng.bytes(rng.integers(1, 100))
+
+
+def zeroed_block(data, other, rng):
+    start, length = rng.integers(len(data)), rng.integers(1, 64)
+    return data[:start] + bytes(len(data[start : start + length])) + data[start + length :]
+
+
+def random_bytes(data, other, rng):
+    return [MAGIC, MAGIC + bytes([VERSION]), data[: HEADER.size], b""][rng.integers(4)] + rng.bytes(rng.integers(0, 3000))
+
+
+def newlines_translated(data, other, rng):
+    return [data.replace(b"\n", b"\r\n"), data.decode("latin1").encode("utf8")][rng.integers(2)]
+
+
+DAMAGE = (bit_flips, cut, splice, extended, zeroed_block, random_bytes, newlines_translated)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Forgeries: (file as unpacked, rng) -> what is then packed, with its checksum
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def size(file, rng):
+    sides = [1, 15, 17, 31, 33, 255, 1000, 4000, 5000, 2**15, 2**16 - 1, int(rng.integers(1, 2**16))]
+    width, height = ([file.width, file.height, *sides][i] for i in rng.integers(2 + len(sides), size=2))
+    return file._replace(width=width, height=height)
+
+
+def size_within_the_cap(file, rng):
+    width = int(rng.integers(1, 2**16))
+    return file._replace(width=width, height=int(min(2**16 - 1, config_test().max_pixels // width)))
+
+
+def channels(file, rng):
+    return file._replace(channels=int(rng.integers(0, 256)) if rng.random() < 0.3 else int(rng.integers(0, 12)))
+
+
+def fingerprint(file, rng):
+    return file._replace(fingerprint=rng.bytes(4))
+
+
+def payload_changed(file, rng):
+    return file._replace(payload=bit_flips(file.payload, b"", rng)) if file.payload else file
+
+
+def payload_cut(file, rng):
+    return file._replace(payload=file.payload[: rng.integers(len(file.payload) + 1)])
+
+
+def payload_extended(file, rng):
+    return file._replace(payload=file.payload + [bytes(4), b"\xff" * 4, rng.bytes(rng.integers(1, 50))][rng.integers(3)])
+
+
+def payload_random(file, rng):
+    return file._replace(payload=rng.bytes(4 * rng.integers(0, 400)))
+
+
+def payload_constant(file, rng):
+    return file._replace(payload=[b"\0", b"\xff"][rng.integers(2)] * int(4 * rng.integers(0, 400)))
+
+
+FORGERY = (size, size_within_the_cap, channels, fingerprint, payload_changed, payload_cut, payload_extended,
+           payload_random, payload_constant)  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The run
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def fuzz(model, images: list[np.ndarray], n: int, seed: int = 0) -> tuple[Counter, float, int]:
+    """Decode n damaged files, a tenth of them forged. Returns the counts of (kind, outcome), the longest time in seconds,
+    and by how many bytes the process grew.
+
+    Raises whatever but UserError the decoder raises, and AssertionError for a wrong picture.
+    """
+    from compress import encode
+    from decompress import decode
+
+    rng = np.random.default_rng(seed)
+    knobs = config_test()
+    files = [encode(model, image, K) for image in images for K in (0, 1 + model.config.channel_bottleneck // 2)]
+    pictures = [decode(model, data, knobs) for data in files]  # also the warm-up
+    counts: Counter = Counter()
+    slowest, before = 0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for i in range(n):
+        which, other = rng.integers(len(files), size=2)
+        if forged := i % 10 == 0:
+            kind = FORGERY[rng.integers(len(FORGERY))]
+            file = kind(unpack(files[which]), rng)
+            data = pack(*file[:5])
+        else:
+            kind = DAMAGE[rng.integers(len(DAMAGE))]
+            data = kind(files[which], files[other], rng)
+        start = time.perf_counter()
+        try:
+            picture = decode(model, data, knobs)
+        except UserError as error:
+            assert "\n" not in str(error)
+            outcome = "clean error"
+        else:
+            if data in files:
+                assert np.array_equal(picture, pictures[files.index(data)]), f"file {i}: {kind.__name__}: a wrong picture"
+                outcome = "nothing changed, the right picture"
+            else:
+                assert forged, f"file {i}: {kind.__name__}: a damaged file was decoded"
+                assert picture.shape == (file.height, file.width, 3)
+                outcome = "the picture that the forged file says"
+        slowest = max(slowest, time.perf_counter() - start)
+        counts["forged " * forged + kind.__name__, outcome] += 1
+    return counts, slowest, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+
+    from data import Data
+    from utils import Utils
+
+    with Utils.quiet_tensorflow():
+        from model import Model
+
+    model = Model.load(PROJECT / directories().default_checkpoint)
+    photo = Data.read_image(PROJECT / "images/kodim21.png", config_test().max_pixels)
+    counts, slowest, grown = fuzz(model, [photo, photo[200:330, 300:500], photo[250:251, 300:301]], args.files, args.seed)
+    for (kind, outcome), count in sorted(counts.items()):
+        print(f"{count:8} {kind:28} {outcome}")
+    print(f"{counts.total():8} files; the longest took {slowest:.3f} s; memory grew by {grown / 1e6:.0f} MB")
+    return int(slowest > MAX_SECONDS or grown > MAX_BYTES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
