@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     from utils import Utils
 
     with Utils.quiet_tensorflow():
-        from model import Model, padded_size
+        from model import Model
     from compress import encode
     from decompress import decode
 
@@ -48,8 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     timed("decode, second", decode, model, data, config_test())
     symbols = model.compress(image)
     payload, to_bytes = timed("entropy coding alone, encode", model.entropy_model.encode, symbols)
-    height, width = (side // 16 for side in padded_size(*image.shape[:2]))
-    _, to_symbols = timed("entropy coding alone, decode", model.entropy_model.decode, payload, height, width)
+    _, to_symbols = timed("entropy coding alone, decode", model.entropy_model.decode, payload, symbols.shape)
     print(f"share of entropy coding: {to_bytes / encoding:.1%} of encoding, {to_symbols / decoding:.1%} of decoding")
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.2f} GB")
     return 0
