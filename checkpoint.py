@@ -72,14 +72,14 @@ def restore(variables: dict, arrays: dict, folder: Path) -> None:
         var.assign(arrays[name])
 
 
-def static_tables(config: config_train, frequencies: np.ndarray | None, folder: Path) -> StaticTables:
+def static_tables(config: config_train, frequencies: np.ndarray | None, file: Path) -> StaticTables:
     """Of a checkpoint's symbol frequencies, or, where it has none, of equal ones."""
     shape = (config.channel_bottleneck, config.L)
     if frequencies is None:
         frequencies = integer_frequencies(np.ones(shape))
     if frequencies.shape != shape:
-        raise UserError(f"{folder}: the symbol frequencies in model.npz do not fit its knobs; take another checkpoint")
-    return StaticTables(frequencies)
+        raise UserError(f"checkpoint file {file}: its symbol frequencies do not fit the knobs; take another checkpoint")
+    return read(file, lambda _: StaticTables(frequencies))
 
 
 def context_model(config: config_train, arrays: dict[str, np.ndarray], file: Path) -> ContextModel:
@@ -95,7 +95,8 @@ def fingerprint(knobs: dict, *parts: dict) -> bytes:
     digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode())
     for arrays in parts:
         for name in sorted(arrays):
-            digest.update(name.encode() + str(arrays[name].dtype).encode() + np.ascontiguousarray(arrays[name]).tobytes())
+            array = arrays[name]
+            digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.digest()[:4]
 
 

@@ -37,7 +37,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 @Utils.command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    channels = [] if args.channels is None else [f"channels={args.channels}"]
+    if args.channels is not None and args.channels < 1:
+        raise UserError(f"--channels {args.channels}: at least 1")
+    channels = [f"channels={args.channels}"] if args.channels else []
     where, knobs = split_knobs(args.knob + channels)
     source = Path(args.input)
     if source.is_dir():
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     image = Data.read_image(source, knobs.max_pixels)
     model = load_model(args, where)
     result = compress_image(model, image, source, output, knobs)
-    print(report(result, model))
+    print(report(result, model, knobs))
     print(f"compressed file: {output.with_suffix('.gc')}")
     if output.suffix.lower() != ".gc":
         print(f"side by side:    {output}")
@@ -110,14 +112,15 @@ def compress_image(model, image: np.ndarray, source: Path, output: Path, knobs: 
     return result
 
 
-def report(result: dict, model) -> str:
+def report(result: dict, model, knobs: config_test) -> str:
     """What compress_image measured, a line each."""
     C, L = model.config.channel_bottleneck, model.config.L
+    K = knobs.channels or C
     similarity = "n/a (under 161 px a side)" if result["ms_ssim"] is None else f"{result['ms_ssim']:.4f}"
     return "\n".join([
         f"image:           {result['image']}, {result['width']}x{result['height']}",
         f"file:            {result['bytes']} bytes",
-        f"bits per pixel:  {result['bpp']:.4f} (bound {C * math.log2(L) / 256:.4f} for C={C}, L={L})",
+        f"bits per pixel:  {result['bpp']:.4f} (bound {K * math.log2(L) / 256:.4f} for {K} of C={C} channels, L={L})",
         f"PSNR:            {result['psnr']:.2f} dB",
         f"MS-SSIM:         {similarity}",
         f"seconds:         encode {result['encode_seconds']:.2f}, decode {result['decode_seconds']:.2f}",

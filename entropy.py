@@ -51,8 +51,9 @@ class StaticTables:
 
     def __init__(self, frequencies: np.ndarray):
         """frequencies: (C, L) integers from 1 up, each row with the sum FREQUENCY_SUM."""
-        if frequencies.min() < 1 or (frequencies.sum(axis=1) != FREQUENCY_SUM).any():
-            raise UserError(f"symbol frequencies: not all at least 1 with the sum {FREQUENCY_SUM}")
+        whole = np.issubdtype(frequencies.dtype, np.integer)
+        if not whole or frequencies.min() < 1 or (frequencies.sum(axis=1) != FREQUENCY_SUM).any():
+            raise UserError(f"symbol frequencies: not all whole, at least 1, with the sum {FREQUENCY_SUM}")
         self.frequencies = frequencies
         self._models = [constriction.stream.model.Categorical(row, perfect=False) for row in _weights(frequencies)]
 
@@ -93,7 +94,7 @@ HIDDEN_BITS = 8  # ... and a hidden value of 1.0 is 2^8
 HIDDEN_MAX = 4  # hidden values are clipped to [0, 4)
 LOGIT_BITS = 5  # logits are in 1/32 of a bit, to base 2 ...
 LOGIT_WEIGHT_BITS = 6  # ... and a weight of the last layer that gives one of these a hidden value of 1.0 is 2^6
-CHUNK = 2048  # positions that the encoder looks at together
+CHUNK = 2**14  # symbols that the encoder looks at together
 
 SHAPES = {  # of a context model's arrays: int16 weights, int32 biases. N: inputs from neighbours, H: hidden units
     "neighbours": "NCH",
@@ -182,26 +183,29 @@ class ContextModel:
         field = Field(shape, self.channels, self.levels)
         decoder = _Decoder(payload)
         for positions in field.diagonals():
-            sums = self._sums(field, positions)
+            sums, values = self._sums(field, positions), field.flat[positions]
+            chosen = np.empty((field.K, len(positions)))
             for c in range(field.K):
-                frequencies = self._frequencies(c, sums[:, c], field.flat[positions])
+                frequencies = self._frequencies(c, sums[:, c], values)
                 symbols = decoder.decode(FAMILY, _weights(frequencies))
-                decoder.account(np.take_along_axis(frequencies, symbols[:, None], axis=1))
-                field.flat[positions, c] = field.values(symbols)
+                chosen[c] = frequencies[np.arange(len(symbols)), symbols]
+                values[:, c] = field.values(symbols)
+            field.flat[positions] = values
+            decoder.account(chosen)
         symbols = (field.inside[:, :, : field.K] + self.levels - 1) // 2
         return _checked(self, symbols.astype(np.uint8), payload)
 
     def information(self, symbols: np.ndarray) -> np.ndarray:
         bits = np.zeros(symbols.shape[2])
         for channel, coded, frequencies in self._tables(symbols):
-            chosen = np.take_along_axis(frequencies, coded[:, None], axis=1)[:, 0]
+            chosen = frequencies[np.arange(len(coded)), coded]
             np.add.at(bits, channel, np.log2(FREQUENCY_SUM / chosen))
         return bits
 
     def _tables(self, symbols: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """All symbols in the order of decoding, in chunks: their channels (n,), themselves (n,) and their tables (n, L)."""
         field = Field.of(symbols, self.channels, self.levels)
-        for diagonals in _chunks(field.diagonals()):
+        for diagonals in _chunks(field.diagonals(), CHUNK // field.K):
             positions = np.concatenate(diagonals)
             values = field.flat[positions]
             sums = self._sums(field, positions)
@@ -235,17 +239,17 @@ class ContextModel:
 
 
 def _clipped(sums: np.ndarray, shift: int) -> np.ndarray:
-    return np.clip(sums >> shift, 0, HIDDEN_MAX * 2**HIDDEN_BITS - 1)
+    return np.minimum(np.maximum(sums >> shift, 0), HIDDEN_MAX * 2**HIDDEN_BITS - 1)  # np.clip is slower on few values
 
 
-def _chunks(diagonals: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Successive diagonals, together about CHUNK positions."""
+def _chunks(diagonals: Iterator[np.ndarray], n: int) -> Iterator[list[np.ndarray]]:
+    """Successive diagonals, together about n positions."""
     chunk: list[np.ndarray] = []
     size = 0
     for diagonal in diagonals:
         chunk.append(diagonal)
         size += len(diagonal)
-        if size >= CHUNK:
+        if size >= n:
             yield chunk
             chunk, size = [], 0
     if chunk:
@@ -312,6 +316,7 @@ class _Decoder:
         """To call with the frequencies of what was decoded: no payload holds more information than it has bits.
 
         Without this, a forged size would be decoded to its end, out of nothing, before the payload is found to be too short.
+        (A payload forged of the most probable symbols can hold a large picture, and takes as long as one; see max_pixels.)
         """
         self._bits_left -= np.log2(FREQUENCY_SUM / frequencies).sum()
         if self._bits_left < 0:

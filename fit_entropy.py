@@ -6,6 +6,7 @@
 import keras
 import numpy as np
 from keras import ops
+from tqdm import trange
 
 from entropy import (
     HIDDEN_BITS,
@@ -36,14 +37,14 @@ def fit(symbols: list[np.ndarray], levels: int, steps: int, seed: int = 0) -> tu
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     network.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
     rng = np.random.default_rng(seed)
-    for _ in range(steps):
+    for _ in trange(steps, desc="context model", unit="step"):
         rows = rng.integers(len(inputs), size=BATCH_SIZE)
         network.train_on_batch((_hide_channels(inputs[rows], channels, rng), targets[rows]), targets[rows])
     return network, network.to_integers()
 
 
 def network_inputs(symbols: np.ndarray, levels: int) -> np.ndarray:
-    """Symbols (h, w, C) -> what the network sees of each position's neighbours: (h*w, N) int8, row by row."""
+    """Symbols (h, w, C) -> what the network sees of each position's neighbours: (h*w, N) int16, row by row."""
     height, width, channels = symbols.shape
     field = Field.of(symbols, channels, levels)
     rows = np.arange(len(field.flat)).reshape(-1, field.stride)
@@ -100,6 +101,7 @@ class ContextNetwork(keras.Model):
         for (*names, bias), (weight_scale, bias_scale, cut) in scales.items():
             for name in names:
                 weights = np.rint(ops.convert_to_numpy(self.layer[name]) * weight_scale)
+                weights *= self.earlier if name == "before" else 1
                 arrays[name] = np.clip(weights, -(2**15) + 1, 2**15 - 1).astype(np.int16)
             half = 2 ** (cut - 1)
             arrays[bias] = (np.rint(ops.convert_to_numpy(self.layer[bias]) * bias_scale) + half).astype(np.int32)

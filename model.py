@@ -248,10 +248,12 @@ class Model:
         model = cls(config, training=training)
         arrays = checkpoint.read_arrays(folder / "model.npz")
         context_file = folder / checkpoint.CONTEXT_FILE
-        context = checkpoint.read_arrays(context_file) if context_file.exists() else {}
-        model.fingerprint = checkpoint.fingerprint(json.loads(knobs), arrays, context)
-        model.static_tables = checkpoint.static_tables(config, arrays.pop("frequencies", None), folder)
-        model.entropy_model = checkpoint.context_model(config, context, context_file) if context else model.static_tables
+        context = checkpoint.read_arrays(context_file) if context_file.exists() else None
+        model.fingerprint = checkpoint.fingerprint(json.loads(knobs), arrays, context or {})
+        model.static_tables = checkpoint.static_tables(config, arrays.pop("frequencies", None), folder / "model.npz")
+        model.entropy_model = model.static_tables
+        if context is not None:
+            model.entropy_model = checkpoint.context_model(config, context, context_file)
         checkpoint.restore(model._weights(model.networks), arrays, folder)
         if training:  # a checkpoint that ships has no more than this to start from
             _assign(model.averages, model.G_variables)

@@ -20,12 +20,13 @@ import sys
 import time
 from pathlib import Path
 
-from checkpoint import CONTEXT_FILE, resolve_checkpoint, save_context_model
+from checkpoint import resolve_checkpoint, save_context_model
 from config import UserError, config_train, directories
 from data import Data, fit_image
 from utils import Utils
 
-FIT_IMAGES = 1500  # at most, for the context model
+FIT_POSITIONS = 2_000_000  # of feature maps, at most, that the context model is fitted to; 0.4 GB
+FIT_HELD_OUT = 200  # images, at most, that its figure is of
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -59,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     config = config_train().override(knobs)  # before TensorFlow is imported: mistakes show at once
     if min(n for n in (args.steps, args.epochs, 1) if n is not None) < 1:
         raise UserError("--steps and --epochs: at least 1")
-    if args.fit_entropy and not (args.restore or args.restore_last):
-        raise UserError("--fit-entropy: name the checkpoint with -r or -rl")
+    if args.fit_entropy:
+        check_fit(args, knobs)
     run = Path(where.checkpoints) / args.name
 
     dataset = Data.dataset(args.dataset, where, args.val)
@@ -84,20 +85,29 @@ def main(argv: list[str] | None = None) -> int:
     data = Data(dataset.train, model.config, dataset.fit, report=lambda line: print(line, file=sys.stderr))
     steps = args.steps or (args.epochs or model.config.num_epochs) * data.steps_per_epoch
     print(f"{len(dataset.train)} training images, {len(dataset.val)} held out; up to step {steps}")
-    status = train(model, data, dataset.val, steps, run, where)
-    if status == 0 and model.config.entropy_steps and not (resolve_checkpoint(run) / CONTEXT_FILE).exists():
-        with model.averaged_weights():
-            fit_context_model(model, resolve_checkpoint(run), dataset)
-    return status
+    return train(model, data, dataset, steps, run, where)
 
 
-def train(model, data, val_paths: list[str], steps: int, run: Path, where: directories) -> int:
+def check_fit(args: argparse.Namespace, knobs: list[str]) -> None:
+    """Raise UserError for what does not go with --fit-entropy: it changes nothing of the networks."""
+    if not (args.restore or args.restore_last):
+        raise UserError("--fit-entropy: name the checkpoint with -r or -rl")
+    if args.steps or args.epochs or args.optimizer:
+        raise UserError("--fit-entropy: takes no --steps, --epochs or -opt; the knob entropy_steps says how long it takes")
+    if other := [knob for knob in knobs if knob.partition("=")[0] not in ("entropy_steps", "seed", "max_pixels")]:
+        raise UserError(
+            f"--fit-entropy: knob {other[0]} is the checkpoint's; of the knobs, entropy_steps, seed and max_pixels go"
+        )
+
+
+def train(model, data, dataset, steps: int, run: Path, where: directories) -> int:
     """Train up to step `steps`. Returns the exit status: 0, or 128 + the signal that stopped it."""
     import tensorflow as tf
     from tqdm import tqdm
 
     config = model.config
-    held_out = [fit_image(data.read_image(path, config.max_pixels), data.fit) for path in val_paths[: config.n_sample_images]]
+    paths = dataset.val[: config.n_sample_images]
+    held_out = [fit_image(data.read_image(path, config.max_pixels), data.fit) for path in paths]
     logs = Path(where.tensorboard) / run.name
     with Utils.summary_errors(logs):
         writer = tf.summary.create_file_writer(str(logs))
@@ -127,13 +137,18 @@ def train(model, data, val_paths: list[str], steps: int, run: Path, where: direc
             if model.step % (config.checkpoint_epochs * data.steps_per_epoch) == 0:
                 saved = save(model, run)
     if model.step == start:
-        print(f"nothing to do: {run} is at step {model.step}")
+        print(f"nothing to do: training is at step {model.step}")
         return 0
     saved = save(model, run)
     if received:
         print(f"stopped by a signal at step {model.step}; go on with: train.py -rl --name {run.name}")
     print(f"checkpoint: {saved}" + (f"; {len(data.bad)} unreadable images were skipped" if data.bad else ""))
-    return 128 + received[0] if received else 0
+    if received:
+        return 128 + received[0]
+    if config.entropy_steps:
+        with model.averaged_weights():
+            fit_context_model(model, saved, dataset)
+    return 0
 
 
 def fit_context_model(model, checkpoint: Path, dataset) -> None:
@@ -144,11 +159,20 @@ def fit_context_model(model, checkpoint: Path, dataset) -> None:
 
     config = dataclasses.replace(model.config, batch_size=1, crop_size=0, random_flip=True)
     data = Data(dataset.train, config, dataset.fit, report=lambda line: print(line, file=sys.stderr))
-    n = min(2 * len(dataset.train), FIT_IMAGES)
-    symbols = [model.compress(data.sample(i)) for i in tqdm(range(n), desc="symbols", unit="image")]
-    held_out = [model.compress(fit_image(Data.read_image(path, config.max_pixels), dataset.fit)) for path in dataset.val]
+    symbols, positions = [], 0
+    for i in tqdm(range(2 * len(dataset.train)), desc="symbols", unit="image"):
+        symbols.append(model.compress(data.sample(i)))
+        positions += symbols[-1][:, :, 0].size
+        if positions > FIT_POSITIONS:
+            break
     network, context = fit(symbols, config.L, config.entropy_steps, config.seed)
     save_context_model(context, checkpoint)
+    held_out = []
+    for path in dataset.val[:FIT_HELD_OUT]:
+        try:
+            held_out.append(model.compress(fit_image(Data.read_image(path, config.max_pixels), dataset.fit)))
+        except UserError as error:
+            print(f"skipped: {error}", file=sys.stderr)
     network, integers = (bits_per_symbol(m, held_out or symbols) for m in (network, context))
     print(f"context model: {integers:.4f} bits per symbol ({network:.4f} before rounding to integers) of "
           f"{len(held_out or symbols)} {'held-out' if held_out else 'training'} images; it is in {checkpoint}")  # fmt: skip

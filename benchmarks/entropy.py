@@ -19,23 +19,27 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
+from config import UserError
+from data import Data
+from utils import Utils
+
 SIZES = [(384, 256), (768, 512), (1920, 1080), (4096, 2160)]  # width, height, px
 
 
+@Utils.command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-r", "--restore", default=PROJECT / "checkpoints/photo_c8", metavar="CKPT")
     parser.add_argument("-i", "--input", default=PROJECT / "images", metavar="FOLDER")
     args = parser.parse_args(argv)
 
-    from data import Data
-    from utils import Utils
-
     with Utils.quiet_tensorflow():
         from model import Model
 
     model = Model.load(args.restore)
     paths = [path for path in Data.images_in(args.input) if Path(path).parent == Path(args.input)]
+    if not paths:
+        raise UserError(f"{args.input}: no images")
     images = [Data.read_image(path, model.config.max_pixels) for path in paths]
     symbols = [model.compress(image) for image in images]
     contents(model, symbols)
@@ -72,7 +76,7 @@ def speed(entropy_model, symbols: np.ndarray, name: str) -> None:
         raise SystemExit(f"{name}: decoding did not give back the symbols")
     encoding, decoding = (min(times) for times in zip(*seconds, strict=True))
     tracemalloc.start()
-    entropy_model.decode(payload, symbols.shape)
+    entropy_model.decode(entropy_model.encode(symbols), symbols.shape)
     peak = tracemalloc.get_traced_memory()[1] - symbols.nbytes - len(payload)
     tracemalloc.stop()
     print(f"{name:>12} {symbols.size:9} {encoding:7.3f} s {decoding:7.3f} s {symbols.size / encoding:18,.0f} "

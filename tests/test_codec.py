@@ -65,6 +65,8 @@ def test_frequencies_are_positive_and_have_the_exact_sum():
 def test_tables_with_a_wrong_sum_are_refused():
     with pytest.raises(UserError, match="sum"):
         StaticTables(np.array([[1, 2, 3]]))
+    with pytest.raises(UserError, match="whole"):
+        StaticTables(np.array([[0.5, 65535.5]]))
 
 
 def test_every_flipped_bit_is_an_error():

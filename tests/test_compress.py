@@ -158,7 +158,7 @@ def test_a_file_that_is_no_image_is_one_line_and_status_2(name, checkpoint, tmp_
         (["-k", "frobnicate=1"], "frobnicate"),
         (["-k", "max_pixels=few"], "max_pixels"),
         (["--channels", "9"], "the model has 8"),
-        (["--channels", "-1"], "channels"),
+        (["--channels", "0"], "channels"),
         (["-o", "out.doc"], "out.doc"),
         (["-o", "photo.png/out.png"], "photo.png/out"),
         (["-o", "folder.gc"], "folder.gc"),

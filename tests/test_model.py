@@ -311,6 +311,7 @@ def damage_knobs(folder):
         (lambda f: (f / "context.npz").write_text("text"), "context.npz"),
         (lambda f: add_context_model(f, channels=4), "context.npz.*4 channels"),
         (lambda f: np.savez(f / "context.npz", hidden=np.zeros(3)), "context.npz.*neighbours"),
+        (lambda f: np.savez(f / "context.npz"), "context.npz"),
     ],
 )
 def test_a_damaged_checkpoint_is_an_error_that_names_it(damage, named, tiny_config, tmp_path):

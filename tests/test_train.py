@@ -132,6 +132,25 @@ def test_training_ends_with_a_context_model_of_the_averaged_weights(run, photos,
     np.testing.assert_array_equal(model.entropy_model.decode(model.entropy_model.encode(symbols), symbols.shape), symbols)
 
 
+def test_fitting_skips_unreadable_held_out_images(run, photos, tmp_path, capsys):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "a.png").write_bytes((photos / "0.png").read_bytes())
+    (tmp_path / "val" / "b.png").write_text("junk")
+    assert run("--name", "a", "--steps", "1", "--val", str(tmp_path / "val"), entropy_steps=3) == 0
+    said = capsys.readouterr()
+    assert "b.png" in said.err and "of 1 held-out images" in said.out
+    assert (tmp_path / "checkpoints/a/ckpt-00000001/context.npz").exists()
+
+
+def test_where_there_is_nothing_to_do_nothing_is_changed(run, photos, tmp_path, capsys):
+    assert run("--name", "a", "--steps", "2") == 0
+    again = ["-ds", str(photos), "--steps", "2", "-k", "entropy_steps=3"]
+    assert train.main([*again, "-rl", "--name", "a"]) == 0  # a context model now would make its files undecodable
+    assert train.main([*again, "-r", "checkpoints/a", "--name", "b"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "checkpoints").rglob("*.npz")) == ["model.npz", "training.npz"]
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_a_checkpoint(signum, photos, tmp_path):
     command = [sys.executable, str(PROJECT / "train.py"), "-ds", str(photos), *knobs(diagnostic_steps=1), "--steps", "100000"]
@@ -157,6 +176,8 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, photos, tmp_path):
         (["--steps", "0"], "--steps"),
         (["-k", "generator=none"], "generator"),
         (["--fit-entropy"], "-r"),
+        (["--fit-entropy", "-r", "nowhere", "--steps", "5"], "--steps"),
+        (["--fit-entropy", "-r", "nowhere"], "knob width"),  # one of the knobs that `run` gives
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, named, run, capfd):
