@@ -2,7 +2,8 @@
 
 config.json     the knobs
 model.npz       what compressing needs: averaged weights, and integer symbol frequencies
-context.npz     where one was fitted, the context model, which then codes the symbols
+context.npz     where one was fitted, the context model, which then codes the symbols; context_code.npz and context_mask.npz
+                likewise, for label maps and heat maps
 training.npz    unless it only ships: what resuming needs (weights, optimizers, averages, step)
 """
 
@@ -15,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from config import UserError, config_train
+from config import UserError
 from entropy import ContextModel, StaticTables, integer_frequencies
 from utils import Utils
 
-CONTEXT_FILE = "context.npz"
+CONTEXT_FILES = {"symbols": "context.npz", "code": "context_code.npz", "mask": "context_mask.npz"}  # by what they code
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
@@ -72,9 +73,8 @@ def restore(variables: dict, arrays: dict, folder: Path) -> None:
         var.assign(arrays[name])
 
 
-def static_tables(config: config_train, frequencies: np.ndarray | None, file: Path) -> StaticTables:
-    """Of a checkpoint's symbol frequencies, or, where it has none, of equal ones."""
-    shape = (config.channel_bottleneck, config.L)
+def static_tables(shape: tuple[int, int], frequencies: np.ndarray | None, file: Path) -> StaticTables:
+    """Of a checkpoint's symbol frequencies, or, where it has none, of equal ones; shape: channels and levels."""
     if frequencies is None:
         frequencies = integer_frequencies(np.ones(shape))
     if frequencies.shape != shape:
@@ -82,11 +82,11 @@ def static_tables(config: config_train, frequencies: np.ndarray | None, file: Pa
     return read(file, lambda _: StaticTables(frequencies))
 
 
-def context_model(config: config_train, arrays: dict[str, np.ndarray], file: Path) -> ContextModel:
-    """The context model of a file's arrays; raises UserError if it does not fit the knobs."""
+def context_model(arrays: dict[str, np.ndarray], shape: tuple[int, int], file: Path) -> ContextModel:
+    """The context model of a file's arrays; raises UserError if it is not one of `shape`, channels and levels."""
     model = read(file, lambda _: ContextModel(arrays))
-    if (model.channels, model.levels) != (config.channel_bottleneck, config.L):
-        raise UserError(f"checkpoint file {file}: for {model.channels} channels of {model.levels} centers, not for its knobs'")
+    if (model.channels, model.levels) != shape:
+        raise UserError(f"checkpoint file {file}: for {model.channels} channels of {model.levels} values, not for its knobs'")
     return model
 
 
@@ -100,7 +100,7 @@ def fingerprint(knobs: dict, *parts: dict) -> bytes:
     return digest.digest()[:4]
 
 
-def save_context_model(context: ContextModel, checkpoint: Path) -> None:
+def save_context_model(context: ContextModel, checkpoint: Path, of: str = "symbols") -> None:
     """Make a context model part of a checkpoint, whose fingerprint then is another. Whole or not at all."""
-    with Utils.atomic(checkpoint / CONTEXT_FILE) as path, path.open("wb") as file:
+    with Utils.atomic(checkpoint / CONTEXT_FILES[of]) as path, path.open("wb") as file:
         np.savez_compressed(file, **context.arrays)

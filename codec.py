@@ -28,6 +28,23 @@ CRC = struct.Struct("<I")
 MAX_SIDE = 2**16 - 1
 
 
+def join(sections: list[bytes]) -> bytes:
+    """Payloads of whole words -> one: before each but the last, three bytes that say how many words it has."""
+    return b"".join((len(part) // 4).to_bytes(3, "little") + part for part in sections[:-1]) + sections[-1]
+
+
+def split(payload: bytes, n: int) -> list[bytes]:
+    """Inverse of join, for n sections. Raises UserError for a payload that ends before they do."""
+    sections = []
+    for _ in range(n - 1):
+        end = 3 + 4 * int.from_bytes(payload[:3], "little")
+        if len(payload) < end:
+            raise UserError("damaged (the payload ends within a section)")
+        sections.append(payload[3:end])
+        payload = payload[end:]
+    return [*sections, payload]
+
+
 class File(NamedTuple):
     """What a .gc file says. `crc` also seeds the decoder's noise."""
 

@@ -36,7 +36,7 @@ class Knobs:
         if type(value) is not field.type and not (field.type is float and type(value) is int):
             raise UserError(f"knob {field.name}: {value!r} is not a value of type {field.type.__name__}")
         if meta["allowed"] and value not in meta["allowed"]:
-            raise UserError(f"knob {field.name}: {value!r} is not one of {', '.join(meta['allowed'])}")
+            raise UserError(f"knob {field.name}: {value!r} is not one of {', '.join(map(str, meta['allowed']))}")
         low, high = meta["low"], meta["high"]
         if not all(
             (low is None or v >= low) and (high is None or v <= high)
@@ -129,6 +129,18 @@ class config_train(config_base):
     n_scales: int = knob(3, low=1, high=5)              # of the multiscale discriminator; 2 for crops under 128 px
     discriminator_width: int = knob(64, low=1)          # channels after its first layer; half suits a CPU
 
+    # Semantic label maps
+    use_conditional_GAN: bool = knob(False)             # D sees image and label map; needs a table with semantic_map_paths
+    n_classes: int = knob(12, low=2, high=255)          # with void, which is the last and takes what is unknown
+    classes: str = knob("")                             # "Sky 128 128 128, ...": names and colours; see train.py --classes
+    use_instances: bool = knob(False)                   # boundaries of instances too; needs a column instance_map_paths
+    semantic_code: str = knob("lossless", allowed=("lossless", "learned", "none"))  # what of the map the file has and G sees:
+    #                                                     the map itself, what a second encoder makes of it, or nothing
+    semantic_scale: int = knob(8, allowed=(4, 8, 16))  # lossless: pixels a side of one position of the map in the file
+    selective: bool = knob(False)                       # train to synthesize parts of the picture from the map alone
+    selective_regions: str = knob("instances", allowed=("instances", "boxes"))  # what a training image preserves: three of
+    #                                                     four instances (regions of a class, without use_instances), or a box
+
     # Losses
     lambda_X: float = knob(12.0, low=0)                 # weight of the distortion, MSE in [-1, 1]; paper: 10
     lambda_range: float = knob(0.2, low=0)              # weight of what keeps w in the range of the centers; paper: 0
@@ -175,9 +187,37 @@ class config_train(config_base):
     def L(self) -> int:
         return len(self.centers)
 
+    @property
+    def label_channels(self) -> int:
+        """Of a label map as the networks see it at full size: the classes, one-hot, and the instances' boundaries."""
+        return self.n_classes + self.use_instances
+
+    @property
+    def code_channels(self) -> int:
+        """Of what G sees of the label map, at 1/16 of the size."""
+        if not self.use_conditional_GAN or self.semantic_code == "none":
+            return 0
+        if self.semantic_code == "learned":
+            return self.channel_bottleneck
+        return self.label_channels * (16 // self.semantic_scale) ** 2
+
+    @property
+    def coded(self) -> dict[str, tuple[int, int]]:
+        """What a file can hold: name -> channels, and how many values each can have."""
+        shapes = {"symbols": (self.channel_bottleneck, self.L)}
+        if self.code_channels:
+            lossless = (1, self.n_classes * (1 + self.use_instances))
+            shapes["code"] = lossless if self.semantic_code == "lossless" else shapes["symbols"]
+        if self.selective:
+            shapes["mask"] = (1, 2)
+        return shapes
+
     def __post_init__(self):
         super().__post_init__()
         rules = {
+            "n_classes": (self.n_classes * (1 + self.use_instances) <= 255, "is over 127, the most that go with use_instances"),
+            "selective": (not self.selective or (self.use_conditional_GAN and self.semantic_code != "none"),
+                          "needs use_conditional_GAN, and a semantic_code to synthesize from"),
             "width": (self.width % 16 == 0, "is not a multiple of 16"),
             "crop_size": (self.crop_size % 16 == 0 and self.crop_size != 16, "is not 0 or a multiple of 16 from 32 up"),
             "centers": (2 <= self.L <= 255 and list(self.centers) == sorted(set(self.centers)),

@@ -1,5 +1,6 @@
 """Reading images and path tables, and the tf.data pipeline that feeds training."""
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,12 +9,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+import semantic
 from config import UserError, config_train, directories
+from semantic import Classes
 from utils import PICTURE_SUFFIXES, Utils
 
 Image.MAX_IMAGE_PIXELS = None  # the knob max_pixels is checked before anything is decoded
 
 MAP_COLUMNS = ("semantic_map_paths", "semantic_map_path")  # today's name, and the older spelling
+INSTANCE_COLUMN = "instance_map_paths"
 MAX_BAD_SHARE = 0.01  # of a table's images that may be unreadable before a run stops
 
 
@@ -22,11 +26,14 @@ class Dataset:
     """What -ds names: the images, and how they are brought to size when they are not cropped.
 
     fit: "native" (sides cut to multiples of 16), "512x1024" (resized) or "width512" (resized, then cut).
+    maps, instances: the label map and the instance map of an image, by the image's path, where the table has such columns.
     """
 
     train: list[str]
     val: list[str]
     fit: str = "native"
+    maps: dict[str, str] = dataclasses.field(default_factory=dict)
+    instances: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Data:
@@ -92,6 +99,24 @@ class Data:
         return [_locate(str(path), source) for path in frame[present[0]]]
 
     @staticmethod
+    def read_pairs(source: str | Path, column: str) -> dict[str, str]:
+        """The file that another column of a table has for each image; {} for a table without that column, and a folder.
+
+        Whether the files exist shows when they are read: who trains without label maps need not have them.
+        """
+        source = Path(source)
+        frame = None if source.is_dir() else _read_frame(source)
+        present = [] if frame is None else [name for name in (*MAP_COLUMNS, INSTANCE_COLUMN) if name in frame.columns]
+        wanted = [name for name in present if name == column or {name, column} <= set(MAP_COLUMNS)]
+        if not wanted:
+            return {}
+        named = {image: path for image, path in zip(Data.read_table(source), frame[wanted[0]], strict=True) if path == path}
+        return {
+            image: str(next((p for p in (source.parent / path, Path(path)) if p.exists()), path))
+            for image, path in named.items()
+        }
+
+    @staticmethod
     def dataset(name: str, where: directories, val: str | None = None) -> Dataset:
         """The images that -ds names: sample, cityscapes or ADE20k, or any path table or folder.
 
@@ -100,25 +125,40 @@ class Data:
         """
         fits = {"sample": "native", "cityscapes": "512x1024", "ADE20k": "width512"}
         if name in fits:
-            train, held_out = (getattr(where, f"{name}_{split}") for split in ("train", "val"))
-            return Dataset(Data.read_table(Utils.locate(train)), Data.read_table(Utils.locate(held_out)), fits[name])
-        paths = Data.read_table(name)
-        table = Path(name).resolve()
-        sibling = table.parent / table.name.replace("train", "val")
-        if val or (sibling.exists() and sibling != table):
-            return Dataset(paths, Data.read_table(val or sibling))
-        n = min(4, len(paths) // 5)
-        return Dataset(paths[:-n], paths[-n:]) if n else Dataset(paths, paths)
+            tables = [Utils.locate(getattr(where, f"{name}_{split}")) for split in ("train", "val")]
+        else:
+            table = Path(name).resolve()
+            sibling = table.parent / table.name.replace("train", "val")
+            held_out = val or (sibling if sibling.exists() and sibling != table else None)
+            tables = [name, held_out] if held_out else [name]
+        paths = [Data.read_table(table) for table in tables]
+        if len(paths) == 1:
+            n = min(4, len(paths[0]) // 5)
+            paths = [paths[0][:-n], paths[0][-n:]] if n else [paths[0], paths[0]]
+        beside = [
+            {image: path for table in tables for image, path in Data.read_pairs(table, column).items()}
+            for column in (MAP_COLUMNS[0], INSTANCE_COLUMN)
+        ]
+        return Dataset(*paths, fits.get(name, "native"), *beside)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Training batches
     # ------------------------------------------------------------------------------------------------------------------
 
-    def __init__(self, paths: list[str], config: config_train, fit: str = "native", report=print):
-        """paths: of the images to train on; fit: see Dataset; report: called with a line for each unreadable file."""
+    def __init__(self, paths: list[str], config: config_train, fit: str = "native", report=print, maps=None, instances=None):
+        """paths: of the images to train on; fit, maps, instances: see Dataset; report: called for each unreadable file."""
         if config.batch_size > 1 and not config.crop_size and fit != "512x1024":
             raise UserError("knob batch_size: images of several sizes make no batch; set crop_size too")
         self.paths, self.config, self.fit, self.report = paths, config, fit, report
+        self.maps, self.instances = maps or {}, instances or {}
+        if config.use_conditional_GAN:
+            self.classes = Classes.parse(config.classes, config.n_classes)
+            for knob, column, present in [
+                ("use_conditional_GAN", MAP_COLUMNS[0], self.maps),
+                ("use_instances", INSTANCE_COLUMN, self.instances),
+            ]:
+                if getattr(config, knob) and not set(paths) <= set(present):
+                    raise UserError(f"knob {knob}: the path table has no column {column}; see data/make_paths.py")
         self.bad: set[str] = set()
         self._lock = threading.Lock()
         self._error: UserError | None = None
@@ -129,22 +169,24 @@ class Data:
         return -(-len(self.paths) // self.config.batch_size)
 
     def batches(self, first_step: int = 0) -> Iterator:
-        """Endless batches (B, H, W, 3) float32 in [-1, 1], from a step on.
+        """Endless batches from a step on: images (B, H, W, 3) float32 in [-1, 1], and labels (B, H, W, 3) uint8: see `sample`.
 
+        Without label maps the labels have no channels.
         Sample i is a function of the seed, the paths and i alone, so training that resumes sees what it would have seen.
         """
         import tensorflow as tf
 
         batch = self.config.batch_size
+        planes = 6 if self.config.use_conditional_GAN else 3
         samples = (
             tf.data.Dataset.range(first_step * batch, 2**62)
             .map(
-                lambda i: tf.ensure_shape(tf.numpy_function(self._sample_or_error, [i], tf.uint8), (None, None, 3)),
+                lambda i: tf.ensure_shape(tf.numpy_function(self._sample_or_error, [i], tf.uint8), (None, None, planes)),
                 num_parallel_calls=tf.data.AUTOTUNE,
                 deterministic=True,
             )
             .batch(batch)
-            .map(lambda x: tf.cast(x, tf.float32) / 127.5 - 1)
+            .map(lambda planes: (tf.cast(planes[..., :3], tf.float32) / 127.5 - 1, planes[..., 3:]))
             .prefetch(2)
         )
         try:
@@ -155,7 +197,10 @@ class Data:
             raise self._error from None  # tf.data would have made a page of it
 
     def sample(self, index: int) -> np.ndarray:
-        """Training sample `index`: an image or a crop of it, uint8. Each pass over the table is in a new random order."""
+        """Training sample `index`: an image or a crop of it, (H, W, 3) uint8. Each pass over the table is in a new order.
+
+        With label maps (H, W, 6): then also the class, 1 at the boundary of an instance, and 1 where the picture is preserved.
+        """
         epoch, position = divmod(index, len(self.paths))
         rng = np.random.default_rng((self.config.seed, epoch, position))
         order = self._epoch_order(epoch)
@@ -164,12 +209,48 @@ class Data:
             if path in self.bad:
                 continue
             try:
-                image = Data.read_image(path, self.config.max_pixels)
+                image = fit_image(Data.read_image(path, self.config.max_pixels), self.fit, self.config.crop_size)
+                if self.config.use_conditional_GAN:
+                    image = np.concatenate([image, self.labels(path, self.config.crop_size)], axis=-1)
             except UserError as error:
                 self._skip(path, error)
                 continue
-            return augment(fit_image(image, self.fit, self.config.crop_size), self.config, rng)
+            planes = augment(image, self.config, rng)
+            return self._with_heat_map(planes, rng) if self.config.use_conditional_GAN else planes
         raise UserError("none of the training images can be read")
+
+    def labels(self, path: str, crop_size: int) -> np.ndarray:
+        """An image's labels, brought to size as the image is: (H, W, 3) int32, class, boundary of an instance, instance."""
+        with Image.open(path) as image:
+            own = ImageOps.exif_transpose(image).size[::-1]
+        if path not in self.maps or (self.config.use_instances and path not in self.instances):
+            raise UserError(f"{path}: its path table names no {'instance' if path in self.maps else 'label'} map of it")
+        instances = self.instances[path] if self.config.use_instances else None
+        planes = np.moveaxis(semantic.read_labels(self.maps[path], instances, self.classes, own), -1, 0)
+        fitted = [fit_image(p, self.fit, crop_size, Image.Resampling.NEAREST) for p in planes]
+        return np.stack(fitted, axis=-1)
+
+    def _with_heat_map(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Planes (H, W, 6) whose last is the instance -> uint8, the last being what is preserved."""
+        if not self.config.selective:
+            preserved = np.ones(planes.shape[:2], bool)
+        elif self.config.selective_regions == "boxes":
+            preserved = semantic.random_box(planes.shape[:2], rng)
+        else:
+            preserved = semantic.random_instances(planes[..., 5], rng)
+        return np.concatenate([planes[..., :5], preserved[..., None]], axis=-1).astype(np.uint8)
+
+    def held_out(self, path: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """An image that is not trained on (H, W, 3) uint8, whole, and its labels (H, W, 3) uint8, the same each time.
+
+        Without label maps the labels are None. Raises UserError for files that cannot be read.
+        """
+        image = fit_image(Data.read_image(path, self.config.max_pixels), self.fit)
+        if not self.config.use_conditional_GAN:
+            return image, None
+        planes = np.concatenate([image, self.labels(path, 0)], axis=-1)
+        planes = self._with_heat_map(planes, np.random.default_rng(0))
+        return image, planes[..., 3:]
 
     def _sample_or_error(self, index: int) -> np.ndarray:
         try:
@@ -203,8 +284,8 @@ class Data:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def fit_image(image: np.ndarray, fit: str, crop_size: int = 0) -> np.ndarray:
-    """Resize and cut an image (H, W, 3) as a Dataset's `fit` says; never under 32 px, nor under crop_size."""
+def fit_image(image: np.ndarray, fit: str, crop_size: int = 0, resample=Image.Resampling.LANCZOS) -> np.ndarray:
+    """Resize and cut an image (H, W, ...) as a Dataset's `fit` says; never under 32 px, nor under crop_size."""
     height, width = image.shape[:2]
     if fit == "512x1024":
         size = (512, 1024)
@@ -215,7 +296,7 @@ def fit_image(image: np.ndarray, fit: str, crop_size: int = 0) -> np.ndarray:
     scale = max(1, max(32, crop_size) / min(size))
     size = tuple(round(side * scale) for side in size)
     if size != (height, width):
-        image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
+        image = np.asarray(Image.fromarray(image).resize(size[::-1], resample))
     if crop_size:
         return image
     top, left = size[0] % 16 // 2, size[1] % 16 // 2

@@ -14,7 +14,7 @@ import numpy as np
 
 from checkpoint import newest_checkpoint
 from config import UserError, config_test, directories
-from utils import LOSSLESS_SUFFIXES, Utils
+from utils import LOSSLESS_SUFFIXES, STRIDE, Utils, padded_size
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -47,7 +47,6 @@ def main(argv: list[str] | None = None) -> int:
 def decode(model, data: bytes, knobs: config_test) -> np.ndarray:
     """The bytes of a .gc file -> image (H, W, 3) uint8. Raises UserError for damage, or for another model's file."""
     from codec import unpack
-    from model import STRIDE, padded_size
 
     file = unpack(data)
     if file.fingerprint != model.fingerprint:
@@ -59,8 +58,20 @@ def decode(model, data: bytes, knobs: config_test) -> np.ndarray:
         raise UserError(f"{file.width}x{file.height} px is over max_pixels ({knobs.max_pixels}); "
                         f"raise the cap with -k max_pixels=N")  # fmt: skip
     height, width = padded_size(file.height, file.width)
-    symbols = model.entropy_model.decode(file.payload, (height // STRIDE, width // STRIDE, file.channels))
-    return model.decompress(symbols, file.height, file.width, noise_seed=(file.crc, knobs.noise_seed))
+    h, w = height // STRIDE, width // STRIDE
+    coders, parts = model.entropy_models, sections(model, file)
+    code = coders["code"].decode(parts["code"], model.code_shape(height, width)) if "code" in parts else None
+    m = coders["mask"].decode(parts["mask"], (h, w, 1))[:, :, 0] if "mask" in parts else None
+    symbols = coders["symbols"].decode(parts["symbols"], (h, w, file.channels), m)
+    return model.decompress(symbols, file.height, file.width, (file.crc, knobs.noise_seed), code, m)
+
+
+def sections(model, file) -> dict[str, bytes]:
+    """The parts of a file's payload by what they code: of "code" (the label map) and "mask" those that the model has."""
+    from codec import split
+
+    names = [of for of in ("code", "mask", "symbols") if of in model.entropy_models]
+    return dict(zip(names, split(file.payload, len(names)), strict=True))
 
 
 def read_file(path: str) -> bytes:

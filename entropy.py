@@ -29,15 +29,18 @@ FAMILY = constriction.stream.model.Categorical(perfect=False)  # of tables that 
 
 
 class EntropyModel(Protocol):
-    """What turns the symbols (h, w, K), uint8 in 0..L-1, of the first K channels into a payload and back."""
+    """What turns the symbols (h, w, K), uint8 in 0..L-1, of the first K channels into a payload and back.
 
-    def encode(self, symbols: np.ndarray) -> bytes:
+    With a mask (h, w), only those at positions where it is not 0; the others decode as 0.
+    """
+
+    def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
         """Symbols -> payload."""
 
-    def decode(self, payload: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
         """Inverse of encode, for symbols of this shape. Raises UserError for a payload that encode did not make."""
 
-    def information(self, symbols: np.ndarray) -> np.ndarray:
+    def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """The information content of the symbols under this model, by channel: (K,), in bits."""
 
 
@@ -57,21 +60,27 @@ class StaticTables:
         self.frequencies = frequencies
         self._models = [constriction.stream.model.Categorical(row, perfect=False) for row in _weights(frequencies)]
 
-    def encode(self, symbols: np.ndarray) -> bytes:
+    def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
         coder = constriction.stream.queue.RangeEncoder()
         for channel in range(symbols.shape[2]):
-            coder.encode(symbols[:, :, channel].astype(np.int32).ravel(), self._models[channel])
+            coder.encode(symbols[_everywhere(mask, symbols.shape)][:, channel].astype(np.int32), self._models[channel])
         return _payload(coder)
 
-    def decode(self, payload: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-        height, width, channels = shape
+    def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
         decoder = _Decoder(payload)
-        planes = [decoder.decode(model, height * width) for model in self._models[:channels]]
-        return _checked(self, np.stack(planes, axis=-1).reshape(shape).astype(np.uint8), payload)
+        where = _everywhere(mask, shape)
+        symbols = np.zeros(shape, np.uint8)
+        symbols[where] = np.stack([decoder.decode(model, int(where.sum())) for model in self._models[: shape[2]]], axis=-1)
+        return _checked(self, symbols, payload, mask)
 
-    def information(self, symbols: np.ndarray) -> np.ndarray:
+    def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         bits = np.log2(FREQUENCY_SUM / self.frequencies)
-        return np.array([bits[c, symbols[:, :, c]].sum() for c in range(symbols.shape[2])])
+        coded = symbols[_everywhere(mask, symbols.shape)]
+        return np.array([bits[c, coded[:, c]].sum() for c in range(symbols.shape[2])])
+
+
+def _everywhere(mask: np.ndarray | None, shape: tuple) -> np.ndarray:
+    return np.ones(shape[:2], bool) if mask is None else mask != 0
 
 
 def integer_frequencies(probabilities: np.ndarray) -> np.ndarray:
@@ -122,50 +131,64 @@ POWERS = _powers_of_two()
 class Field:
     """Symbols as the networks see them: 2s - (L-1), which is symmetric around 0, and 0 outside the map and where not known.
 
-    One channel more is 1 inside the map, and 0 outside.
+    Classes, which have no order, are one-hot instead. One channel more is 1 inside the map, and 0 outside. With a mask (h, w),
+    only positions where it is not 0 are inside, and coded.
     """
 
-    def __init__(self, shape: tuple[int, int, int], channels: int, levels: int):
+    def __init__(self, shape: tuple[int, int, int], channels: int, levels: int, mask=None, one_hot: bool = False):
         """For symbols of `shape` (h, w, K), of the first K of `channels` channels."""
         self.height, self.width, self.K = shape
-        self.levels = levels
+        self.levels, self.one_hot = levels, one_hot
         self.stride = self.width + 2 * MARGIN
-        plane = np.zeros((self.height + MARGIN, self.stride, channels + 1), np.int32)
+        depth = channels * (levels if one_hot else 1)
+        plane = np.zeros((self.height + MARGIN, self.stride, depth + 1), np.int32)
         self.inside = plane[MARGIN:, MARGIN:-MARGIN]
-        self.inside[:, :, channels] = 1
-        self.flat = plane.reshape(-1, channels + 1)
+        self.inside[:, :, depth] = 1 if mask is None else mask != 0
+        self.flat = plane.reshape(-1, depth + 1)
+        self.symbols = np.zeros((len(self.flat), self.K), np.uint8)
         self.offsets = np.array([dy * self.stride + dx for dy, dx in NEIGHBOURS])
 
     @classmethod
-    def of(cls, symbols: np.ndarray, channels: int, levels: int) -> "Field":
-        field = cls(symbols.shape, channels, levels)
-        field.inside[:, :, : field.K] = field.values(symbols)
+    def of(cls, symbols: np.ndarray, channels: int, levels: int, mask=None, one_hot: bool = False) -> "Field":
+        field = cls(symbols.shape, channels, levels, mask, one_hot)
+        values = field.values(symbols.reshape(-1, field.K)).reshape(field.height, field.width, -1)
+        field.inside[:, :, : values.shape[2]] = values * field.inside[:, :, -1:]
+        field.map_of(field.symbols)[:] = symbols
         return field
 
     def values(self, symbols: np.ndarray) -> np.ndarray:
+        """Symbols (n, K) -> what the networks see of them: (n, K), or (n, K*L) one-hot."""
+        if self.one_hot:
+            return np.eye(self.levels, dtype=np.int32)[symbols].reshape(len(symbols), -1)
         return 2 * symbols.astype(np.int32) - (self.levels - 1)
+
+    def map_of(self, flat: np.ndarray) -> np.ndarray:
+        """The rows of an array like `flat` that are inside the map's frame: (h, w, ...)."""
+        return flat.reshape(-1, self.stride, flat.shape[1])[MARGIN:, MARGIN:-MARGIN]
 
     def diagonals(self) -> Iterator[np.ndarray]:
         """Positions, as rows of `flat`, with the same x + 2y: each sees none of its own diagonal or of a later one."""
         for k in range(self.width + 2 * self.height - 2):
             y = np.arange(max(0, (k - self.width + 2) // 2), min(self.height - 1, k // 2) + 1)
-            if len(y):  # at width 1, every second diagonal has no position
-                yield (y + MARGIN) * self.stride + k - 2 * y + MARGIN
+            positions = (y + MARGIN) * self.stride + k - 2 * y + MARGIN
+            positions = positions[self.flat[positions, -1] != 0]
+            if len(positions):  # at width 1, every second diagonal has none
+                yield positions
 
     def neighbours(self, positions: np.ndarray) -> np.ndarray:
         """What the networks see of the positions' neighbours: (n, N)."""
-        return self.flat[positions[:, None] + self.offsets].reshape(len(positions), -1)
+        return self.flat[positions[:, None] + self.offsets].reshape(len(positions), len(self.offsets) * self.flat.shape[1])
 
 
 class ContextModel:
     """The learned entropy model. fit_entropy.py makes it; its arrays are stored with a checkpoint.
 
-    The K of C channels that are sent see the others as 0.
+    The K of C channels that are sent see the others as 0. One for classes, which has C = 1, sees them one-hot.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray]):
         """arrays: as SHAPES says. Raises UserError where they do not fit together, or where an int32 could overflow."""
-        self.channels, self.levels = _check(arrays)
+        self.channels, self.levels, self.one_hot = _check(arrays)
         self.arrays = arrays
         wide = {name: array.astype(np.int32) for name, array in arrays.items()}
         wide["neighbours"] = wide["neighbours"].reshape(len(wide["neighbours"]), -1)  # (N, C*H)
@@ -173,14 +196,14 @@ class ContextModel:
             wide[name] = np.ascontiguousarray(wide[name].swapaxes(-1, -2))
         self.weights = wide
 
-    def encode(self, symbols: np.ndarray) -> bytes:
+    def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
         coder = constriction.stream.queue.RangeEncoder()
-        for _, coded, frequencies in self._tables(symbols):
+        for _, coded, frequencies in self._tables(symbols, mask):
             coder.encode(coded, FAMILY, _weights(frequencies))
         return _payload(coder)
 
-    def decode(self, payload: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-        field = Field(shape, self.channels, self.levels)
+    def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
+        field = Field(shape, self.channels, self.levels, mask, self.one_hot)
         decoder = _Decoder(payload)
         for positions in field.diagonals():
             sums, values = self._sums(field, positions), field.flat[positions]
@@ -189,28 +212,29 @@ class ContextModel:
                 frequencies = self._frequencies(c, sums[:, c], values)
                 symbols = decoder.decode(FAMILY, _weights(frequencies))
                 chosen[c] = frequencies[np.arange(len(symbols)), symbols]
-                values[:, c] = field.values(symbols)
+                seen = field.values(symbols[:, None])
+                values[:, c : c + seen.shape[1]] = seen
+                field.symbols[positions, c] = symbols
             field.flat[positions] = values
             decoder.account(chosen)
-        symbols = (field.inside[:, :, : field.K] + self.levels - 1) // 2
-        return _checked(self, symbols.astype(np.uint8), payload)
+        return _checked(self, field.map_of(field.symbols), payload, mask)
 
-    def information(self, symbols: np.ndarray) -> np.ndarray:
+    def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         bits = np.zeros(symbols.shape[2])
-        for channel, coded, frequencies in self._tables(symbols):
+        for channel, coded, frequencies in self._tables(symbols, mask):
             chosen = frequencies[np.arange(len(coded)), coded]
             np.add.at(bits, channel, np.log2(FREQUENCY_SUM / chosen))
         return bits
 
-    def _tables(self, symbols: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _tables(self, symbols: np.ndarray, mask) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """All symbols in the order of decoding, in chunks: their channels (n,), themselves (n,) and their tables (n, L)."""
-        field = Field.of(symbols, self.channels, self.levels)
+        field = Field.of(symbols, self.channels, self.levels, mask, self.one_hot)
         for diagonals in _chunks(field.diagonals(), CHUNK // field.K):
             positions = np.concatenate(diagonals)
             values = field.flat[positions]
             sums = self._sums(field, positions)
             frequencies = np.stack([self._frequencies(c, sums[:, c], values) for c in range(field.K)], axis=1)
-            coded = (values[:, : field.K] + self.levels - 1) // 2
+            coded = field.symbols[positions].astype(np.int32)
             diagonal = np.repeat(np.arange(len(diagonals)), [len(d) for d in diagonals])
             channel = np.broadcast_to(np.arange(field.K), coded.shape)
             order = np.lexsort((channel.ravel(), np.repeat(diagonal, field.K)))  # stable: positions stay in order
@@ -256,8 +280,8 @@ def _chunks(diagonals: Iterator[np.ndarray], n: int) -> Iterator[list[np.ndarray
         yield chunk
 
 
-def _check(arrays: dict[str, np.ndarray]) -> tuple[int, int]:
-    """C and L of a context model's arrays; raises UserError if these are none."""
+def _check(arrays: dict[str, np.ndarray]) -> tuple[int, int, bool]:
+    """C, L, and whether inputs are one-hot, of a context model's arrays; raises UserError if these are none."""
     sizes: dict[str, int] = {}
     for name, letters in SHAPES.items():
         array = arrays.get(name, np.empty(0))
@@ -265,7 +289,8 @@ def _check(arrays: dict[str, np.ndarray]) -> tuple[int, int]:
         shape = tuple(sizes.setdefault(letter, size) for letter, size in zip(letters, array.shape, strict=False))
         if array.dtype != dtype or array.ndim != len(letters) or array.shape != shape:
             raise UserError(f"context model: {name} is {array.dtype} {array.shape}, not a fitting {dtype.__name__} array")
-    if sizes["N"] != len(NEIGHBOURS) * (sizes["C"] + 1):
+    one_hot = sizes["C"] == 1 and sizes["N"] == len(NEIGHBOURS) * (sizes["L"] + 1)
+    if not one_hot and sizes["N"] != len(NEIGHBOURS) * (sizes["C"] + 1):
         raise UserError(f"context model: for {sizes['N']} inputs; this program makes {len(NEIGHBOURS) * (sizes['C'] + 1)}")
     size = {name: np.abs(array.astype(np.int64)) for name, array in arrays.items()}
     h = HIDDEN_MAX * 2**HIDDEN_BITS
@@ -276,7 +301,7 @@ def _check(arrays: dict[str, np.ndarray]) -> tuple[int, int]:
     ):
         if bound.max() >= 2**31:
             raise UserError("context model: weights so large that its sums overflow")
-    return sizes["C"], sizes["L"]
+    return sizes["C"], sizes["L"], one_hot
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -323,8 +348,8 @@ class _Decoder:
             raise UserError("damaged (the payload is too short for this image size)")
 
 
-def _checked(model: EntropyModel, symbols: np.ndarray, payload: bytes) -> np.ndarray:
+def _checked(model: EntropyModel, symbols: np.ndarray, payload: bytes, mask: np.ndarray | None = None) -> np.ndarray:
     """The symbols, if the model makes this payload of them; else the file was not made of them."""
-    if model.encode(symbols) != payload:
+    if model.encode(symbols, mask) != payload:
         raise UserError("damaged (the payload is not of this image size)")
     return symbols

@@ -26,30 +26,43 @@ LEARNING_RATE = 4e-3  # at first; it falls to 0 as a cosine
 PARTIAL_SHARE = 0.25  # of the positions see the first K channels only, as in files of fewer channels; costs 1% at all C
 
 
-def fit(symbols: list[np.ndarray], levels: int, steps: int, seed: int = 0) -> tuple["ContextNetwork", ContextModel]:
-    """Train on symbols (h, w, C), uint8, of many images. Returns the network in floating point, and the integer model."""
+def fit(
+    symbols: list[np.ndarray],  #      (h, w, C) uint8, of many images
+    levels: int,  #                    L
+    steps: int,
+    seed: int = 0,
+    masks: list | None = None,  #      (h, w), of each image: learn only positions where it is not 0
+    one_hot: bool = False,  #          symbols are classes, C = 1
+) -> tuple["ContextNetwork", ContextModel]:
+    """Train a context model on symbols of training images. Returns the network in floating point, and the integer model."""
     channels = symbols[0].shape[2]
-    inputs = np.concatenate([network_inputs(image, levels) for image in symbols])
-    targets = np.concatenate([image.reshape(-1, channels) for image in symbols]).astype(np.int32)
+    pairs = list(zip(symbols, masks or [None] * len(symbols), strict=True))
+    inputs = np.concatenate([network_inputs(image, levels, mask, one_hot) for image, mask in pairs])
+    targets = np.concatenate([network_targets(image, mask) for image, mask in pairs])
     keras.utils.set_random_seed(seed)
-    network = ContextNetwork(channels, levels)
+    network = ContextNetwork(channels, levels, one_hot)
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     network.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
     rng = np.random.default_rng(seed)
     for _ in trange(steps, desc="context model", unit="step"):
         rows = rng.integers(len(inputs), size=BATCH_SIZE)
-        network.train_on_batch((_hide_channels(inputs[rows], channels, rng), targets[rows]), targets[rows])
+        seen = _hide_channels(inputs[rows], channels, rng) if channels > 1 else inputs[rows]
+        network.train_on_batch((seen, targets[rows]), targets[rows])
     return network, network.to_integers()
 
 
-def network_inputs(symbols: np.ndarray, levels: int) -> np.ndarray:
-    """Symbols (h, w, C) -> what the network sees of each position's neighbours: (h*w, N) int16, row by row."""
-    height, width, channels = symbols.shape
-    field = Field.of(symbols, channels, levels)
-    rows = np.arange(len(field.flat)).reshape(-1, field.stride)
-    positions = rows[-height:, (field.stride - width) // 2 :][:, :width]
-    return field.neighbours(positions.ravel()).astype(np.int16)
+def network_inputs(symbols: np.ndarray, levels: int, mask=None, one_hot: bool = False) -> np.ndarray:
+    """Symbols (h, w, C) -> what the network sees of each coded position's neighbours: (n, N) int16, row by row."""
+    field = Field.of(symbols, symbols.shape[2], levels, mask, one_hot)
+    positions = np.flatnonzero(field.flat[:, -1])
+    return field.neighbours(positions).astype(np.int16)
+
+
+def network_targets(symbols: np.ndarray, mask=None) -> np.ndarray:
+    """The symbols (n, C) int32 of the coded positions, row by row."""
+    coded = symbols.reshape(-1, symbols.shape[2]) if mask is None else symbols[mask != 0]
+    return coded.astype(np.int32)
 
 
 def _hide_channels(inputs: np.ndarray, channels: int, rng: np.random.Generator) -> np.ndarray:
@@ -63,10 +76,15 @@ def _hide_channels(inputs: np.ndarray, channels: int, rng: np.random.Generator) 
 class ContextNetwork(keras.Model):
     """The context model in floating point; its layers and names are those of entropy.ContextModel."""
 
-    def __init__(self, channels: int, levels: int):
+    def __init__(self, channels: int, levels: int, one_hot: bool = False):
         super().__init__()
-        self.levels = levels
-        sizes = {"N": len(NEIGHBOURS) * (channels + 1), "C": channels, "H": HIDDEN_UNITS, "L": levels}
+        self.levels, self.one_hot = levels, one_hot
+        sizes = {
+            "N": len(NEIGHBOURS) * (channels * (levels if one_hot else 1) + 1),
+            "C": channels,
+            "H": HIDDEN_UNITS,
+            "L": levels,
+        }
         spread = {"hidden": HIDDEN_UNITS**-0.5}
         self.layer = {}
         for name, letters in SHAPES.items():
@@ -107,14 +125,15 @@ class ContextNetwork(keras.Model):
             arrays[bias] = (np.rint(ops.convert_to_numpy(self.layer[bias]) * bias_scale) + half).astype(np.int32)
         return ContextModel(arrays)
 
-    def information(self, symbols: np.ndarray) -> np.ndarray:
+    def information(self, symbols: np.ndarray, mask=None) -> np.ndarray:
         """As ContextModel.information, in floating point: the bits that symbols (h, w, C) need, by channel."""
-        targets = symbols.reshape(-1, symbols.shape[2]).astype(np.int32)
-        logits = self((network_inputs(symbols, self.levels), targets))
+        targets = network_targets(symbols, mask)
+        logits = self((network_inputs(symbols, self.levels, mask, self.one_hot), targets))
         nats = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
         return ops.convert_to_numpy(ops.sum(nats, axis=0)) / np.log(2)
 
 
-def bits_per_symbol(model, symbols: list[np.ndarray]) -> float:
-    """What an entropy model, or the network, needs for the symbols of some images."""
-    return sum(model.information(image).sum() for image in symbols) / sum(image.size for image in symbols)
+def bits_per_symbol(model, images: list[tuple]) -> float:
+    """What an entropy model, or the network, needs for the symbols of some images; each comes with its mask, or None."""
+    coded = sum(network_targets(symbols, mask).size for symbols, mask in images)
+    return sum(model.information(symbols, mask).sum() for symbols, mask in images) / max(1, coded)

@@ -7,9 +7,13 @@ and meaned over everything else, so that they do not depend on the size of the i
 from keras import ops
 
 
-def distortion(x, x_hat):
-    """Mean squared error over images in [-1, 1]: mean (x - x_hat)^2. Up to 4; a quarter of that in [0, 1]."""
-    return ops.mean(ops.square(x - x_hat))
+def distortion(x, x_hat, m=1.0):
+    """Mean squared error over images in [-1, 1]: mean (x - x_hat)^2. Up to 4; a quarter of that in [0, 1].
+
+    With a heat map m (B, H, W, 1): sum m (x - x_hat)^2 / sum m, over what is preserved; 0 where nothing is.
+    """
+    m = m * ops.ones_like(x)
+    return ops.sum(m * ops.square(x - x_hat)) / ops.maximum(ops.sum(m), 1.0)
 
 
 def range_penalty(w, low: float, high: float):

@@ -8,6 +8,7 @@ image x ─▶ E ─▶ w ─▶ q ─▶ w_hat, symbols ──▶ (codec.py: a 
 
 import json
 import shutil
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,20 +21,19 @@ import checkpoint
 import losses
 from config import UserError, config_train
 from entropy import EntropyModel, StaticTables, integer_frequencies
-from network import Network
-from utils import Utils
+from network import Network, code_channels, label_channels, map_symbols
+from semantic import heat_map
+from utils import STRIDE, Utils, pad, to_float, to_uint8
 
-STRIDE = 16  # pixels a side of one position of the feature map
-MIN_SIDE = 32  # pixels; the reflection padding of a feature map needs 2 x 2 positions
 HISTOGRAM_DECAY = 0.999  # a step; of the symbols' running histogram, which becomes the entropy coder's tables
 
 
 class Model:
     """E, q, G, noise generator, and for training D, with their optimizers.
 
-    Attributes: `entropy_model`, which codes the symbols: the checkpoint's context model, or else its `static_tables`; and
-    `fingerprint`, 4 bytes that tell whether a file was made by this model; all None until a checkpoint is loaded. `step`, how
-    many were trained.
+    Attributes, which a loaded checkpoint has: `entropy_models`, what codes the "symbols", and where there is one the "code" of
+    the label map and the heat map ("mask"): context models, or else tables, such as `static_tables`, those of the symbols;
+    and `fingerprint`, 4 bytes that tell whether a file was made by this model. `step`: how many were trained.
     """
 
     def __init__(self, config: config_train, *, training: bool = False):
@@ -45,14 +45,15 @@ class Model:
         self.config = config
         self.step = 0
         self.static_tables: StaticTables | None = None
-        self.entropy_model: EntropyModel | None = None
+        self.entropy_models: dict[str, EntropyModel] = {}
         self.fingerprint: bytes | None = None
 
         C = config.channel_bottleneck
         x = keras.Input((None, None, 3))
         w = keras.Input((None, None, C))
         v = keras.Input((config.noise_dim,))
-        z = keras.Input((None, None, 2 * C if config.sample_noise else C))
+        side_channels = config.code_channels + config.selective
+        z = keras.Input((None, None, C * (1 + config.sample_noise) + side_channels))
         self.encoder = keras.Model(x, _build(config, "encoder", x, C))
         self.quantizer = keras.Model(w, Network.quantizer(w, config))
         self.generator = keras.Model(z, _build(config, "generator", z, 3))
@@ -60,40 +61,105 @@ class Model:
         if config.sample_noise:
             self.noise_generator = keras.Model([v, w], Network.noise_generator(v, w, config))
             self.networks["noise_generator"] = self.noise_generator
+        if config.use_conditional_GAN and config.semantic_code == "learned":
+            s = keras.Input((None, None, config.label_channels))
+            self.semantic_encoder = keras.Model(s, _build(config, "encoder", s, C))
+            self.networks["semantic_encoder"] = self.semantic_encoder
         # As graphs, which free what they no longer need; of unknown size, so that each image goes through the same one
         self._encode = tf.function(self.encoder, input_signature=[tf.TensorSpec((None, None, None, 3))])
         self._generate = tf.function(self.generator, input_signature=[tf.TensorSpec((None, None, None, z.shape[-1]))])
         if training:
+            if config.use_conditional_GAN:  # D sees image and label map
+                x = keras.Input((None, None, 3 + config.label_channels))
             _build(config, "discriminator", x, 1)  # what multiscale_discriminator puts on each scale
             self.discriminator = keras.Model(x, Network.multiscale_discriminator(x, config))
             self._init_training()
+
+    @property
+    def entropy_model(self) -> EntropyModel:
+        """What codes the symbols."""
+        return self.entropy_models["symbols"]
 
     # ------------------------------------------------------------------------------------------------------------------
     # Compress and decompress
     # ------------------------------------------------------------------------------------------------------------------
 
-    def compress(self, image: np.ndarray) -> np.ndarray:
-        """Image (H, W, 3) uint8 -> symbols (ceil(H/16), ceil(W/16), C) uint8 in 0..L-1; a short side counts as 32 px."""
-        w = self._encode(to_float(pad(image))[None])
+    def compress(self, image: np.ndarray, m: np.ndarray | None = None) -> np.ndarray:
+        """Image (H, W, 3) uint8 -> symbols (ceil(H/16), ceil(W/16), C) uint8 in 0..L-1; a short side counts as 32 px.
+
+        With a heat map m (ceil(H/16), ceil(W/16)) bool, E sees gray where it is 0, and the symbols there mean nothing.
+        """
+        x = to_float(pad(image))
+        if m is not None:
+            x *= np.kron(m, np.ones((STRIDE, STRIDE), np.float32))[..., None]
+        w = self._encode(x[None])
         return self.quantizer(w)[1]["symbols"][0].numpy().astype(np.uint8)
 
-    def decompress(self, symbols: np.ndarray, height: int, width: int, noise_seed: tuple = (0,)) -> np.ndarray:
+    def decompress(
+        self,
+        symbols: np.ndarray,
+        height: int,
+        width: int,
+        noise_seed: tuple = (0,),
+        code: np.ndarray | None = None,
+        m: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Inverse of compress: symbols -> image (height, width, 3) uint8. The same symbols and seed: the same image.
 
-        Symbols of the first K channels do; G sees the others as 0.
+        Symbols of the first K channels do; G sees the others as 0. code, m: what `encode_labels` made of the label map, and
+        the heat map, for a model that wants them.
         """
         w_hat = self.quantizer.weights[0].numpy()[symbols]
         w_hat = np.pad(w_hat, ((0, 0), (0, 0), (0, self.config.channel_bottleneck - symbols.shape[2])))
         v = np.random.default_rng(noise_seed).standard_normal((1, self.config.noise_dim))
-        x_hat = self.generate(w_hat[None], v.astype(np.float32))
+        side = [] if code is None else [self._code_channels(ops.convert_to_tensor(code.astype(np.int32))[None])]
+        if m is not None:
+            w_hat = w_hat * m[..., None]
+            side.append(tf.constant(m[None, ..., None].astype(np.float32)))
+        x_hat = self.generate(w_hat[None], v.astype(np.float32), side)
         return to_uint8(x_hat[0].numpy())[:height, :width]
 
-    def generate(self, w_hat, v, training: bool = False):
-        """w_hat (B, h, w, C) and noise v (B, noise_dim), unused without `sample_noise` -> x_hat (B, 16h, 16w, 3)."""
+    def reconstruct(self, image: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """Image (H, W, 3) uint8, and labels (H, W, 3) as for training -> what comes back of it, without a file."""
+        m = heat_map(pad(labels[..., 2:])[..., 0] != 0) if self.config.selective else None
+        code = None if labels is None else self.encode_labels(labels)
+        return self.decompress(self.compress(image, m), *image.shape[:2], code=code, m=m)
+
+    def encode_labels(self, labels: np.ndarray) -> np.ndarray | None:
+        """Labels (H, W, 2 or more) -> the symbols that stand for them in the file, uint8; None where there are none.
+
+        semantic_code lossless: (H/scale, W/scale, 1), of the padded size; learned: (ceil(H/16), ceil(W/16), C).
+        """
+        if not self.config.code_channels:
+            return None
+        padded = tf.constant(pad(labels)[None, ..., :2].astype(np.int32))
+        if self.config.semantic_code == "lossless":
+            symbols = map_symbols(padded, self.config)
+        else:
+            symbols = self.quantizer(self.semantic_encoder(label_channels(padded, self.config)))[1]["symbols"]
+        return symbols[0].numpy().astype(np.uint8)
+
+    def code_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """The shape of what `encode_labels` returns for an image of this padded size."""
+        side = self.config.semantic_scale if self.config.semantic_code == "lossless" else STRIDE
+        return height // side, width // side, self.config.coded["code"][0]
+
+    def _code_channels(self, code):
+        """What G sees of the symbols of `encode_labels` (B, ..., ...)."""
+        if self.config.semantic_code == "lossless":
+            return code_channels(code, self.config)
+        return ops.take(self.quantizer.weights[0], code)
+
+    def generate(self, w_hat, v, side: Sequence = (), training: bool = False):
+        """w_hat (B, h, w, C) and noise v (B, noise_dim), unused without `sample_noise` -> x_hat (B, 16h, 16w, 3).
+
+        side: what else G sees, in order: (B, h, w, code_channels) of the label map, and the heat map (B, h, w, 1).
+        """
+        z = [w_hat]
         if self.config.sample_noise:
-            noise = self.noise_generator([ops.convert_to_tensor(v), ops.convert_to_tensor(w_hat)], training=training)
-            w_hat = ops.concatenate([w_hat, noise], axis=-1)
-        return self.generator(w_hat, training=True) if training else self._generate(w_hat)
+            z.append(self.noise_generator([ops.convert_to_tensor(v), ops.convert_to_tensor(w_hat)], training=training))
+        z = ops.concatenate([*z, *side], axis=-1)
+        return self.generator(z, training=True) if training else self._generate(z)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Training
@@ -102,13 +168,17 @@ class Model:
     def _init_training(self):
         config = self.config
         self.G_variables = [v for net in self.networks.values() for v in net.trainable_variables]
-        self.E_variables = {id(v) for net in (self.encoder, self.quantizer) for v in net.trainable_variables}
+        self.E_variables = {id(v) for net in self._encoders() for v in net.trainable_variables}
         self.D_variables = self.discriminator.trainable_variables
         self.G_optimizer = _optimizer(config, self.G_variables)
         self.D_optimizer = _optimizer(config, self.D_variables)
         self.averages = [tf.Variable(v, trainable=False) for v in self.G_variables]
         self.histogram = tf.Variable(tf.fill((config.channel_bottleneck, config.L), 1 / config.L), trainable=False)
         self._compiled_step = tf.function(self._train_step, reduce_retracing=True)  # of images of many sizes, two traces
+
+    def _encoders(self) -> list:
+        """What makes the file: frozen together, by freeze_encoder."""
+        return [self.networks[name] for name in ("encoder", "quantizer", "semantic_encoder") if name in self.networks]
 
     def stage(self, step: int) -> tuple[str, int]:
         """The stage that a step belongs to, "distortion", "discriminator" or "gan", and the stage's first step."""
@@ -126,31 +196,42 @@ class Model:
         G_rate = config.distortion_learning_rate if stage == "distortion" else config.G_learning_rate
         return G_rate * decay, config.D_learning_rate * decay
 
-    def train_step(self, x: tf.Tensor) -> dict[str, float]:
-        """One update of all that the present stage trains, on images x (B, H, W, 3) in [-1, 1]. Returns the loss terms."""
+    def train_step(self, x: tf.Tensor, labels: tf.Tensor | None = None) -> dict[str, float]:
+        """One update of all that the present stage trains, on images x (B, H, W, 3) in [-1, 1]. Returns the loss terms.
+
+        labels: (B, H, W, 3) class, boundary of an instance, 1 where the picture is preserved; see data.py.
+        """
         if self.step == self.config.distortion_steps:  # from here on the averaged weights are trained further: they are
             _assign(self.G_variables, self.averages)  # better, and a frozen encoder then makes the files that it will make
         self.G_optimizer.learning_rate, self.D_optimizer.learning_rate = self.learning_rates(self.step)
-        terms = self._compiled_step(x, tf.constant(self.step), self.stage(self.step)[0])
+        terms = self._compiled_step(x, labels, tf.constant(self.step), self.stage(self.step)[0])
         self.step += 1
         return {name: float(value) for name, value in terms.items()}
 
-    def _train_step(self, x, step, stage: str) -> dict:
+    def _train_step(self, x, labels, step, stage: str) -> dict:
         """One forward pass of G, and one of D on real and reconstructed images, serve both updates."""
         config = self.config
+        m, visible = None, 1.0  # the heat map, and the same at the image's size
+        if config.selective:
+            m = ops.max_pool(ops.cast(labels[..., 2:], "float32"), STRIDE, STRIDE)
+            visible = tf.repeat(tf.repeat(m, STRIDE, axis=1), STRIDE, axis=2)
         v = tf.random.stateless_normal((tf.shape(x)[0], config.noise_dim), seed=(config.seed, step))
         with tf.GradientTape(persistent=True) as tape:
-            w = self._encode_for_training(x)
+            w = self._encode_for_training(x * visible)
             w_hat, aux = self.quantizer(w)
             if config.channel_dropout:
                 w_hat *= self._channel_mask(tf.shape(x)[0], step)
-            x_hat = self.generate(w_hat, v, training=True)
-            terms = {"distortion": losses.distortion(x, x_hat)}
+            side, code_penalty = self._code_for_training(labels) if config.code_channels else ([], 0.0)
+            if config.selective:
+                w_hat *= m
+                side.append(m)
+            x_hat = self.generate(w_hat, v, side, training=True)
+            terms = {"distortion": losses.distortion(x, x_hat, visible)}
             G_loss = config.lambda_X * terms["distortion"]
-            G_loss += config.lambda_range * losses.range_penalty(w, config.centers[0], config.centers[-1])
+            G_loss += config.lambda_range * (losses.range_penalty(w, config.centers[0], config.centers[-1]) + code_penalty)
             G_loss += config.lambda_rate * losses.rate(aux["assignment"], self.histogram)
             if stage != "distortion":
-                adversarial, discriminator = self._gan_losses(x, x_hat, terms)
+                adversarial, discriminator = self._gan_losses(x, x_hat, labels, terms)
                 G_loss += adversarial
 
         def warm(decay: float):  # at first, averages follow faster
@@ -167,7 +248,9 @@ class Model:
 
         one_hot = tf.one_hot(aux["symbols"], config.L)  # (B, h, w, C, L)
         terms["bpp"] = losses.rate(one_hot, self.histogram)
-        frequencies = tf.reduce_mean(one_hot, axis=(0, 1, 2))  # (C, L)
+        coded = tf.ones_like(one_hot[..., :1, :1]) if m is None else m[..., None]  # (B, h, w, 1, 1)
+        frequencies = tf.reduce_sum(coded * one_hot, axis=(0, 1, 2)) / tf.maximum(tf.reduce_sum(coded), 1.0)  # (C, L)
+        frequencies += (1.0 - tf.reduce_sum(frequencies, axis=-1, keepdims=True)) * self.histogram  # where nothing is coded
         self.histogram.assign_sub((1 - warm(HISTOGRAM_DECAY)) * (self.histogram - frequencies))
         terms["PSNR"] = 10 * tf.math.log(4 / tf.maximum(terms["distortion"], 1e-10)) / np.log(10)
         return terms
@@ -187,9 +270,19 @@ class Model:
         K = tf.where(chance < self.config.channel_dropout, 1 + tf.cast(share * (C - 1), tf.int32), C)
         return tf.sequence_mask(K, C, dtype=tf.float32)[:, None, None]
 
-    def _gan_losses(self, x, x_hat, terms: dict) -> tuple:
+    def _code_for_training(self, labels) -> tuple:
+        """What G sees of the label map, and the range penalty of a learned code."""
+        if self.config.semantic_code == "lossless":
+            return [code_channels(map_symbols(labels, self.config), self.config)], 0.0
+        w = self.semantic_encoder(label_channels(labels, self.config), training=True)
+        return [self.quantizer(w)[0]], losses.range_penalty(w, self.config.centers[0], self.config.centers[-1])
+
+    def _gan_losses(self, x, x_hat, labels, terms: dict) -> tuple:
         """The weighted loss that D adds to G's, and D's own. Adds their terms to `terms`."""
         config = self.config
+        if config.use_conditional_GAN:
+            s = label_channels(labels, config)
+            x, x_hat = ops.concatenate([x, s], axis=-1), ops.concatenate([x_hat, s], axis=-1)
         real_logits, real_maps = self.discriminator(x, training=True)
         fake_logits, fake_maps = self.discriminator(x_hat, training=True)
         kind = "vanilla" if config.use_vanilla_GAN else "lsgan"
@@ -247,13 +340,16 @@ class Model:
         config = checkpoint.read(folder / "config.json", lambda file: config_train.from_json(knobs)).override(overrides or [])
         model = cls(config, training=training)
         arrays = checkpoint.read_arrays(folder / "model.npz")
-        context_file = folder / checkpoint.CONTEXT_FILE
-        context = checkpoint.read_arrays(context_file) if context_file.exists() else None
-        model.fingerprint = checkpoint.fingerprint(json.loads(knobs), arrays, context or {})
-        model.static_tables = checkpoint.static_tables(config, arrays.pop("frequencies", None), folder / "model.npz")
-        model.entropy_model = model.static_tables
-        if context is not None:
-            model.entropy_model = checkpoint.context_model(config, context, context_file)
+        files = {of: folder / name for of, name in checkpoint.CONTEXT_FILES.items()}
+        contexts = {of: checkpoint.read_arrays(file) for of, file in files.items() if file.exists()}
+        model.fingerprint = checkpoint.fingerprint(json.loads(knobs), arrays, *contexts.values())
+        frequencies = {"symbols": arrays.pop("frequencies", None)}
+        for of, shape in config.coded.items():
+            model.entropy_models[of] = checkpoint.static_tables(shape, frequencies.get(of), folder / "model.npz")
+            if of == "symbols":
+                model.static_tables = model.entropy_models[of]
+            if of in contexts:
+                model.entropy_models[of] = checkpoint.context_model(contexts[of], shape, files[of])
         checkpoint.restore(model._weights(model.networks), arrays, folder)
         if training:  # a checkpoint that ships has no more than this to start from
             _assign(model.averages, model.G_variables)
@@ -295,33 +391,6 @@ class Model:
         }.items():
             state |= {f"{name}/{i:03d}": var for i, var in enumerate(variables)}
         return state
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Images and tensors
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def to_float(image: np.ndarray) -> np.ndarray:
-    """uint8 in [0, 255] -> float32 in [-1, 1]."""
-    return image.astype(np.float32) / 127.5 - 1
-
-
-def to_uint8(x: np.ndarray) -> np.ndarray:
-    """float in [-1, 1] -> uint8, rounded."""
-    return np.clip(np.rint((x + 1) * 127.5), 0, 255).astype(np.uint8)
-
-
-def padded_size(height: int, width: int) -> tuple[int, int]:
-    """Each side rounded up to a multiple of 16 px, and to at least 32 px."""
-    return tuple(max(MIN_SIDE, -(-side // STRIDE) * STRIDE) for side in (height, width))
-
-
-def pad(image: np.ndarray) -> np.ndarray:
-    """Repeat the last row and column up to the padded size; the inverse is image[:height, :width]."""
-    height, width = image.shape[:2]
-    padded_height, padded_width = padded_size(height, width)
-    return np.pad(image, ((0, padded_height - height), (0, padded_width - width), (0, 0)), mode="edge")
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -20,9 +20,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from checkpoint import resolve_checkpoint, save_context_model
 from config import UserError, config_train, directories
-from data import Data, fit_image
+from data import Data
+from semantic import Classes, heat_map
 from utils import Utils
 
 FIT_POSITIONS = 2_000_000  # of feature maps, at most, that the context model is fitted to; 0.4 GB
@@ -37,6 +40,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-ds", "--dataset", default="sample", metavar="DATASET",
                         help="sample, cityscapes, ADE20k, a path table (.h5, .csv) or a folder (default: sample)")  # fmt: skip
     parser.add_argument("--val", metavar="TABLE", help="held-out images, where DATASET is a table or a folder")
+    parser.add_argument("--classes", metavar="CSV", help="names and colours of a label map's classes (columns index, name, R, "
+                        "G, B): sets the knobs classes and n_classes")  # fmt: skip
     start = parser.add_mutually_exclusive_group()
     start.add_argument("-rl", "--restore-last", action="store_true", help="go on from this run's newest checkpoint")
     start.add_argument("-r", "--restore", metavar="CKPT", help="go on from a checkpoint")
@@ -57,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     where = directories().override(where_knobs)
     if args.optimizer:
         knobs.append(f"optimizer={args.optimizer}")
+    if args.classes:
+        classes = Classes.read(args.classes)
+        knobs += [f"classes={classes}", f"n_classes={len(classes)}"]
     config = config_train().override(knobs)  # before TensorFlow is imported: mistakes show at once
     if min(n for n in (args.steps, args.epochs, 1) if n is not None) < 1:
         raise UserError("--steps and --epochs: at least 1")
@@ -74,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         model = Model.load(start, overrides=knobs)
         if not model.config.entropy_steps:
             raise UserError("knob entropy_steps: 0 steps fit nothing; give -k entropy_steps=6000")
-        fit_context_model(model, start, dataset)
+        fit_context_models(model, start, dataset)
         return 0
     taken = any(run.glob("ckpt-*")) or (run / "config.json").exists()
     if taken and (start is None or start.resolve() != resolve_checkpoint(run).resolve()):
@@ -82,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     model = Model.resume(start, knobs) if start else Model(config, training=True)
     if start:
         print(f"going on from {start}, step {model.step}")
-    data = Data(dataset.train, model.config, dataset.fit, report=lambda line: print(line, file=sys.stderr))
+    data = open_data(dataset, model.config)
     steps = args.steps or (args.epochs or model.config.num_epochs) * data.steps_per_epoch
     print(f"{len(dataset.train)} training images, {len(dataset.val)} held out; up to step {steps}")
     return train(model, data, dataset, steps, run, where)
@@ -92,8 +100,10 @@ def check_fit(args: argparse.Namespace, knobs: list[str]) -> None:
     """Raise UserError for what does not go with --fit-entropy: it changes nothing of the networks."""
     if not (args.restore or args.restore_last):
         raise UserError("--fit-entropy: name the checkpoint with -r or -rl")
-    if args.steps or args.epochs or args.optimizer:
-        raise UserError("--fit-entropy: takes no --steps, --epochs or -opt; the knob entropy_steps says how long it takes")
+    if args.steps or args.epochs or args.optimizer or args.classes:
+        raise UserError(
+            "--fit-entropy: takes no --steps, --epochs, -opt or --classes; the knob entropy_steps says how long it takes"
+        )
     if other := [knob for knob in knobs if knob.partition("=")[0] not in ("entropy_steps", "seed", "max_pixels")]:
         raise UserError(
             f"--fit-entropy: knob {other[0]} is the checkpoint's; of the knobs, entropy_steps, seed and max_pixels go"
@@ -106,18 +116,17 @@ def train(model, data, dataset, steps: int, run: Path, where: directories) -> in
     from tqdm import tqdm
 
     config = model.config
-    paths = dataset.val[: config.n_sample_images]
-    held_out = [fit_image(data.read_image(path, config.max_pixels), data.fit) for path in paths]
+    held_out = [data.held_out(path) for path in dataset.val[: config.n_sample_images]]
     logs = Path(where.tensorboard) / run.name
     with Utils.summary_errors(logs):
         writer = tf.summary.create_file_writer(str(logs))
     saved = None
     start, started = model.step, time.time()
     with Utils.stop_signals() as received, tqdm(total=steps, initial=model.step, unit="step") as bar:
-        for x in data.batches(model.step):
+        for x, labels in data.batches(model.step):
             if model.step >= steps or received:
                 break
-            terms = model.train_step(x)
+            terms = model.train_step(x, labels)
             if not all(map(math.isfinite, terms.values())):
                 listed = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
                 raise UserError(
@@ -147,35 +156,63 @@ def train(model, data, dataset, steps: int, run: Path, where: directories) -> in
         return 128 + received[0]
     if config.entropy_steps:
         with model.averaged_weights():
-            fit_context_model(model, saved, dataset)
+            fit_context_models(model, saved, dataset)
     return 0
 
 
-def fit_context_model(model, checkpoint: Path, dataset) -> None:
-    """Fit a context model to the symbols of training images, flipped ones among them; it becomes part of the checkpoint."""
+def open_data(dataset, config: config_train) -> Data:
+    maps = {"maps": dataset.maps, "instances": dataset.instances}
+    return Data(dataset.train, config, dataset.fit, report=lambda line: print(line, file=sys.stderr), **maps)
+
+
+def fit_context_models(model, checkpoint: Path, dataset) -> None:
+    """Fit context models to what files of training images, flipped ones among them, would hold; they join the checkpoint."""
     from tqdm import tqdm
 
     from fit_entropy import bits_per_symbol, fit
 
     config = dataclasses.replace(model.config, batch_size=1, crop_size=0, random_flip=True)
-    data = Data(dataset.train, config, dataset.fit, report=lambda line: print(line, file=sys.stderr))
-    symbols, positions = [], 0
+    data = open_data(dataset, config)
+    train: dict[str, list] = {}
+    positions = 0
     for i in tqdm(range(2 * len(dataset.train)), desc="symbols", unit="image"):
-        symbols.append(model.compress(data.sample(i)))
-        positions += symbols[-1][:, :, 0].size
+        add_contents(model, data.sample(i), train)
+        positions += train["symbols"][-1][0][:, :, 0].size
         if positions > FIT_POSITIONS:
             break
-    network, context = fit(symbols, config.L, config.entropy_steps, config.seed)
-    save_context_model(context, checkpoint)
-    held_out = []
+    held_out: dict[str, list] = {}
     for path in dataset.val[:FIT_HELD_OUT]:
         try:
-            held_out.append(model.compress(fit_image(Data.read_image(path, config.max_pixels), dataset.fit)))
+            image, labels = data.held_out(path)
         except UserError as error:
             print(f"skipped: {error}", file=sys.stderr)
-    network, integers = (bits_per_symbol(m, held_out or symbols) for m in (network, context))
-    print(f"context model: {integers:.4f} bits per symbol ({network:.4f} before rounding to integers) of "
-          f"{len(held_out or symbols)} {'held-out' if held_out else 'training'} images; it is in {checkpoint}")  # fmt: skip
+            continue
+        add_contents(model, image if labels is None else np.concatenate([image, labels], axis=-1), held_out)
+    for of, (_, levels) in config.coded.items():
+        train[of], held = (
+            [pair for pair in pairs if pair[1] is None or pair[1].any()] for pairs in (train[of], held_out.get(of, []))
+        )
+        if not train[of]:
+            print(f"context model of {of}: none, since no training image preserves anything")
+            continue
+        symbols, masks = zip(*train[of], strict=True)
+        one_hot = of == "code" and config.semantic_code == "lossless"
+        network, context = fit(symbols, levels, config.entropy_steps, config.seed, masks, one_hot)
+        save_context_model(context, checkpoint, of)
+        network, integers = (bits_per_symbol(m, held or train[of]) for m in (network, context))
+        print(f"context model of {of}: {integers:.4f} bits per symbol ({network:.4f} before rounding to integers) of "
+              f"{len(held or train[of])} {'held-out' if held else 'training'} images")  # fmt: skip
+    print(f"in {checkpoint}")
+
+
+def add_contents(model, planes: np.ndarray, contents: dict[str, list]) -> None:
+    """Append what the file of an image would hold, by name: symbols, and the mask of those that are coded, or None."""
+    m = heat_map(planes[..., 5]) if model.config.selective else None
+    contents.setdefault("symbols", []).append((model.compress(np.ascontiguousarray(planes[..., :3]), m), m))
+    if "code" in model.config.coded:
+        contents.setdefault("code", []).append((model.encode_labels(planes[..., 3:]), None))
+    if m is not None:
+        contents.setdefault("mask", []).append((m[..., None].astype(np.uint8), None))
 
 
 def save(model, run: Path) -> Path:
@@ -191,14 +228,15 @@ def save(model, run: Path) -> Path:
 def diagnose(model, terms: dict[str, float], held_out: list, writer, samples: Path) -> None:
     """Scalars and images for TensorBoard, and the sample picture of the held-out images, with the averaged weights."""
     with model.averaged_weights():
-        reconstructions = [model.decompress(model.compress(image), *image.shape[:2]) for image in held_out]
-    psnr = [Utils.psnr(image, reconstruction) for image, reconstruction in zip(held_out, reconstructions, strict=True)]
+        reconstructions = [model.reconstruct(image, labels) for image, labels in held_out]
+    originals = [image for image, _ in held_out]
+    psnr = [Utils.psnr(image, reconstruction) for image, reconstruction in zip(originals, reconstructions, strict=True)]
     G_rate, D_rate = model.learning_rates(model.step)
     scalars = {**terms, "held_out_PSNR": sum(psnr) / len(psnr), "G_learning_rate": G_rate, "D_learning_rate": D_rate}
-    Utils.write_summaries(writer, model.step, scalars, {"original": held_out, "reconstruction": reconstructions})
+    Utils.write_summaries(writer, model.step, scalars, {"original": originals, "reconstruction": reconstructions})
     rows = [
         Utils.side_by_side([image, reconstruction], ["original", f"step {model.step}, PSNR {value:.2f} dB"])
-        for image, reconstruction, value in zip(held_out, reconstructions, psnr, strict=True)
+        for image, reconstruction, value in zip(originals, reconstructions, psnr, strict=True)
     ]
     Utils.save_picture(Utils.stack(rows), samples / f"{model.step:08d}.png")
 

@@ -19,6 +19,8 @@ from config import UserError
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # that are read, and written
 LOSSLESS_SUFFIXES = (".png", ".bmp")
 PROJECT = Path(__file__).resolve().parent
+STRIDE = 16  # pixels a side of one position of the feature map
+MIN_SIDE = 32  # pixels; the reflection padding of a feature map needs 2 x 2 positions
 MS_SSIM_MIN_SIDE = 161  # px; the fifth scale must hold an 11 px window: ceil(161 / 16) = 11
 
 
@@ -232,6 +234,38 @@ class Utils:
             yield
         except tf.errors.OpError as error:
             raise UserError(f"{folder}: TensorBoard summaries cannot be written ({error.message.splitlines()[0]})") from None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Images and tensors
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def to_float(image: np.ndarray) -> np.ndarray:
+    """uint8 in [0, 255] -> float32 in [-1, 1]."""
+    return image.astype(np.float32) / 127.5 - 1
+
+
+def to_uint8(x: np.ndarray) -> np.ndarray:
+    """float in [-1, 1] -> uint8, rounded."""
+    return np.clip(np.rint((x + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def padded_size(height: int, width: int) -> tuple[int, int]:
+    """Each side rounded up to a multiple of 16 px, and to at least 32 px."""
+    return tuple(max(MIN_SIDE, -(-side // STRIDE) * STRIDE) for side in (height, width))
+
+
+def pad(image: np.ndarray) -> np.ndarray:
+    """Repeat the last row and column up to the padded size; the inverse is image[:height, :width]."""
+    height, width = image.shape[:2]
+    padded_height, padded_width = padded_size(height, width)
+    return np.pad(image, ((0, padded_height - height), (0, padded_width - width), (0, 0)), mode="edge")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Helpers
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _wrap(text: str, font, width: int) -> list[str]:

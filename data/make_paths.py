@@ -4,11 +4,12 @@
     python3 data/make_paths.py photos/ -o photos.h5
     python3 data/make_paths.py photos/ -o photos.h5 --split 0.8 0.1 0.1 --seed 1   # photos_train.h5, _val.h5, _test.h5
     python3 data/make_paths.py cityscapes/leftImg8bit/train -o data/cityscapes_paths_train.h5 \\
-        --maps cityscapes/gtFine/train --image-suffix _leftImg8bit --map-suffix _gtFine_labelIds
+        --maps cityscapes/gtFine/train --image-suffix _leftImg8bit --map-suffix _gtFine_labelIds \\
+        --instances cityscapes/gtFine/train --instance-suffix _gtFine_instanceIds
 
 With --maps, a second column `semantic_map_paths` names the label map of each image: the file in the same place below the
-folder of maps whose name, without its suffix, is the image's. Paths are relative to the table if the files lie below its
-folder, so that both can be moved together, else absolute.
+folder of maps whose name, without its suffix, is the image's. With --instances likewise a column `instance_map_paths`.
+Paths are relative to the table if the files lie below its folder, so that both can be moved together, else absolute.
 """
 
 import argparse
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from config import UserError
-from data import MAP_COLUMNS, Data
+from data import INSTANCE_COLUMN, MAP_COLUMNS, Data
 from utils import Utils
 
 
@@ -30,8 +31,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", help="of images, searched with its subfolders")
     parser.add_argument("-o", "--output", required=True, metavar="TABLE", help="table to write, .h5 or .csv")
     parser.add_argument("--maps", metavar="FOLDER", help="of label maps")
-    parser.add_argument("--image-suffix", default="", help="end of an image's name that its map's name lacks")
+    parser.add_argument("--instances", metavar="FOLDER", help="of instance maps")
+    parser.add_argument(
+        "--image-suffix", default="", help="end of an image's name that its map's name lacks; others are left out"
+    )
     parser.add_argument("--map-suffix", default="", help="end of a map's name that its image's name lacks")
+    parser.add_argument("--instance-suffix", default="", help="the same of an instance map")
     parser.add_argument("--split", nargs=3, type=float, metavar=("TRAIN", "VAL", "TEST"), help="shares of three tables")
     parser.add_argument("--seed", type=int, default=0, help="of the random split (default: 0)")
     return parser.parse_args(argv)
@@ -47,9 +52,14 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--seed: {args.seed} is negative")
     if not Path(args.folder).is_dir():
         raise UserError(f"{args.folder}: no such folder")
-    columns = {"path": Data.images_in(args.folder)}
+    images = [path for path in Data.images_in(args.folder) if Path(path).stem.endswith(args.image_suffix)]
+    if not images:
+        raise UserError(f"{args.folder}: no image whose name ends in {args.image_suffix}; see --image-suffix")
+    columns = {"path": images}
     if args.maps:
-        columns[MAP_COLUMNS[0]] = match_maps(columns["path"], args)
+        columns[MAP_COLUMNS[0]] = match_maps(images, args, args.maps, args.map_suffix)
+    if args.instances:
+        columns[INSTANCE_COLUMN] = match_maps(images, args, args.instances, args.instance_suffix)
     tables = {output: np.arange(len(columns["path"]))}
     if args.split:
         tables = split(output, len(columns["path"]), args.split, args.seed)
@@ -59,22 +69,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def match_maps(images: list[str], args: argparse.Namespace) -> list[str]:
-    """The label map of each image. Raises UserError for an image that has none."""
+def match_maps(images: list[str], args: argparse.Namespace, folder: str, map_suffix: str) -> list[str]:
+    """The map of each image, of those below a folder whose names end in a suffix. Raises UserError for one that has none."""
 
-    def key(path: str, folder: str, suffix: str) -> Path:
-        relative = Path(path).relative_to(folder).with_suffix("")
+    def key(path: str, below: str, suffix: str) -> Path:
+        relative = Path(path).relative_to(below).with_suffix("")
         return relative.with_name(relative.name.removesuffix(suffix))
 
-    maps = {
-        key(path, args.maps, args.map_suffix): path
-        for path in Data.images_in(args.maps)
-        if Path(path).stem.endswith(args.map_suffix)
-    }
+    maps = {key(path, folder, map_suffix): path for path in Data.images_in(folder) if Path(path).stem.endswith(map_suffix)}
     keys = [key(path, args.folder, args.image_suffix) for path in images]
     for image, k in zip(images, keys, strict=True):
         if k not in maps:
-            raise UserError(f"{image}: no map {k}{args.map_suffix}.* below {args.maps}; see --image-suffix, --map-suffix")
+            raise UserError(f"{image}: no map {k}{map_suffix}.* below {folder}; see --image-suffix, --map-suffix")
     return [maps[k] for k in keys]
 
 

@@ -191,7 +191,7 @@ def test_images_are_brought_to_size(fit, crop, size, expected):
 
 def take(data: Data, n: int, first_step: int = 0) -> list[np.ndarray]:
     batches = data.batches(first_step)
-    return [next(batches).numpy() for _ in range(n)]
+    return [next(batches)[0].numpy() for _ in range(n)]
 
 
 def test_batches_are_in_range_and_resume_where_they_stopped(photos, tiny_config):
@@ -290,6 +290,21 @@ def test_make_paths_matches_label_maps_by_name(tmp_path):
         "bonn/2_gtFine_labelIds.png",
     ]
     assert script("make_paths").main([*arguments, "--map-suffix", "_nothing"]) == 2
+
+
+def test_make_paths_finds_maps_and_instances_among_the_images_of_one_folder(tmp_path):
+    for end in ("leftImg8bit", "gtFine_labelIds", "gtFine_instanceIds"):
+        Image.fromarray(photo(8, 8)).save(tmp_path / f"1_{end}.png")
+    folder = str(tmp_path)
+    arguments = [folder, "-o", f"{folder}/t.h5", "--maps", folder, "--instances", folder]
+    suffixes = ["--map-suffix", "_gtFine_labelIds", "--instance-suffix", "_gtFine_instanceIds"]
+    assert script("make_paths").main([*arguments, *suffixes, "--image-suffix", "_leftImg8bit"]) == 0
+    assert Data.read_pairs(tmp_path / "t.h5", "semantic_map_paths") == {
+        f"{folder}/1_leftImg8bit.png": f"{folder}/1_gtFine_labelIds.png"
+    }
+    dataset = Data.dataset(f"{folder}/t.h5", directories())
+    assert list(dataset.instances.values()) == [f"{folder}/1_gtFine_instanceIds.png"]
+    assert script("make_paths").main([*arguments, *suffixes, "--image-suffix", "_none"]) == 2
 
 
 def test_resampling_writes_the_trained_size_and_never_in_place(folder):

@@ -73,7 +73,7 @@ def test_golden_payload():
 def test_tables_are_positive_and_have_the_exact_sum():
     for spread in (0, 300, 3000, 30000 // 8):
         model = ContextModel(model_arrays(4, 9, spread=spread))
-        for _, coded, frequencies in model._tables(symbol_field("noise", (9, 70, 4), 9, 0)):
+        for _, coded, frequencies in model._tables(symbol_field("noise", (9, 70, 4), 9, 0), None):
             assert frequencies.min() >= 1 and (frequencies.sum(axis=1) == FREQUENCY_SUM).all()
             assert frequencies.dtype == np.int64 and len(coded) == len(frequencies)
 
@@ -200,7 +200,7 @@ def test_rounding_to_integers_costs_next_to_nothing(fitted):
     from fit_entropy import bits_per_symbol
 
     network, model = fitted
-    images = [correlated(seed) for seed in (99, 100)]
+    images = [(correlated(seed), None) for seed in (99, 100)]
     assert bits_per_symbol(model, images) == pytest.approx(bits_per_symbol(network, images), rel=0.005)
 
 

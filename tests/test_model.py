@@ -10,7 +10,8 @@ from conftest import model_arrays, photo
 
 from config import UserError
 from entropy import ContextModel, StaticTables
-from model import Model, pad, padded_size, to_float, to_uint8
+from model import Model
+from utils import pad, padded_size, to_float, to_uint8
 
 
 def batch(n: int = 2, side: int = 64) -> tf.Tensor:
@@ -112,7 +113,9 @@ def test_the_two_updates_see_the_losses_of_the_same_forward_pass(tiny_config):
 def test_two_noises_give_two_reconstructions_at_batch_size_one(training, tiny_config):
     model = Model(tiny_config(sample_noise=True))
     w_hat = model.quantizer(model.encoder(batch(1)))[0]
-    a, b = (model.generate(w_hat, np.random.default_rng(i).normal(size=(1, 128)).astype("f"), training) for i in range(2))
+    a, b = (
+        model.generate(w_hat, np.random.default_rng(i).normal(size=(1, 128)).astype("f"), training=training) for i in range(2)
+    )
     assert np.abs(a - b).max() > 1e-3
 
 
@@ -120,7 +123,9 @@ def test_with_the_seeds_batch_norm_the_noise_has_no_influence_at_batch_size_one(
     model = Model(tiny_config(sample_noise=True, noise_norm="batch"))
     w_hat = model.quantizer(model.encoder(batch(1)))[0]
     v = [np.random.default_rng(i).normal(size=(1, 128)).astype("f") for i in range(2)]
-    np.testing.assert_allclose(model.generate(w_hat, v[0], True), model.generate(w_hat, v[1], True), atol=1e-5)
+    np.testing.assert_allclose(
+        model.generate(w_hat, v[0], training=True), model.generate(w_hat, v[1], training=True), atol=1e-5
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------------
