@@ -209,29 +209,30 @@ class Data:
             if path in self.bad:
                 continue
             try:
-                image = fit_image(Data.read_image(path, self.config.max_pixels), self.fit, self.config.crop_size)
-                if self.config.use_conditional_GAN:
-                    image = np.concatenate([image, self.labels(path, self.config.crop_size)], axis=-1)
+                planes = self._planes(path, self.config.crop_size)
             except UserError as error:
                 self._skip(path, error)
                 continue
-            planes = augment(image, self.config, rng)
-            return self._with_heat_map(planes, rng) if self.config.use_conditional_GAN else planes
+            return self._with_heat_map(augment(planes, self.config, rng), rng)
         raise UserError("none of the training images can be read")
 
-    def labels(self, path: str, crop_size: int) -> np.ndarray:
-        """An image's labels, brought to size as the image is: (H, W, 3) int32, class, boundary of an instance, instance."""
-        with Image.open(path) as image:
-            own = ImageOps.exif_transpose(image).size[::-1]
+    def _planes(self, path: str, crop_size: int) -> np.ndarray:
+        """An image brought to size, (H, W, 3); with label maps (H, W, 6): class, boundary of an instance, instance."""
+        image = Data.read_image(path, self.config.max_pixels)
+        planes = fit_image(image, self.fit, crop_size)
+        if not self.config.use_conditional_GAN:
+            return planes
         if path not in self.maps or (self.config.use_instances and path not in self.instances):
             raise UserError(f"{path}: its path table names no {'instance' if path in self.maps else 'label'} map of it")
         instances = self.instances[path] if self.config.use_instances else None
-        planes = np.moveaxis(semantic.read_labels(self.maps[path], instances, self.classes, own), -1, 0)
-        fitted = [fit_image(p, self.fit, crop_size, Image.Resampling.NEAREST) for p in planes]
-        return np.stack(fitted, axis=-1)
+        labels = semantic.read_labels(self.maps[path], instances, self.classes, image.shape[:2])
+        fitted = [fit_image(plane, self.fit, crop_size, Image.Resampling.NEAREST) for plane in np.moveaxis(labels, -1, 0)]
+        return np.concatenate([planes, np.stack(fitted, axis=-1)], axis=-1)
 
     def _with_heat_map(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Planes (H, W, 6) whose last is the instance -> uint8, the last being what is preserved."""
+        """Planes -> uint8; of six, the last, the instance, becomes what is preserved."""
+        if not self.config.use_conditional_GAN:
+            return planes
         if not self.config.selective:
             preserved = np.ones(planes.shape[:2], bool)
         elif self.config.selective_regions == "boxes":
@@ -245,12 +246,8 @@ class Data:
 
         Without label maps the labels are None. Raises UserError for files that cannot be read.
         """
-        image = fit_image(Data.read_image(path, self.config.max_pixels), self.fit)
-        if not self.config.use_conditional_GAN:
-            return image, None
-        planes = np.concatenate([image, self.labels(path, 0)], axis=-1)
-        planes = self._with_heat_map(planes, np.random.default_rng(0))
-        return image, planes[..., 3:]
+        planes = self._with_heat_map(self._planes(path, crop_size=0), np.random.default_rng(0))
+        return planes[..., :3], planes[..., 3:] if self.config.use_conditional_GAN else None
 
     def _sample_or_error(self, index: int) -> np.ndarray:
         try:

@@ -6,6 +6,8 @@ m: heat map, 1 where the picture is preserved, 0 where it is synthesized from th
 """
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,10 +94,20 @@ class Classes:
         return [known[name.lower()] for name in wanted]
 
 
-def check_size(file, image: Image.Image, size: tuple[int, int]) -> None:
-    """Raise UserError for a picture that is not of its photo's size (H, W), before it is decoded."""
-    if image.size[::-1] != tuple(size):
-        raise UserError(f"{file}: {image.width}x{image.height} px, where its image is {size[1]}x{size[0]}")
+@contextmanager
+def opened(path: str | Path, size: tuple[int, int], what: str) -> Iterator[Image.Image]:
+    """A picture of its photo's size (H, W), checked before it is decoded; whatever is wrong with it is a UserError."""
+    try:
+        with Image.open(path) as image:
+            if image.size[::-1] != tuple(size):
+                raise UserError(f"{path}: {image.width}x{image.height} px, where its image is {size[1]}x{size[0]}")
+            yield image
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such {what}") from None
+    except Exception as error:  # Pillow's decoders throw what they like at a damaged file
+        raise UserError(f"{path}: cannot be decoded as a {what} ({error})") from None
 
 
 def read_map(path: str | Path, classes: Classes, size: tuple[int, int]) -> np.ndarray:
@@ -103,16 +115,8 @@ def read_map(path: str | Path, classes: Classes, size: tuple[int, int]) -> np.nd
 
     Raises UserError for a file that cannot be read, for one not of `size`, and for a map that is next to all void.
     """
-    try:
-        with Image.open(path) as image:
-            check_size(path, image, size)
-            mode, pixels = image.mode, np.asarray(image.convert("RGB") if image.mode in ("RGB", "RGBA") else image)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such label map") from None
-    except UserError:
-        raise
-    except Exception as error:  # Pillow's decoders throw what they like at a damaged file
-        raise UserError(f"{path}: cannot be decoded as a label map ({error})") from None
+    with opened(path, size, "label map") as image:
+        mode, pixels = image.mode, np.asarray(image.convert("RGB") if image.mode in ("RGB", "RGBA") else image)
     if mode in ("RGB", "RGBA"):
         s = np.full(pixels.shape[:2], classes.void, np.uint8)
         codes = pixels.astype(np.int32) @ (65536, 256, 1)
@@ -132,14 +136,8 @@ def read_map(path: str | Path, classes: Classes, size: tuple[int, int]) -> np.nd
 
 def read_instances(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     """An instance map of `size`, as Cityscapes' instanceIds: (H, W) int32, another number for each instance."""
-    try:
-        with Image.open(path) as image:
-            check_size(path, image, size)
-            pixels = np.asarray(image)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read as an instance map ({error})") from None
+    with opened(path, size, "instance map") as image:
+        pixels = np.asarray(image)
     if pixels.ndim != 2:
         raise UserError(f"{path}: has {pixels.shape[2]} channels, where an instance map has one")
     return pixels.astype(np.int32)
@@ -238,14 +236,8 @@ class Selection:
         return m if self else ~m
 
     def _mask(self, size: tuple[int, int]) -> np.ndarray:
-        try:
-            with Image.open(self.mask) as image:
-                check_size(f"--mask {self.mask}", image, size)
-                return np.asarray(image.convert("L")) > 127
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(f"--mask {self.mask}: cannot be read as a picture ({error})") from None
+        with opened(self.mask, size, "mask") as image:
+            return np.asarray(image.convert("L")) > 127
 
     def _box(self, size: tuple[int, int]) -> np.ndarray:
         try:
