@@ -1,5 +1,7 @@
 """Entropy models: the context model's integers, its round trips, and its fitting."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from conftest import model_arrays
@@ -55,6 +57,8 @@ def test_any_symbols_survive_any_context_model(height, width, channels, levels, 
 
 GOLDEN = "cc01c61aa34e2616458805ece52fcae6f3687f5c"
 
+GOLDEN_TABLES = "1cef24d9e3a20bf0"
+
 
 def test_golden_payload():
     """If this fails, every file out there has become unreadable."""
@@ -68,6 +72,9 @@ def test_golden_payload():
     payload = ContextModel(arrays).encode(symbols)
     assert payload.hex() == GOLDEN
     np.testing.assert_array_equal(ContextModel(arrays).decode(payload, symbols.shape), symbols)
+    field = (np.arange(40 * 50 * 3) * 7 % 11 % 5).astype(np.uint8).reshape(40, 50, 3)  # a short payload hides an off-by-one
+    tables = [frequencies.astype("<i8").tobytes() for _, _, frequencies in ContextModel(arrays)._tables(field, None)]
+    assert hashlib.sha256(b"".join(tables)).hexdigest()[:16] == GOLDEN_TABLES
 
 
 def test_tables_are_positive_and_have_the_exact_sum():
