@@ -26,8 +26,8 @@ from codec import check_size, join, pack, unpack
 from config import UserError, config_test
 from data import Data
 from decompress import add_model_arguments, decode, load_model, sections, split_knobs
-from semantic import Classes, Selection, heat_map, read_labels
-from utils import Utils, pad
+from semantic import Classes, Selection, heat_map, read_labels, with_boundaries
+from utils import LOSSLESS_SUFFIXES, Utils, pad
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -61,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     if source.is_dir():
         images = Data.images_in(source)
         model = load_model(args, where)
+        guide = dataclasses.replace(guide, root=source)
+        guide.check(model)
         output = Path(args.output or Path(where.samples) / source.name)
         return compress_folder(model, images, source, output, knobs, guide)
     output = Path(args.output or Path(where.samples) / f"{source.stem}.png")
@@ -70,6 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{output}: is the input itself; write somewhere else")
     image = Data.read_image(source, knobs.max_pixels)
     model = load_model(args, where)
+    guide.check(model)
     result = compress_image(model, image, source, output, knobs, guide)
     print(report(result, model, knobs))
     print(f"compressed file: {output.with_suffix('.gc')}")
@@ -108,29 +111,40 @@ def check_channels(model, channels: int) -> None:
 
 @dataclass(frozen=True)
 class Guide:
-    """What the command line says beside the image: files of its label map and instances (or folders of them), and what to
-    preserve."""
+    """What the command line says beside the image: its label map and instances, and what to preserve.
+
+    semantic_map, instances: files; or, for the images of a folder `root`, folders with files of the same names below them.
+    """
 
     semantic_map: str | None = None
     instances: str | None = None
     selection: Selection = dataclasses.field(default_factory=Selection)
+    root: Path | None = None
+
+    def check(self, model) -> None:
+        """Once, before the first image: raise UserError for what the model lacks or cannot do; warn of what it ignores."""
+        config = model.config
+        wanted = {"-sm": config.code_channels > 0, "--instances": config.code_channels > 0 and config.use_instances}
+        for option, given in {"-sm": self.semantic_map, "--instances": self.instances}.items():
+            of = "a label map" if option == "-sm" else "an instance map"
+            if wanted[option] and not given:
+                raise UserError(f"this model compresses with {of}: name it with {option}")
+            if given and not wanted[option]:
+                print(f"warning: {option} is ignored: this model compresses without {of}", file=sys.stderr)
+            if wanted[option] and self.root and not Path(given).is_dir():
+                raise UserError(f"{given}: the input is a folder, so the maps must be in one too")
+        if self.selection and not config.selective:
+            raise UserError("--preserve, --synthesize, --mask, --box: this model was not trained for that (knob selective)")
+        self.selection.check(Classes.parse(config.classes, config.n_classes))
 
     def read(self, model, image: np.ndarray, source: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The labels (H, W, 3) and what is preserved (H, W) bool, for an image; None for what the model does not want."""
         config = model.config
-        if self.selection and not config.selective:
-            raise UserError("--preserve, --synthesize, --mask, --box: this model was not trained for that (knob selective)")
         if not config.code_channels:
-            if self.semantic_map:
-                print("warning: -sm is ignored: this model compresses without a label map", file=sys.stderr)
             return None, None
-        if not self.semantic_map:
-            raise UserError("this model compresses with a label map: name it with -sm")
-        if config.use_instances and not self.instances:
-            raise UserError("this model compresses with an instance map too: name it with --instances")
         classes = Classes.parse(config.classes, config.n_classes)
         instances = self._of(self.instances, source) if config.use_instances else None
-        labels = read_labels(self._of(self.semantic_map, source), instances, classes, image.shape[:2])
+        labels = with_boundaries(read_labels(self._of(self.semantic_map, source), instances, classes, image.shape[:2]))
         if not config.selective:
             return labels, None
         preserved = self.selection.preserved(labels[..., 0], classes)
@@ -138,13 +152,13 @@ class Guide:
             print(f"warning: {source.name}: nothing is preserved: all of it is synthesized", file=sys.stderr)
         return labels, preserved
 
-    def files(self) -> tuple:
-        return self.semantic_map, self.instances
-
-    @staticmethod
-    def _of(path: str, source: Path) -> Path:
+    def _of(self, path: str, source: Path) -> Path:
         """The file itself, or that of a folder which has the image's name."""
-        return Path(path) / f"{source.stem}.png" if Path(path).is_dir() else Path(path)
+        if not Path(path).is_dir():
+            return Path(path)
+        stem = Path(path) / source.relative_to(self.root or source.parent).with_suffix("")
+        named = [stem.with_name(stem.name + suffix) for suffix in LOSSLESS_SUFFIXES]
+        return next((file for file in named if file.exists()), named[0])
 
 
 def compress_image(
@@ -228,9 +242,6 @@ def compress_folder(
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{output}: write to a folder apart from {source}")
     check_channels(model, knobs.channels)
-    for path in filter(None, (guide or Guide()).files()):
-        if not Path(path).is_dir():
-            raise UserError(f"{path}: the input is a folder, so the maps must be in one too")
     results, failures = [], 0
     for image, name in tqdm(Utils.output_names(images, source, ".png").items(), unit="image"):
         try:

@@ -1,5 +1,6 @@
 """Reading images and path tables, and the tf.data pipeline that feeds training."""
 
+import contextlib
 import dataclasses
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ Image.MAX_IMAGE_PIXELS = None  # the knob max_pixels is checked before anything 
 
 MAP_COLUMNS = ("semantic_map_paths", "semantic_map_path")  # today's name, and the older spelling
 INSTANCE_COLUMN = "instance_map_paths"
+LABEL_MAPS_CHECKED = 20  # before training
 MAX_BAD_SHARE = 0.01  # of a table's images that may be unreadable before a run stops
 
 
@@ -227,7 +229,7 @@ class Data:
         instances = self.instances[path] if self.config.use_instances else None
         labels = semantic.read_labels(self.maps[path], instances, self.classes, image.shape[:2])
         fitted = [fit_image(plane, self.fit, crop_size, Image.Resampling.NEAREST) for plane in np.moveaxis(labels, -1, 0)]
-        return np.concatenate([planes, np.stack(fitted, axis=-1)], axis=-1)
+        return np.concatenate([planes, semantic.with_boundaries(np.stack(fitted, axis=-1))], axis=-1)
 
     def _with_heat_map(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Planes -> uint8; of six, the last, the instance, becomes what is preserved."""
@@ -240,6 +242,15 @@ class Data:
         else:
             preserved = semantic.random_instances(planes[..., 5], rng)
         return np.concatenate([planes[..., :5], preserved[..., None]], axis=-1).astype(np.uint8)
+
+    def unknown_labels(self) -> float:
+        """The mean share of the pixels of some label maps, from all over the table, that are none of the classes, nor void."""
+        some = self.paths[:: -(-len(self.paths) // LABEL_MAPS_CHECKED)]
+        shares = []
+        for path in some:
+            with contextlib.suppress(UserError):  # reported when it is its turn to be trained on
+                shares.append(float((semantic.read_indices(self.maps[path], self.classes) < 0).mean()))
+        return sum(shares) / max(1, len(shares))
 
     def held_out(self, path: str) -> tuple[np.ndarray, np.ndarray | None]:
         """An image that is not trained on (H, W, 3) uint8, whole, and its labels (H, W, 3) uint8, the same each time.

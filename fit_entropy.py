@@ -23,6 +23,7 @@ from entropy import (
 HIDDEN_UNITS = 48
 BATCH_SIZE = 1024  # positions
 LEARNING_RATE = 4e-3  # at first; it falls to 0 as a cosine
+MAX_INPUT_BYTES = 10**9  # of the positions to fit to; of more, a random part
 PARTIAL_SHARE = 0.25  # of the positions see the first K channels only, as in files of fewer channels; costs 1% at all C
 
 
@@ -37,19 +38,31 @@ def fit(
     """Train a context model on symbols of training images. Returns the network in floating point, and the integer model."""
     channels = symbols[0].shape[2]
     pairs = list(zip(symbols, masks or [None] * len(symbols), strict=True))
-    inputs = np.concatenate([network_inputs(image, levels, mask, one_hot) for image, mask in pairs])
-    targets = np.concatenate([network_targets(image, mask) for image, mask in pairs])
     keras.utils.set_random_seed(seed)
+    rng = np.random.default_rng(seed)
+    inputs, targets = _rows(pairs, levels, one_hot, rng)
     network = ContextNetwork(channels, levels, one_hot)
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     network.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
-    rng = np.random.default_rng(seed)
     for _ in trange(steps, desc="context model", unit="step"):
         rows = rng.integers(len(inputs), size=BATCH_SIZE)
         seen = _hide_channels(inputs[rows], channels, rng) if channels > 1 else inputs[rows]
         network.train_on_batch((seen, targets[rows]), targets[rows])
     return network, network.to_integers()
+
+
+def _rows(pairs: list, levels: int, one_hot: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets of all coded positions, or of a random part of them that fits into MAX_INPUT_BYTES."""
+    row_bytes = network_inputs(*pairs[0][:1], levels, pairs[0][1], one_hot)[:1].nbytes
+    total = sum(image[..., 0].size if mask is None else np.count_nonzero(mask) for image, mask in pairs)
+    inputs, targets = [], []
+    for image, mask in pairs:
+        rows = network_inputs(image, levels, mask, one_hot)
+        chosen = rng.random(len(rows)) < MAX_INPUT_BYTES / (total * row_bytes)
+        inputs.append(rows[chosen])
+        targets.append(network_targets(image, mask)[chosen])
+    return np.concatenate(inputs), np.concatenate(targets)
 
 
 def network_inputs(symbols: np.ndarray, levels: int, mask=None, one_hot: bool = False) -> np.ndarray:

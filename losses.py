@@ -24,13 +24,14 @@ def range_penalty(w, low: float, high: float):
     return ops.mean(ops.square(w - ops.clip(w, low, high)))
 
 
-def rate(assignment, frequencies):
-    """Bits per pixel that a table costs: -1/256 sum_c mean sum_l a_cl log2 f_cl, at one position for 16 x 16 pixels.
+def rate(assignment, frequencies, m=1.0):
+    """Bits per pixel that a table costs: -1/256 mean m sum_c sum_l a_cl log2 f_cl, at one position for 16 x 16 pixels.
 
-    assignment a: (B, h, w, C, L), hard (one-hot) or soft; frequencies f: (C, L), each row with the sum 1.
+    assignment a: (B, h, w, C, L), hard (one-hot) or soft; frequencies f: (C, L), each row with the sum 1;
+    m: (B, h, w, 1), 1 where symbols are coded.
     """
     bits = -ops.sum(assignment * ops.log2(frequencies + 1e-9), axis=(-2, -1))  # (B, h, w)
-    return ops.mean(bits) / 256
+    return ops.mean(m * bits[..., None]) / 256
 
 
 def lsgan_discriminator(real_logits: list, fake_logits: list):

@@ -211,7 +211,7 @@ class Model:
     def _train_step(self, x, labels, step, stage: str) -> dict:
         """One forward pass of G, and one of D on real and reconstructed images, serve both updates."""
         config = self.config
-        m, visible = None, 1.0  # the heat map, and the same at the image's size
+        m = visible = 1.0  # the heat map, and the same at the image's size
         if config.selective:
             m = ops.max_pool(ops.cast(labels[..., 2:], "float32"), STRIDE, STRIDE)
             visible = tf.repeat(tf.repeat(m, STRIDE, axis=1), STRIDE, axis=2)
@@ -229,7 +229,7 @@ class Model:
             terms = {"distortion": losses.distortion(x, x_hat, visible)}
             G_loss = config.lambda_X * terms["distortion"]
             G_loss += config.lambda_range * (losses.range_penalty(w, config.centers[0], config.centers[-1]) + code_penalty)
-            G_loss += config.lambda_rate * losses.rate(aux["assignment"], self.histogram)
+            G_loss += config.lambda_rate * losses.rate(aux["assignment"], self.histogram, m)
             if stage != "distortion":
                 adversarial, discriminator = self._gan_losses(x, x_hat, labels, terms)
                 G_loss += adversarial
@@ -247,8 +247,8 @@ class Model:
             self.D_optimizer.apply(tape.gradient(discriminator, self.D_variables), self.D_variables)
 
         one_hot = tf.one_hot(aux["symbols"], config.L)  # (B, h, w, C, L)
-        terms["bpp"] = losses.rate(one_hot, self.histogram)
-        coded = tf.ones_like(one_hot[..., :1, :1]) if m is None else m[..., None]  # (B, h, w, 1, 1)
+        terms["bpp"] = losses.rate(one_hot, self.histogram, m)
+        coded = (m * tf.ones_like(one_hot[..., 0, :1]))[..., None]  # (B, h, w, 1, 1)
         frequencies = tf.reduce_sum(coded * one_hot, axis=(0, 1, 2)) / tf.maximum(tf.reduce_sum(coded), 1.0)  # (C, L)
         frequencies += (1.0 - tf.reduce_sum(frequencies, axis=-1, keepdims=True)) * self.histogram  # where nothing is coded
         self.histogram.assign_sub((1 - warm(HISTOGRAM_DECAY)) * (self.histogram - frequencies))

@@ -95,11 +95,11 @@ class Classes:
 
 
 @contextmanager
-def opened(path: str | Path, size: tuple[int, int], what: str) -> Iterator[Image.Image]:
-    """A picture of its photo's size (H, W), checked before it is decoded; whatever is wrong with it is a UserError."""
+def opened(path: str | Path, size: tuple[int, int] | None, what: str) -> Iterator[Image.Image]:
+    """A picture of its photo's size (H, W), checked before it is decoded, if given; whatever is wrong is a UserError."""
     try:
         with Image.open(path) as image:
-            if image.size[::-1] != tuple(size):
+            if size and image.size[::-1] != tuple(size):
                 raise UserError(f"{path}: {image.width}x{image.height} px, where its image is {size[1]}x{size[0]}")
             yield image
     except UserError:
@@ -110,22 +110,29 @@ def opened(path: str | Path, size: tuple[int, int], what: str) -> Iterator[Image
         raise UserError(f"{path}: cannot be decoded as a {what} ({error})") from None
 
 
-def read_map(path: str | Path, classes: Classes, size: tuple[int, int]) -> np.ndarray:
-    """A PNG of class indices, or of the classes' RGB colours -> s (H, W) uint8. What is no class becomes void.
-
-    Raises UserError for a file that cannot be read, for one not of `size`, and for a map that is next to all void.
-    """
+def read_indices(path: str | Path, classes: Classes, size: tuple[int, int] | None = None) -> np.ndarray:
+    """A PNG of class indices, or of the classes' RGB colours -> (H, W) int16, -1 for what is none of the classes."""
     with opened(path, size, "label map") as image:
         mode, pixels = image.mode, np.asarray(image.convert("RGB") if image.mode in ("RGB", "RGBA") else image)
     if mode in ("RGB", "RGBA"):
-        s = np.full(pixels.shape[:2], classes.void, np.uint8)
+        indices = np.full(pixels.shape[:2], -1, np.int16)
         codes = pixels.astype(np.int32) @ (65536, 256, 1)
         for index, colour in reversed(list(enumerate(classes.colours.astype(np.int32) @ (65536, 256, 1)))):
-            s[codes == colour] = index
-    elif mode in ("L", "P", "1") or mode.startswith("I"):
-        s = np.where((pixels >= 0) & (pixels < len(classes)), pixels, classes.void).astype(np.uint8)
-    else:
-        raise UserError(f"{path}: a picture of mode {mode}; a label map has class indices, or the classes' RGB colours")
+            indices[codes == colour] = index
+        return indices
+    if mode in ("L", "P", "1") or mode.startswith("I"):
+        pixels = pixels.astype(np.int64)  # int32 or uint16 as it may be
+        return np.where((pixels >= 0) & (pixels < len(classes)), pixels, -1).astype(np.int16)
+    raise UserError(f"{path}: a picture of mode {mode}; a label map has class indices, or the classes' RGB colours")
+
+
+def read_map(path: str | Path, classes: Classes, size: tuple[int, int]) -> np.ndarray:
+    """A label map as `read_indices` reads it -> s (H, W) uint8. What is none of the classes becomes void.
+
+    Raises UserError for a file that cannot be read, for one not of `size`, and for a map that is next to all void.
+    """
+    indices = read_indices(path, classes, size)
+    s = np.where(indices < 0, classes.void, indices).astype(np.uint8)
     if (s == classes.void).mean() > MAX_VOID_SHARE:
         raise UserError(
             f"{path}: over {MAX_VOID_SHARE:.0%} of its pixels are none of the {len(classes) - 1} classes: not a label map, "
@@ -144,14 +151,19 @@ def read_instances(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_labels(path: str | Path, instances: str | Path | None, classes: Classes, size: tuple[int, int]) -> np.ndarray:
-    """A label map, and an instance map or None -> labels (H, W, 3) int32: class, boundary of an instance, instance.
+    """A label map, and an instance map or None -> labels (H, W, 2) int32: class, instance.
 
     Without an instance map, the connected regions of a class stand for instances. Raises UserError where a map is not of the
     image's size (H, W).
     """
     s = read_map(path, classes, size)
     regions = connected_regions(s) if instances is None else read_instances(instances, size)
-    return np.stack([s.astype(np.int32), boundaries(regions), regions], axis=-1)
+    return np.stack([s.astype(np.int32), regions], axis=-1)
+
+
+def with_boundaries(labels: np.ndarray) -> np.ndarray:
+    """Labels (H, W, 2) as `read_labels` returns them -> (H, W, 3): class, boundary of an instance, instance."""
+    return np.insert(labels, 1, boundaries(labels[..., 1]), axis=-1)
 
 
 def boundaries(instances: np.ndarray) -> np.ndarray:
@@ -220,10 +232,18 @@ class Selection:
     def __bool__(self) -> bool:
         return any(value is not None for value in (self.preserve, self.synthesize, self.mask, self.box))
 
-    def preserved(self, s: np.ndarray, classes: Classes) -> np.ndarray:
-        """m (H, W) bool. Raises UserError for names, masks and boxes that do not fit the label map s."""
+    def check(self, classes: Classes) -> None:
+        """Raise UserError for what is wrong whatever the image is."""
         if self.preserve is not None and self.synthesize is not None:
             raise UserError("--preserve and --synthesize: one of them, the other follows from it")
+        for names in filter(None, (self.preserve, self.synthesize)):
+            classes.indices(names)
+        if self.box is not None:
+            self._sides()
+
+    def preserved(self, s: np.ndarray, classes: Classes) -> np.ndarray:
+        """m (H, W) bool. Raises UserError for names, masks and boxes that do not fit the label map s."""
+        self.check(classes)
         m = np.zeros(s.shape, bool)
         if self.preserve is not None:
             m |= np.isin(s, classes.indices(self.preserve))
@@ -239,11 +259,15 @@ class Selection:
         with opened(self.mask, size, "mask") as image:
             return np.asarray(image.convert("L")) > 127
 
-    def _box(self, size: tuple[int, int]) -> np.ndarray:
+    def _sides(self) -> tuple[int, int, int, int]:
         try:
             x, y, width, height = (int(part) for part in self.box.split(","))
         except ValueError:
             raise UserError(f"--box {self.box}: write it as X,Y,W,H in pixels") from None
+        return x, y, width, height
+
+    def _box(self, size: tuple[int, int]) -> np.ndarray:
+        x, y, width, height = self._sides()
         if x < 0 or y < 0 or width < 1 or height < 1 or x + width > size[1] or y + height > size[0]:
             raise UserError(f"--box {self.box}: not within the image of {size[1]}x{size[0]} px")
         m = np.zeros(size, bool)

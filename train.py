@@ -91,6 +91,9 @@ def main(argv: list[str] | None = None) -> int:
     if start:
         print(f"going on from {start}, step {model.step}")
     data = open_data(dataset, model.config)
+    if model.config.use_conditional_GAN and (share := data.unknown_labels()) > 0.01:
+        print(f"warning: {share:.0%} of the label maps' pixels are none of the {model.config.n_classes} classes and count as "
+              f"void; see the knobs n_classes and classes", file=sys.stderr)  # fmt: skip
     steps = args.steps or (args.epochs or model.config.num_epochs) * data.steps_per_epoch
     print(f"{len(dataset.train)} training images, {len(dataset.val)} held out; up to step {steps}")
     return train(model, data, dataset, steps, run, where)
@@ -229,15 +232,22 @@ def diagnose(model, terms: dict[str, float], held_out: list, writer, samples: Pa
     """Scalars and images for TensorBoard, and the sample picture of the held-out images, with the averaged weights."""
     with model.averaged_weights():
         reconstructions = [model.reconstruct(image, labels) for image, labels in held_out]
-    originals = [image for image, _ in held_out]
-    psnr = [Utils.psnr(image, reconstruction) for image, reconstruction in zip(originals, reconstructions, strict=True)]
+    psnr, rows = [], []
+    for (image, labels), reconstruction in zip(held_out, reconstructions, strict=True):
+        panels = {"original": image}
+        preserved = np.ones(image.shape[:2], bool)
+        if labels is not None:
+            panels["label map"] = Classes.parse(model.config.classes, model.config.n_classes).colours[labels[..., 0]]
+        if model.config.selective:
+            preserved = labels[..., 2] != 0
+            panels["preserved"] = np.where(preserved[..., None], image, 128).astype(np.uint8)
+        psnr.append(Utils.psnr(image[preserved], reconstruction[preserved]) if preserved.any() else math.nan)
+        panels[f"step {model.step}, PSNR {psnr[-1]:.2f} dB"] = reconstruction
+        rows.append(Utils.side_by_side(list(panels.values()), list(panels)))
     G_rate, D_rate = model.learning_rates(model.step)
-    scalars = {**terms, "held_out_PSNR": sum(psnr) / len(psnr), "G_learning_rate": G_rate, "D_learning_rate": D_rate}
+    scalars = {**terms, "held_out_PSNR": np.nanmean(psnr), "G_learning_rate": G_rate, "D_learning_rate": D_rate}
+    originals = [image for image, _ in held_out]
     Utils.write_summaries(writer, model.step, scalars, {"original": originals, "reconstruction": reconstructions})
-    rows = [
-        Utils.side_by_side([image, reconstruction], ["original", f"step {model.step}, PSNR {value:.2f} dB"])
-        for image, reconstruction, value in zip(originals, reconstructions, psnr, strict=True)
-    ]
     Utils.save_picture(Utils.stack(rows), samples / f"{model.step:08d}.png")
 
 

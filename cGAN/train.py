@@ -23,9 +23,11 @@ def main(argv: list[str] | None = None) -> int:
     spec.loader.exec_module(config)
     arguments = sys.argv[1:] if argv is None else argv
     args = train.parse_args(arguments)
-    if args.restore or args.restore_last:  # then the knobs are the checkpoint's
+    if args.fit_entropy:
         return train.main(arguments)
-    knobs = [part for name, value in config.KNOBS.items() for part in ("-k", f"{name}={value}")]
+    goes_on = args.restore or args.restore_last  # then the knobs are the checkpoint's, which has to be of a conditional GAN
+    values = {"use_conditional_GAN": True} if goes_on else config.KNOBS
+    knobs = [part for name, value in values.items() for part in ("-k", f"{name}={value}")]
     return train.main([*knobs, *arguments])
 
 
