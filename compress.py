@@ -85,7 +85,7 @@ def encode(
     model,
     image: np.ndarray,  #                     (H, W, 3) uint8
     channels: int = 0,  #                     send only the first so many channels of the feature map; 0: all
-    labels: np.ndarray | None = None,  #      (H, W, 2 or more) class, boundary; for a model whose files have the label map
+    labels: np.ndarray | None = None,  #      (H, W, 2 or more) class, boundary, of a model whose files have the label map
     preserved: np.ndarray | None = None,  #   (H, W) bool, the rest is synthesized; for a selective model; default: all
 ) -> bytes:
     """Image -> the bytes of a .gc file. `decompress.decode` is its inverse, but for the loss."""

@@ -2,6 +2,7 @@
 """Damage files in every way we can think of, and decode them: each must end in a clean error, soon and in little memory.
 
     python3 tests/fuzz.py --files 100000
+    python3 tests/fuzz.py --files 10000 -r checkpoints/camvid_sc_c8     # with a label map and a heat map in the files
 
 Damaged: as disks, networks and editors do it, so that the checksum tells. Each must be an error, or the very picture if
 nothing changed. Forged: the checksum was made to match, so that what is behind it is tested too. Such a file may be that of
@@ -111,8 +112,13 @@ def payload_constant(file, rng):
     return file._replace(payload=[b"\0", b"\xff"][rng.integers(2)] * int(4 * rng.integers(0, 400)))
 
 
+def section_length(file, rng):
+    words = int(rng.integers(0, 2**24) if rng.random() < 0.3 else rng.integers(0, 1 + len(file.payload) // 4))
+    return file._replace(payload=words.to_bytes(3, "little") + file.payload[3:])
+
+
 FORGERY = (size, size_within_the_cap, channels, fingerprint, payload_changed, payload_cut, payload_extended,
-           payload_random, payload_constant)  # fmt: skip
+           payload_random, payload_constant, section_length)  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -126,12 +132,11 @@ def fuzz(model, images: list[np.ndarray], n: int, seed: int = 0) -> tuple[Counte
 
     Raises whatever but UserError the decoder raises, and AssertionError for a wrong picture.
     """
-    from compress import encode
     from decompress import decode
 
     rng = np.random.default_rng(seed)
     knobs = config_test()
-    files = [encode(model, image, K) for image in images for K in (0, 1 + model.config.channel_bottleneck // 2)]
+    files = [data for image in images for data in encodings(model, image)]
     pictures = [decode(model, data, knobs) for data in files]  # also the warm-up
     counts: Counter = Counter()
     slowest: dict[str, tuple[float, str]] = {}
@@ -170,6 +175,18 @@ def fuzz(model, images: list[np.ndarray], n: int, seed: int = 0) -> tuple[Counte
     return counts, slowest, grown
 
 
+def encodings(model, image: np.ndarray) -> list[bytes]:
+    """Files of an image with all channels and with some; with labels, and half of it synthesized, if the model has these."""
+    from compress import encode
+
+    height, width = image.shape[:2]
+    coarse = np.random.default_rng(0).integers(0, model.config.n_classes, (1 + height // 40, 1 + width // 40))
+    s = np.kron(coarse, np.ones((40, 40), int))[:height, :width]
+    labels = np.stack([s, np.zeros_like(s)], axis=-1) if model.config.code_channels else None
+    preserved = np.arange(width) < np.full((height, 1), width // 2) if model.config.selective else None
+    return [encode(model, image, K, labels, preserved) for K in (0, 1 + model.config.channel_bottleneck // 2)]
+
+
 def resident(field: str) -> int:
     """Bytes of memory that this process has now (VmRSS), or had at most (VmHWM). Linux."""
     status = Path("/proc/self/status").read_text()
@@ -180,6 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-r", "--restore", default=PROJECT / directories().default_checkpoint, metavar="CKPT")
     args = parser.parse_args(argv)
 
     from data import Data
@@ -188,7 +206,7 @@ def main(argv: list[str] | None = None) -> int:
     with Utils.quiet_tensorflow():
         from model import Model
 
-    model = Model.load(PROJECT / directories().default_checkpoint)
+    model = Model.load(args.restore)
     photo = Data.read_image(PROJECT / "images/kodim21.png", config_test().max_pixels)
     counts, slowest, grown = fuzz(model, [photo, photo[200:330, 300:500], photo[250:251, 300:301]], args.files, args.seed)
     for (kind, outcome), count in sorted(counts.items()):

@@ -58,3 +58,6 @@ def test_rate_is_the_cross_entropy_per_pixel():
     assignment = np.array([[[[[1, 0], [0, 1]]]]], "f")  # one position, two channels, L = 2
     frequencies = np.array([[0.5, 0.5], [0.75, 0.25]], "f")
     assert float(losses.rate(assignment, frequencies)) == pytest.approx((1 + 2) / 256)
+    two = np.repeat(assignment, 2, axis=2)
+    m = np.array([[[[1], [0]]]], "f")  # of two positions one is coded
+    assert float(losses.rate(two, frequencies, m)) == pytest.approx((1 + 2) / 2 / 256)

@@ -12,7 +12,7 @@ import losses
 import semantic
 import train
 from codec import join, split, unpack
-from config import UserError, config_test, config_train
+from config import UserError, config_test, config_train, directories
 from data import Data
 from entropy import ContextModel
 from fit_entropy import fit
@@ -178,6 +178,28 @@ def test_distortion_is_of_what_is_preserved():
     assert float(losses.distortion(x, x_hat, 0 * m)) == 0
 
 
+def test_boundaries_are_of_the_instances_as_they_are_trained_on(street):
+    """Of resized ones: a boundary that is resized itself is torn."""
+    config = config_train().override(knobs(use_conditional_GAN=True, use_instances=True, n_classes=4, crop_size=0)[1::2])
+    dataset = Data.dataset(str(street / "street.csv"), directories())
+    data = Data(dataset.train, config, "512x1024", maps=dataset.maps, instances=dataset.instances)
+    planes = data._planes(dataset.train[0], crop_size=0)
+    assert planes.shape == (512, 1024, 6)
+    np.testing.assert_array_equal(planes[..., 4], semantic.boundaries(planes[..., 5]))
+
+
+def test_a_fit_to_too_much_takes_a_part(monkeypatch):
+    import fit_entropy
+
+    symbols = [np.random.default_rng(i).integers(0, 5, (20, 20, 2), dtype=np.uint8) for i in range(10)]
+    row = fit_entropy.network_inputs(symbols[0], 5)[0].nbytes
+    monkeypatch.setattr(fit_entropy, "MAX_INPUT_BYTES", 1000 * row)
+    pairs = [(image, None) for image in symbols]
+    inputs, targets = fit_entropy._rows(pairs, 5, False, np.random.default_rng(0))
+    assert 850 < len(inputs) == len(targets) < 1150
+    assert len({row.tobytes() for row in np.concatenate([inputs.reshape(len(inputs), -1), targets], axis=1)}) > 700
+
+
 def test_sections_come_back():
     sections = [b"abcd" * 5, b"", b"wxyz"]
     assert split(join(sections), 3) == sections
@@ -236,8 +258,14 @@ def run_training(street, tmp_path, *arguments, **changes) -> int:
 ], ids=lambda changes: "-".join(map(str, changes.values())))  # fmt: skip
 def test_train_resume_compress_decompress(changes, street, tmp_path, capsys):
     assert run_training(street, tmp_path, "--steps", "1", **changes) == 0
-    if changes["semantic_code"] == "lossless":
+    if changes.get("selective"):
         assert run_training(street, tmp_path, "--steps", "2", "-rl", **changes) == 0
+        assert run_training(street, tmp_path / "whole", "--steps", "2", **changes) == 0
+        with (
+            np.load(tmp_path / "checkpoints/a/ckpt-00000002/training.npz") as parts,
+            np.load(tmp_path / "whole/checkpoints/a/ckpt-00000002/training.npz") as whole,
+        ):
+            assert [name for name in whole if not np.array_equal(whole[name], parts[name])] == []
     capsys.readouterr()
     ckpt = str(tmp_path / "checkpoints/a")
     maps = [] if changes["semantic_code"] == "none" else ["-sm", str(street / "0_s.png")]
@@ -310,11 +338,31 @@ def test_a_mistake_is_one_line_and_status_2(changes, arguments, named, street, t
     assert named in error and error.count("\n") == 1 and not (tmp_path / "o.gc").exists()
 
 
-def test_a_map_for_a_model_that_needs_none_is_a_warning(street, tmp_path, capfd):
+def test_maps_for_a_model_that_needs_none_are_a_warning(street, tmp_path, capfd):
     tiny_model(tmp_path, semantic_code="none")
-    arguments = ["-i", str(street / "0.png"), "-o", str(tmp_path / "o.png"), "-sm", str(street / "0_s.png")]
-    assert compress.main(["-r", str(tmp_path), *arguments]) == 0
-    assert "warning: -sm is ignored" in capfd.readouterr().err
+    maps = ["-sm", str(street / "0_s.png"), "--instances", str(street / "0_i.png")]
+    assert compress.main(["-r", str(tmp_path), "-i", str(street / "0.png"), "-o", str(tmp_path / "o.png"), *maps]) == 0
+    error = capfd.readouterr().err
+    assert "warning: -sm is ignored" in error and "warning: --instances is ignored" in error and error.count("\n") == 2
+
+
+def test_a_folder_of_images_has_a_folder_of_maps_with_the_same_names(tmp_path, capfd):
+    for folder in ("a", "b"):
+        for below, picture in [("photos", photo(48, 48)), ("maps", label_map(48, 48))]:
+            (tmp_path / below / folder).mkdir(parents=True)
+            Image.fromarray(picture).save(tmp_path / below / folder / "0.png")
+    tiny_model(tmp_path / "ckpt", selective=True)
+    arguments = ["-r", str(tmp_path / "ckpt"), "-i", str(tmp_path / "photos"), "-o", str(tmp_path / "out")]
+    assert compress.main([*arguments, "-sm", str(tmp_path / "maps"), "--preserve", "1"]) == 0
+    rows = (tmp_path / "out/results.csv").read_text().splitlines()
+    assert rows[1].startswith("a/0.png") and rows[2].startswith("b/0.png") and "preserved_psnr" in rows[0]
+    for mistake in (["--preserve", "7"], ["--box", "1"]):  # said once, not for each image
+        capfd.readouterr()
+        assert compress.main([*arguments, "-sm", str(tmp_path / "maps"), *mistake]) == 2
+        error = capfd.readouterr().err
+        assert mistake[1] in error and error.count("\n") == 1
+    assert compress.main([*arguments, "-sm", str(tmp_path / "maps/a/0.png")]) == 2
+    assert "must be in one too" in capfd.readouterr().err
 
 
 def test_images_that_preserve_nothing_do_not_disturb_the_fit(tmp_path, street):
@@ -338,9 +386,13 @@ def test_maps_that_are_missing_matter_only_to_a_conditional_gan(street, tmp_path
     assert train.main(["-ds", str(street / "gone.csv"), "--steps", "1", "-name", "b", *where, *knobs()]) == 0
 
 
-def test_a_held_out_image_without_a_map_is_named(street, tmp_path, photos, capfd):
-    assert run_training(street, tmp_path, "--val", str(photos), "--steps", "1") == 2
-    assert "no label map of it" in capfd.readouterr().err
+def test_what_is_wrong_with_the_maps_is_told_before_training(street, tmp_path, photos, capfd):
+    (street / "sky.csv").write_text("index,name,R,G,B\n0,Sky,0,0,255\n")  # and void, 1: the 2 of label_map is unknown
+    assert run_training(street, tmp_path, "--classes", str(street / "sky.csv"), "--val", str(photos), "--steps", "1") == 2
+    error = capfd.readouterr().err
+    assert "no label map of it" in error  # the held-out photos have none
+    share = np.mean([(np.asarray(Image.open(street / f"{i}_s.png")) == 2).mean() for i in range(4)])
+    assert f"warning: {share:.0%} of the label maps' pixels are none of the 2 classes" in error
 
 
 def test_freezing_the_encoder_freezes_all_that_makes_the_file(tmp_path):
@@ -359,14 +411,26 @@ def test_a_table_without_maps_is_named(photos, tmp_path, monkeypatch, capfd):
     assert "semantic_map_paths" in capfd.readouterr().err
 
 
-def test_the_cgan_entry_point_trains_with_its_own_knobs(street, tmp_path, monkeypatch):
+def cgan_main(argv: list[str]) -> int:
     import importlib.util
 
-    monkeypatch.chdir(tmp_path)
     spec = importlib.util.spec_from_file_location("cGAN_train", PROJECT / "cGAN" / "train.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module.main(argv)
+
+
+def test_the_cgan_entry_point_trains_with_its_own_knobs(street, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     tables = ["-ds", str(street / "street.csv"), "--classes", str(street / "classes.csv")]
-    assert module.main([*tables, "-name", "c", *knobs(), "--steps", "1"]) == 0
+    assert cgan_main([*tables, "-name", "c", *knobs(), "--steps", "1"]) == 0
     config = Model.load(tmp_path / "checkpoints/c").config
     assert config.use_conditional_GAN and config.channel_bottleneck == 16 and config.n_classes == 4
+
+
+def test_the_cgan_entry_point_does_not_go_on_from_another_kind_of_model(street, checkpoint, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["-ds", str(street / "street.csv"), "-name", "c", "-r", str(checkpoint), "--steps", "9"]
+    assert cgan_main([*arguments]) == 2
+    error = capfd.readouterr().err
+    assert str(checkpoint) in error and error.count("\n") == 1
