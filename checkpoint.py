@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from config import UserError
+from config import UserError, config_train
 from entropy import ContextModel, StaticTables, integer_frequencies
 from utils import Utils
 
@@ -53,6 +53,10 @@ def read(file: Path, reader: Callable[[Path], Any]) -> Any:
         raise UserError(f"checkpoint file {file}: {error}") from None
     except Exception as error:  # zipfile, numpy and json throw what they like at a damaged file
         raise UserError(f"checkpoint file {file}: damaged, or of another format ({error})") from None
+
+
+def read_knobs(folder: Path) -> config_train:
+    return read(folder / "config.json", lambda file: config_train.from_json(file.read_text()))
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:

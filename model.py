@@ -336,13 +336,13 @@ class Model:
     def load(cls, path: str | Path, *, training: bool = False, overrides: list[str] | None = None) -> "Model":
         """Rebuild a model from a checkpoint's own knobs, with the averaged weights; `overrides` change knobs."""
         folder = checkpoint.resolve_checkpoint(path)
-        knobs = checkpoint.read(folder / "config.json", lambda file: file.read_text())
-        config = checkpoint.read(folder / "config.json", lambda file: config_train.from_json(knobs)).override(overrides or [])
+        config = checkpoint.read_knobs(folder).override(overrides or [])
         model = cls(config, training=training)
         arrays = checkpoint.read_arrays(folder / "model.npz")
         files = {of: folder / name for of, name in checkpoint.CONTEXT_FILES.items()}
         contexts = {of: checkpoint.read_arrays(file) for of, file in files.items() if file.exists()}
-        model.fingerprint = checkpoint.fingerprint(json.loads(knobs), arrays, *contexts.values())
+        knobs = json.loads((folder / "config.json").read_text())  # as written, whatever knobs came later
+        model.fingerprint = checkpoint.fingerprint(knobs, arrays, *contexts.values())
         frequencies = {"symbols": arrays.pop("frequencies", None)}
         for of, shape in config.coded.items():
             model.entropy_models[of] = checkpoint.static_tables(shape, frequencies.get(of), folder / "model.npz")
@@ -356,12 +356,28 @@ class Model:
         return model
 
     @classmethod
+    def transfer(cls, path: str | Path, overrides: list[str]) -> tuple["Model", list[str]]:
+        """A model to train from step 0: a checkpoint's knobs, changed by `overrides`, and those of its weights that still fit.
+
+        Returns the model, and the names of the weights that do not and start afresh.
+        """
+        folder = checkpoint.resolve_checkpoint(path)
+        model = cls(checkpoint.read_knobs(folder).override(overrides), training=True)
+        arrays = checkpoint.read_arrays(folder / "model.npz")
+        weights = model._weights(model.networks)
+        fresh = [name for name, var in weights.items() if name not in arrays or arrays[name].shape != tuple(var.shape)]
+        for name in weights.keys() - set(fresh):
+            weights[name].assign(arrays[name])
+        _assign(model.averages, model.G_variables)
+        return model, fresh
+
+    @classmethod
     def resume(cls, path: str | Path, overrides: list[str] | None = None) -> "Model":
         """Load a checkpoint and all that training had beside it. Without training.npz: its weights, at step 0."""
         folder = checkpoint.resolve_checkpoint(path)
         model = cls.load(folder, training=True, overrides=overrides)
         if (folder / "training.npz").exists():
-            saved = config_train.from_json((folder / "config.json").read_text()).optimizer
+            saved = checkpoint.read_knobs(folder).optimizer
             if saved != model.config.optimizer:
                 raise UserError(f"knob optimizer: {folder} has the state of {saved}, not of {model.config.optimizer}")
             arrays = checkpoint.read_arrays(folder / "training.npz")

@@ -8,8 +8,8 @@
     tensorboard --logdir tensorboard                       # watch
 
 Where training starts: -r CKPT (that checkpoint; one without training.npz gives its weights, at step 0), -rl (the newest of
-this run), or from scratch. When it goes on, the knobs are the checkpoint's, changed by -k. How long: --steps, --epochs, or
-the knob num_epochs.
+this run), --transfer CKPT (the weights that fit, at step 0), or from scratch. But for the last, the knobs are the
+checkpoint's, changed by -k. How long: --steps, --epochs, or the knob num_epochs.
 """
 
 import argparse
@@ -45,6 +45,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("-rl", "--restore-last", action="store_true", help="go on from this run's newest checkpoint")
     start.add_argument("-r", "--restore", metavar="CKPT", help="go on from a checkpoint")
+    start.add_argument("--transfer", metavar="CKPT", help="start at step 0 from a checkpoint's knobs, changed by -k, and "
+                       "those of its weights that still fit: another channel_bottleneck, for one")  # fmt: skip
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of config_train or directories; may be repeated")  # fmt: skip
     parser.add_argument("--fit-entropy", action="store_true", help="train nothing but the context model, anew, of the "
@@ -87,7 +89,11 @@ def main(argv: list[str] | None = None) -> int:
     taken = any(run.glob("ckpt-*")) or (run / "config.json").exists()
     if taken and (start is None or start.resolve() != resolve_checkpoint(run).resolve()):
         raise UserError(f"run {args.name}: there are checkpoints in {run}; go on with -rl, or take another --name")
-    model = Model.resume(start, knobs) if start else Model(config, training=True)
+    if args.transfer:
+        model, fresh = Model.transfer(args.transfer, knobs)
+        print(f"weights of {args.transfer}; afresh: {', '.join(fresh) or 'none'}")
+    else:
+        model = Model.resume(start, knobs) if start else Model(config, training=True)
     if start:
         print(f"going on from {start}, step {model.step}")
     data = open_data(dataset, model.config)

@@ -88,6 +88,21 @@ class Utils:
             ctypes.CDLL(None).mallopt(m_mmap_threshold, 4 * 2**20)
 
     @staticmethod
+    def memory(field: str = "VmRSS") -> int | None:
+        """Bytes of memory that this process has now (VmRSS), or had at most (VmHWM); None where there is no /proc."""
+        try:
+            status = Path("/proc/self/status").read_text()
+        except OSError:
+            return None
+        return 1024 * int(status.split(f"{field}:")[1].split()[0])
+
+    @staticmethod
+    def reset_peak_memory() -> None:
+        """From here on, `memory("VmHWM")` is of what follows; where the system cannot do that, of the whole process."""
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+    @staticmethod
     def locate(path: str) -> Path:
         """A path as given (from the working directory), or the same below this project's folder if only that exists."""
         return PROJECT / path if not Path(path).exists() and (PROJECT / path).exists() else Path(path)

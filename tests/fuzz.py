@@ -22,6 +22,7 @@ sys.path.insert(0, str(PROJECT))
 
 from codec import HEADER, MAGIC, VERSION, pack, unpack
 from config import UserError, config_test, directories
+from utils import Utils
 
 MAX_SECONDS = 0.5
 MAX_BYTES = 200e6
@@ -151,8 +152,8 @@ def fuzz(model, images: list[np.ndarray], n: int, seed: int = 0) -> tuple[Counte
             kind = DAMAGE[rng.integers(len(DAMAGE))]
             data = kind(files[which], files[other], rng)
         name = "forged " * forged + kind.__name__
-        before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = Utils.memory()
+        Utils.reset_peak_memory()
         start = time.perf_counter()
         try:
             picture = decode(model, data, knobs)
@@ -169,7 +170,7 @@ def fuzz(model, images: list[np.ndarray], n: int, seed: int = 0) -> tuple[Counte
                 assert forged, f"file {i}: {kind.__name__}: a damaged file was decoded"
                 assert picture.shape == (file.height, file.width, 3)
                 outcome = "the picture that the forged file says"
-        grown = max(grown, resident("VmHWM") - before)
+        grown = max(grown, Utils.memory("VmHWM") - before)
         slowest[outcome] = max(slowest.get(outcome, (0.0, "")), (seconds, name))
         counts[name, outcome] += 1
     return counts, slowest, grown
@@ -187,12 +188,6 @@ def encodings(model, image: np.ndarray) -> list[bytes]:
     return [encode(model, image, K, labels, preserved) for K in (0, 1 + model.config.channel_bottleneck // 2)]
 
 
-def resident(field: str) -> int:
-    """Bytes of memory that this process has now (VmRSS), or had at most (VmHWM). Linux."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split(f"{field}:")[1].split()[0])
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=100_000)
@@ -201,7 +196,6 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from data import Data
-    from utils import Utils
 
     with Utils.quiet_tensorflow():
         from model import Model

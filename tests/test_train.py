@@ -191,3 +191,20 @@ def test_help_does_not_wait_for_tensorflow():
         code = f"import runpy, sys; sys.argv = ['x', '-h']; sys.path.insert(0, '.')\ntry: runpy.run_path('{script}.py', run_name='__main__')\nexcept SystemExit: pass\nassert not {{'tensorflow', 'keras', 'pandas'}} & set(sys.modules)"  # noqa: E501
         result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, env=os.environ)
         assert result.returncode == 0 and "usage:" in result.stdout, result.stderr
+
+
+def test_a_transfer_takes_the_weights_that_fit(checkpoint, run, tmp_path, capsys):
+    model, fresh = Model.transfer(checkpoint, ["channel_bottleneck=4"])
+    assert model.step == 0 and model.config.channel_bottleneck == 4 and model.config.sample_noise
+    with np.load(checkpoint / "ckpt-00000005/model.npz") as saved:
+        weights = model._weights(model.networks)
+        taken = [name for name in weights if name not in fresh]
+        assert all(np.array_equal(weights[name].numpy(), saved[name]) for name in taken)
+        assert all(saved[name].shape != tuple(weights[name].shape) for name in fresh)
+    assert len(taken) > 20 and {name.partition("/")[0] for name in fresh} == {"encoder", "generator", "noise_generator"}
+    assert all(np.array_equal(a.numpy(), v.numpy()) for a, v in zip(model.averages, model.G_variables, strict=True))
+    arguments = ["--transfer", str(checkpoint), "--name", "b", "--steps", "1"]
+    assert run(*arguments, "-k", "channel_bottleneck=4", distortion_steps=1) == 0
+    assert "afresh: encoder/" in capsys.readouterr().out
+    assert Model.load(tmp_path / "checkpoints/b").config.channel_bottleneck == 4
+    assert run(*arguments) == 2  # a run is not overwritten
