@@ -26,8 +26,8 @@ from codec import check_size, join, pack, unpack
 from config import UserError, config_test
 from data import Data
 from decompress import add_model_arguments, decode, load_model, sections, split_knobs
-from semantic import Classes, Selection, heat_map, read_labels, with_boundaries
-from utils import LOSSLESS_SUFFIXES, Utils, pad
+from semantic import Classes, Selection, heat_map, map_of, read_labels, with_boundaries
+from utils import Utils, pad
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -154,11 +154,7 @@ class Guide:
 
     def _of(self, path: str, source: Path) -> Path:
         """The file itself, or that of a folder which has the image's name."""
-        if not Path(path).is_dir():
-            return Path(path)
-        stem = Path(path) / source.relative_to(self.root or source.parent).with_suffix("")
-        named = [stem.with_name(stem.name + suffix) for suffix in LOSSLESS_SUFFIXES]
-        return next((file for file in named if file.exists()), named[0])
+        return map_of(source, self.root or source.parent, path) if Path(path).is_dir() else Path(path)
 
 
 def compress_image(

@@ -3,6 +3,7 @@
 
     python3 evaluate.py -r checkpoints/photo_c8 -i kodak/ -o report/
     python3 evaluate.py -r checkpoints/photo_c4 checkpoints/photo_c8 checkpoints/photo_c16 -i kodak/ -o report/ --baselines
+    python3 evaluate.py -r checkpoints/photo_c8 -i test/ -o report/ --baselines --miou checkpoints/camvid_unet -sm testannot/
 
 Every image becomes a file, which is decoded again; report/results/ gets a JSON file a codec, all of one shape, and
 report/results.csv all of it; report/index.html shows tables, plots and pictures without a network. --baselines: JPEG, JPEG
@@ -25,6 +26,8 @@ import numpy as np
 
 from config import UserError, config_test
 from data import Data
+from segmentation import Segmenter, miou
+from semantic import map_of, read_map
 from utils import Utils
 
 METRICS = ("bytes", "bpp", "psnr", "ms_ssim", "encode_seconds", "decode_seconds", "peak_memory")
@@ -36,6 +39,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-i", "--input", required=True, metavar="FOLDER", help="of images")
     parser.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder to write")
     parser.add_argument("--baselines", action="store_true", help="measure other codecs, too")
+    parser.add_argument("--miou", metavar="CKPT", help="measure by this network how well its pictures can be segmented; "
+                        "segmentation.py trains one. Needs -sm")  # fmt: skip
+    parser.add_argument("-sm", "--semantic-maps", metavar="FOLDER", help="label maps, by the images' names")
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of config_test; may be repeated")  # fmt: skip
     return parser.parse_args(argv)
@@ -50,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{source}: no such folder of images")
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{output}: write to a folder apart from {source}")
+    if bool(args.miou) != bool(args.semantic_maps):
+        raise UserError("--miou and -sm: one needs the other")
     names = checkpoint_names(args.restore)
     images = Data.images_in(source)
     measure = Measure(output, source, {path: str(name) for path, name in Utils.output_names(images, source, "").items()}, knobs)
@@ -60,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with Utils.quiet_tensorflow():
         from model import Model
+    segmenter = Segmenter.load(args.miou) if args.miou else None
 
     results = []
     for name, path in names.items():
@@ -76,12 +85,42 @@ def main(argv: list[str] | None = None) -> int:
             sizes = {name: record["bytes"] for name, record in ours["images"].items()}
             for codec in codecs:
                 results.append(measure.codec(BaselineCodec(codec, ours["codec"], sizes)))
+    if segmenter:
+        add_miou(results, segmenter, measure, Path(args.semantic_maps))
     report.write(output, results, source)
     print(report.text_table(results))
     print(f"report: {output / 'index.html'}")
     for line in measure.failures:
         print(f"not measured: {line}", file=sys.stderr)
     return 2 if measure.failures else 0
+
+
+def add_miou(results: list[dict], segmenter, measure: "Measure", maps: Path) -> None:
+    """Add to each codec's means the mIoU of its pictures and, to compare, of the originals, by one network."""
+    from tqdm import tqdm
+
+    known = {name: record for r in results for name, record in r["images"].items()}
+    sources = {name: path for path, name in measure.images.items() if name in known}
+    label_maps = {}
+    for name, path in sources.items():
+        try:
+            size = known[name]["height"], known[name]["width"]
+            label_maps[name] = read_map(map_of(path, measure.source, maps), segmenter.classes, size)
+        except UserError as error:
+            measure.failures.append(f"mIoU: {error}")
+    if not label_maps:
+        raise UserError(f"{maps}: no label map of any image there; the last: {measure.failures[-1]}")
+
+    def confusion(pictures: dict) -> np.ndarray:
+        read = ((Data.read_image(path, measure.knobs.max_pixels), label_maps[name]) for name, path in pictures.items())
+        return sum(segmenter.confusion(image, s) for image, s in read)
+
+    of_originals = miou(confusion({name: sources[name] for name in label_maps}))
+    for r in tqdm(results, desc="mIoU", unit="codec"):
+        folder = measure.output / "pictures" / r["codec"]
+        pictures = {name: folder / f"{name}.png" for name in label_maps if name in r["images"]}
+        r["mean"] |= {"miou": miou(confusion(pictures)), "miou_of_originals": of_originals}
+        measure.write(r)
 
 
 def checkpoint_names(paths: list[str]) -> dict[str, str]:
@@ -162,9 +201,8 @@ class Measure:
         """Results of a codec: what METRICS names, for each image and on average. They are on disk after each image."""
         from tqdm import tqdm
 
-        file = self.output / "results" / f"{codec.name}.json"
-        before = self._before(file, codec.key)
-        self._write(file, codec, before)  # whether it can be written shows before the work, not after
+        before = self._before(self._results(codec.name), codec.key)
+        self._write(codec, before)  # whether it can be written shows before the work, not after
         records: dict[str, dict] = {}
         for path, name in tqdm(self.images.items(), desc=codec.name, unit="image"):
             if codec.matched_to and name not in codec.sizes:  # it could not be read
@@ -184,10 +222,10 @@ class Measure:
             except UserError as error:
                 self.failures.append(str(error) if path in str(error) else f"{path} by {codec.label}: {error}")
                 continue
-            self._write(file, codec, before | records)
+            self._write(codec, before | records)
         if not records:
             raise UserError(f"{self.source}: no image could be measured with {codec.label}; {self.failures[-1]}")
-        return self._write(file, codec, records)
+        return self._write(codec, records)
 
     def _image(self, codec, image: np.ndarray, name: str) -> dict:
         """One image: a file, decoded from the disk, and a picture."""
@@ -236,9 +274,8 @@ class Measure:
         except (OSError, ValueError, KeyError):
             return {}
 
-    @staticmethod
-    def _write(file: Path, codec, records: dict[str, dict]) -> dict:
-        result = {
+    def _write(self, codec, records: dict[str, dict]) -> dict:
+        return self.write({
             "codec": codec.name,
             "label": codec.label,
             "channels": codec.channels,
@@ -246,10 +283,15 @@ class Measure:
             "key": codec.key,
             "mean": _means(records.values()),
             "images": records,
-        }
-        with Utils.atomic(file) as partial:
+        })  # fmt: skip
+
+    def write(self, result: dict) -> dict:
+        with Utils.atomic(self._results(result["codec"])) as partial:
             partial.write_text(json.dumps(result, indent=1) + "\n")
         return result
+
+    def _results(self, codec: str) -> Path:
+        return self.output / "results" / f"{codec}.json"
 
 
 def _means(records) -> dict[str, float | None]:

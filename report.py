@@ -21,6 +21,7 @@ COLUMNS = {  # metric -> heading, and how it is written
     "bpp": ("bpp", lambda v: f"{v:.4f}"),
     "psnr": ("PSNR, dB", lambda v: f"{v:.2f}"),
     "ms_ssim": ("MS-SSIM", lambda v: f"{v:.4f}"),
+    "miou": ("mIoU", lambda v: f"{v:.4f}"),
     "encode_seconds": ("encode, s", lambda v: f"{v:.3f}"),
     "decode_seconds": ("decode, s", lambda v: f"{v:.3f}"),
     "peak_memory": ("peak memory, GB", lambda v: f"{v / 1e9:.2f}"),
@@ -69,6 +70,8 @@ def write(output: Path, results: list[dict], source: Path | None) -> None:
     body = [f"<h1>{html.escape(', '.join(r['label'] for r in ours))}</h1>", NOTE]
     for r in ours:
         body += [f"<h2>{html.escape(r['label'])}, {len(r['images'])} images, mean</h2>", mean_table(r, results)]
+        if original := r["mean"].get("miou_of_originals"):
+            body.append(f"<p>mIoU of the originals, by the same segmentation network: {original:.4f}.</p>")
     body += ["<h2>Rate and distortion</h2>", *(f'<img class="plot" src="{name}" alt="{name}">' for name in filter(None, plots))]
     if comparison:
         body += ["<h2>The rates</h2>", f'<img class="wide" src="{comparison}" alt="the checkpoints side by side">']
@@ -102,31 +105,38 @@ def write_csv(path: Path, results: list[dict]) -> None:
 
 def text_table(results: list[dict]) -> str:
     """The means, a line a codec."""
-    width = max(len(r["codec"]) for r in results)
-    lines = [" " * width + "".join(f"  {heading:>15}" for heading, _ in COLUMNS.values())]
-    for r in results:
-        lines.append(f"{r['codec']:{width}}" + "".join(f"  {text:>15}" for text in _cells(r["mean"])))
-    return "\n".join(lines)
+    rows = [["", *(COLUMNS[metric][0] for metric in _metrics([r["mean"] for r in results]))]]
+    rows += [[r["codec"], *_cells(r["mean"], _metrics([r["mean"] for r in results]))] for r in results]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [[f"{row[0]:{widths[0]}}", *(f"{text:>{n}}" for text, n in zip(row[1:], widths[1:], strict=True))] for row in rows]
+    return "\n".join("  ".join(line) for line in lines)
 
 
 def mean_table(ours: dict, results: list[dict]) -> str:
     """A checkpoint, and the codecs at its bytes; those that cannot make files so small are gray."""
     rows = [ours] + [r for r in results if r["matched_to"] == ours["codec"]]
-    lines = [_row("th", ["", *(heading for heading, _ in COLUMNS.values())])]
+    metrics = _metrics([r["mean"] for r in rows])
+    lines = [_row("th", ["", *(COLUMNS[metric][0] for metric in metrics)])]
     for r in rows:
         style = "ours" if r is ours else "large" if r["mean"]["bytes"] > NEAR * ours["mean"]["bytes"] else ""
-        lines.append(_row("td", [r["label"], *_cells(r["mean"])], style))
+        lines.append(_row("td", [r["label"], *_cells(r["mean"], metrics)], style))
     return "<table>" + "\n".join(lines) + "</table>"
 
 
 def image_table(ours: dict) -> str:
-    lines = [_row("th", ["", *(heading for heading, _ in COLUMNS.values())])]
-    lines += [_row("td", [name, *_cells(record)]) for name, record in ours["images"].items()]
+    metrics = _metrics(list(ours["images"].values()))
+    lines = [_row("th", ["", *(COLUMNS[metric][0] for metric in metrics)])]
+    lines += [_row("td", [name, *_cells(record, metrics)]) for name, record in ours["images"].items()]
     return "<table>" + "\n".join(lines) + "</table>"
 
 
-def _cells(values: dict) -> list[str]:
-    return ["n/a" if values[metric] is None else form(values[metric]) for metric, (_, form) in COLUMNS.items()]
+def _metrics(records: list[dict]) -> list[str]:
+    """Those of COLUMNS that any of the records has."""
+    return [metric for metric in COLUMNS if any(record.get(metric) is not None for record in records)]
+
+
+def _cells(values: dict, metrics: list[str]) -> list[str]:
+    return ["n/a" if values.get(metric) is None else COLUMNS[metric][1](values[metric]) for metric in metrics]
 
 
 def _row(cell: str, texts: list[str], style: str = "") -> str:

@@ -16,6 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from config import UserError
+from utils import LOSSLESS_SUFFIXES
 
 MAX_VOID_SHARE = 0.95  # a map with more is taken for one of other classes
 SYNTHESIZED_SHARE = 0.25  # of the instances of a training image (Agustsson et al., section 4.2)
@@ -108,6 +109,13 @@ def opened(path: str | Path, size: tuple[int, int] | None, what: str) -> Iterato
         raise UserError(f"{path}: no such {what}") from None
     except Exception as error:  # Pillow's decoders throw what they like at a damaged file
         raise UserError(f"{path}: cannot be decoded as a {what} ({error})") from None
+
+
+def map_of(image: str | Path, root: str | Path, folder: str | Path) -> Path:
+    """Where the map of an image below `root` is expected: in the same place below another folder, by the same name."""
+    stem = Path(folder) / Path(image).relative_to(root).with_suffix("")
+    named = [stem.with_name(stem.name + suffix) for suffix in LOSSLESS_SUFFIXES]
+    return next((file for file in named if file.exists()), named[0])
 
 
 def read_indices(path: str | Path, classes: Classes, size: tuple[int, int] | None = None) -> np.ndarray:
