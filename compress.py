@@ -150,6 +150,8 @@ class Guide:
         preserved = self.selection.preserved(labels[..., 0], classes)
         if not preserved.any():
             print(f"warning: {source.name}: nothing is preserved: all of it is synthesized", file=sys.stderr)
+        elif self.selection and preserved.all():
+            print(f"warning: {source.name}: all of it is preserved: nothing is synthesized", file=sys.stderr)
         return labels, preserved
 
     def _of(self, path: str, source: Path) -> Path:

@@ -346,6 +346,18 @@ def test_maps_for_a_model_that_needs_none_are_a_warning(street, tmp_path, capfd)
     assert "warning: -sm is ignored" in error and "warning: --instances is ignored" in error and error.count("\n") == 2
 
 
+@pytest.mark.parametrize(("light", "told"), [(0, "nothing is preserved"), (255, "all of it is preserved")])
+def test_a_mask_of_nothing_or_all_is_a_warning_and_the_right_result(light, told, street, tmp_path, capfd):
+    model = tiny_model(tmp_path, selective=True)
+    Image.fromarray(np.full((80, 96), light, np.uint8)).save(tmp_path / "m.png")
+    arguments = ["-r", str(tmp_path), "-i", str(street / "0.png"), "-sm", str(street / "0_s.png"), "-o", str(tmp_path / "o.gc")]
+    assert compress.main([*arguments, "--mask", str(tmp_path / "m.png")]) == 0
+    captured = capfd.readouterr()
+    assert f"warning: 0.png: {told}" in captured.err and f"preserved:       {light / 255:.1%}" in captured.out
+    parts = decompress.sections(model, unpack((tmp_path / "o.gc").read_bytes()))
+    assert bool(parts["symbols"]) == bool(light)
+
+
 def test_a_folder_of_images_has_a_folder_of_maps_with_the_same_names(tmp_path, capfd):
     for folder in ("a", "b"):
         for below, picture in [("photos", photo(48, 48)), ("maps", label_map(48, 48))]:
