@@ -26,6 +26,7 @@ import numpy as np
 
 from config import UserError, config_test
 from data import Data
+from perceptual import LPIPS, Inception, fid, kid, patches_of
 from segmentation import Segmenter, miou
 from semantic import map_of, read_map
 from utils import Utils
@@ -39,6 +40,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-i", "--input", required=True, metavar="FOLDER", help="of images")
     parser.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder to write")
     parser.add_argument("--baselines", action="store_true", help="measure other codecs, too")
+    parser.add_argument("--lpips", metavar="WEIGHTS", help="measure LPIPS, too, by weights that perceptual.py wrote")
+    parser.add_argument("--fid", nargs="?", const="imagenet", metavar="WEIGHTS", help="measure FID and KID, too, by Keras' "
+                        "Inception v3 (default: the weights in Keras' cache, or a download)")  # fmt: skip
     parser.add_argument("--miou", metavar="CKPT", help="measure by this network how well its pictures can be segmented; "
                         "segmentation.py trains one. Needs -sm")  # fmt: skip
     parser.add_argument("-sm", "--semantic-maps", metavar="FOLDER", help="label maps, by the images' names")
@@ -69,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     with Utils.quiet_tensorflow():
         from model import Model
     segmenter = Segmenter.load(args.miou) if args.miou else None
+    lpips = measure.optional(LPIPS.load, args.lpips)
+    inception = measure.optional(Inception, args.fid)
 
     results = []
     for name, path in names.items():
@@ -87,10 +93,12 @@ def main(argv: list[str] | None = None) -> int:
                 results.append(measure.codec(BaselineCodec(codec, ours["codec"], sizes)))
     if segmenter:
         add_miou(results, segmenter, measure, Path(args.semantic_maps))
+    if lpips or inception:
+        add_perceptual(results, lpips, inception, measure)
     report.write(output, results, source)
     print(report.text_table(results))
     print(f"report: {output / 'index.html'}")
-    for line in measure.failures:
+    for line in dict.fromkeys(measure.failures):  # several checkpoints tell the same of an image
         print(f"not measured: {line}", file=sys.stderr)
     return 2 if measure.failures else 0
 
@@ -100,7 +108,7 @@ def add_miou(results: list[dict], segmenter, measure: "Measure", maps: Path) -> 
     from tqdm import tqdm
 
     known = {name: record for r in results for name, record in r["images"].items()}
-    sources = {name: path for path, name in measure.images.items() if name in known}
+    sources = measure.sources(results)
     label_maps = {}
     for name, path in sources.items():
         try:
@@ -117,9 +125,37 @@ def add_miou(results: list[dict], segmenter, measure: "Measure", maps: Path) -> 
 
     of_originals = miou(confusion({name: sources[name] for name in label_maps}))
     for r in tqdm(results, desc="mIoU", unit="codec"):
-        folder = measure.output / "pictures" / r["codec"]
-        pictures = {name: folder / f"{name}.png" for name in label_maps if name in r["images"]}
+        pictures = {name: measure.picture(r["codec"], name) for name in label_maps if name in r["images"]}
         r["mean"] |= {"miou": miou(confusion(pictures)), "miou_of_originals": of_originals}
+        measure.write(r)
+
+
+def add_perceptual(results: list[dict], lpips, inception, measure: "Measure") -> None:
+    """Add LPIPS to each image and the means, FID and KID to the means; lpips, inception: what measures, or None."""
+    from tqdm import tqdm
+
+    sources = measure.sources(results)
+    patches: dict[str, list] = {r["codec"]: [] for r in results} | {"": []}
+    for name, path in tqdm(sources.items(), desc="perceptual", unit="image"):
+        original = Data.read_image(path, measure.knobs.max_pixels)
+        if inception and (own := patches_of(original)):
+            patches[""].append(inception.features(own))
+        for r in results:
+            if name in r["images"]:
+                picture = Data.read_image(measure.picture(r["codec"], name), measure.knobs.max_pixels)
+                if lpips:
+                    r["images"][name]["lpips"] = lpips(original, picture)
+                if inception and (own := patches_of(picture)):
+                    patches[r["codec"]].append(inception.features(own))
+    enough = sum(map(len, patches[""])) > 1
+    if inception and not enough:
+        measure.failures.append("FID, KID: the images do not have two patches of 256x256 px")
+    for r in results:
+        if lpips:
+            r["mean"] |= _means(r["images"].values(), ("lpips",))
+        if enough and patches[r["codec"]]:
+            features = [np.concatenate(patches[codec]) for codec in ("", r["codec"])]
+            r["mean"] |= {"fid": fid(*features), "kid": kid(*features), "patches": len(features[1])}
         measure.write(r)
 
 
@@ -258,8 +294,22 @@ class Measure:
 
     def _files(self, codec, name: str) -> tuple[Path, Path]:
         """Where an image's file and its decoded picture are."""
-        file = self.output / "files" / codec.name / f"{name}{codec.suffix}"
-        return file, self.output / "pictures" / codec.name / f"{name}.png"
+        return self.output / "files" / codec.name / f"{name}{codec.suffix}", self.picture(codec.name, name)
+
+    def picture(self, codec: str, name: str) -> Path:
+        return self.output / "pictures" / codec / f"{name}.png"
+
+    def sources(self, results: list[dict]) -> dict[str, str]:
+        """The images that any codec could be measured on: name -> path."""
+        return {name: path for path, name in self.images.items() if any(name in r["images"] for r in results)}
+
+    def optional(self, load: Callable, path: str | None):
+        """What `load` makes of a path; None where there is none, or, which is reported, where it cannot be loaded."""
+        try:
+            return load(path) if path else None
+        except UserError as error:
+            self.failures.append(str(error))
+            return None
 
     def _complete(self, codec, name: str, record: dict) -> bool:
         file, picture = self._files(codec, name)
@@ -294,9 +344,9 @@ class Measure:
         return self.output / "results" / f"{codec}.json"
 
 
-def _means(records) -> dict[str, float | None]:
+def _means(records, metrics: tuple = METRICS) -> dict[str, float | None]:
     """The mean of each metric, over the images that have it."""
-    columns = {metric: [record[metric] for record in records if record[metric] is not None] for metric in METRICS}
+    columns = {metric: [record[metric] for record in records if record[metric] is not None] for metric in metrics}
     return {metric: float(np.mean(values)) if values else None for metric, values in columns.items()}
 
 
