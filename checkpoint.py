@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A checkpoint is a folder. Its files, here found, read and checked:
 
 config.json     the knobs
@@ -5,12 +6,18 @@ model.npz       what compressing needs: averaged weights, and integer symbol fre
 context.npz     where one was fitted, the context model, which then codes the symbols; context_code.npz and context_mask.npz
                 likewise, for label maps and heat maps
 training.npz    unless it only ships: what resuming needs (weights, optimizers, averages, step)
+
+    python3 checkpoint.py -r checkpoints/run -o checkpoints/mine  # what of it ships: weights in half precision, no training.npz
 """
 
+import argparse
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +115,59 @@ def save_context_model(context: ContextModel, checkpoint: Path, of: str = "symbo
     """Make a context model part of a checkpoint, whose fingerprint then is another. Whole or not at all."""
     with Utils.atomic(checkpoint / CONTEXT_FILES[of]) as path, path.open("wb") as file:
         np.savez_compressed(file, **context.arrays)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`, which takes its place if all went well, and else is removed."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write the checkpoint: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def export(source: Path, output: Path) -> None:
+    """Write what compressing needs of a checkpoint to a new folder, the weights as float16: half the size.
+
+    It is another checkpoint, by the rounding: its fingerprint differs, and files of the one are not those of the other.
+    """
+    if output.exists():
+        raise UserError(f"{output}: is there already; name a new folder")
+    arrays = read_arrays(source / "model.npz")
+    with np.errstate(over="ignore"):  # infinite then, which is reported
+        halves = {name: array.astype(np.float16) if array.dtype == np.float32 else array for name, array in arrays.items()}
+    if broken := [name for name, array in halves.items() if not np.isfinite(array).all()]:
+        raise UserError(f"checkpoint {source}: {broken[0]} has values beyond half precision, 65504")
+    read_knobs(source)
+    with new_folder(output) as partial:
+        np.savez_compressed(partial / "model.npz", **halves)
+        for name in ("config.json", *CONTEXT_FILES.values()):
+            if (source / name).exists():
+                shutil.copy(source / name, partial)
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Write what ships of a checkpoint.")
+    parser.add_argument("-r", "--restore", required=True, metavar="CKPT", help="checkpoint or run folder")
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the checkpoint to write")
+    return parser.parse_args(argv)
+
+
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    source, output = resolve_checkpoint(args.restore), Path(args.output)
+    export(source, output)
+    size = sum(file.stat().st_size for file in output.iterdir())
+    print(f"{source} -> {output}: {size / 1e6:.1f} MB; it is a checkpoint of its own: files of {source} are not for it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -123,8 +123,10 @@ class config_train(config_base):
     channel_dropout: float = knob(0.0, low=0, high=1)   # share of images that train with the first K < C channels only, which
     #                                                     compress.py --channels K then does with less harm
     sample_noise: bool = knob(False)                    # concatenate a noise map to w_hat
-    noise_dim: int = knob(128, low=1)                   # length of v ~ N(0, I)
-    noise_norm: str = knob("channel", allowed=("channel", "batch"))  # batch: the seed; mutes the noise at batch size 1
+    noise_mode: str = knob("dcgan", allowed=("dcgan", "map"))  # what makes it: a network, of one v for the image, as the
+    #                                                     seed; or v itself, C values at each position: no weights
+    noise_dim: int = knob(128, low=1)                   # dcgan: length of v ~ N(0, I)
+    noise_norm: str = knob("channel", allowed=("channel", "batch"))  # dcgan; batch: the seed; mutes noise at batch size 1
     multiscale: bool = knob(True)                       # discriminate at several scales, or at full size only
     n_scales: int = knob(3, low=1, high=5)              # of the multiscale discriminator; 2 for crops under 128 px
     discriminator_width: int = knob(64, low=1)          # channels after its first layer; half suits a CPU
@@ -138,8 +140,9 @@ class config_train(config_base):
     #                                                     the map itself, what a second encoder makes of it, or nothing
     semantic_scale: int = knob(8, allowed=(4, 8, 16))  # lossless: pixels a side of one position of the map in the file
     selective: bool = knob(False)                       # train to synthesize parts of the picture from the map alone
-    selective_regions: str = knob("instances", allowed=("instances", "boxes"))  # what a training image preserves: three of
-    #                                                     four instances (regions of a class, without use_instances), or a box
+    selective_regions: str = knob("instances", allowed=("instances", "classes", "boxes"))  # what a training image preserves:
+    #                                                     three of four instances (regions of a class, without
+    #                                                     use_instances), half of its classes, or a box
 
     # Losses
     lambda_X: float = knob(12.0, low=0)                 # weight of the distortion, MSE in [-1, 1]; paper: 10
@@ -186,6 +189,10 @@ class config_train(config_base):
     @property
     def L(self) -> int:
         return len(self.centers)
+
+    def noise_shape(self, batch, h, w) -> tuple:
+        """Of the noise v ~ N(0, I), for feature maps (batch, h, w, C)."""
+        return (batch, self.noise_dim) if self.noise_mode == "dcgan" else (batch, h, w, self.channel_bottleneck)
 
     @property
     def label_channels(self) -> int:
@@ -250,4 +257,8 @@ class directories(Knobs):
     cityscapes_val: str = knob("data/cityscapes_paths_val.h5")
     ADE20k_train: str = knob("data/ADE20k_paths_train.h5")
     ADE20k_val: str = knob("data/ADE20k_paths_val.h5")
+    camvid_train: str = knob("data/camvid_paths_train.h5")
+    camvid_val: str = knob("data/camvid_paths_val.h5")
+    cityscapes_classes: str = knob("data/cityscapes_classes.csv")  # of label maps, as train.py --classes reads them
+    camvid_classes: str = knob("data/camvid_classes.csv")
 # fmt: on

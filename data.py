@@ -29,6 +29,7 @@ class Dataset:
 
     fit: "native" (sides cut to multiples of 16), "512x1024" (resized) or "width512" (resized, then cut).
     maps, instances: the label map and the instance map of an image, by the image's path, where the table has such columns.
+    classes: the file that lists the classes of its label maps, if it is known.
     """
 
     train: list[str]
@@ -36,6 +37,7 @@ class Dataset:
     fit: str = "native"
     maps: dict[str, str] = dataclasses.field(default_factory=dict)
     instances: dict[str, str] = dataclasses.field(default_factory=dict)
+    classes: Path | None = None
 
 
 class Data:
@@ -120,12 +122,12 @@ class Data:
 
     @staticmethod
     def dataset(name: str, where: directories, val: str | None = None) -> Dataset:
-        """The images that -ds names: sample, cityscapes or ADE20k, or any path table or folder.
+        """The images that -ds names: sample, cityscapes, ADE20k or camvid, or any path table or folder.
 
         Held-out images of a table: `val`; else the table of the same name with "val" for "train"; else a fifth of its
         images, at most four, from its end.
         """
-        fits = {"sample": "native", "cityscapes": "512x1024", "ADE20k": "width512"}
+        fits = {"sample": "native", "cityscapes": "512x1024", "ADE20k": "width512", "camvid": "native"}
         if name in fits:
             tables = [Utils.locate(getattr(where, f"{name}_{split}")) for split in ("train", "val")]
         else:
@@ -141,7 +143,8 @@ class Data:
             {image: path for table in tables for image, path in Data.read_pairs(table, column).items()}
             for column in (MAP_COLUMNS[0], INSTANCE_COLUMN)
         ]
-        return Dataset(*paths, fits.get(name, "native"), *beside)
+        classes = getattr(where, f"{name}_classes", None)
+        return Dataset(*paths, fits.get(name, "native"), *beside, classes and Utils.locate(classes))
 
     # ------------------------------------------------------------------------------------------------------------------
     # Training batches
@@ -239,8 +242,10 @@ class Data:
             preserved = np.ones(planes.shape[:2], bool)
         elif self.config.selective_regions == "boxes":
             preserved = semantic.random_box(planes.shape[:2], rng)
+        elif self.config.selective_regions == "classes":
+            preserved = semantic.random_regions(planes[..., 3], rng, semantic.SYNTHESIZED_CLASSES)
         else:
-            preserved = semantic.random_instances(planes[..., 5], rng)
+            preserved = semantic.random_regions(planes[..., 5], rng, semantic.SYNTHESIZED_INSTANCES)
         return np.concatenate([planes[..., :5], preserved[..., None]], axis=-1).astype(np.uint8)
 
     def unknown_labels(self) -> float:

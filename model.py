@@ -7,7 +7,6 @@ image x ─▶ E ─▶ w ─▶ q ─▶ w_hat, symbols ──▶ (codec.py: a 
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +57,7 @@ class Model:
         self.quantizer = keras.Model(w, Network.quantizer(w, config))
         self.generator = keras.Model(z, _build(config, "generator", z, 3))
         self.networks = {"encoder": self.encoder, "quantizer": self.quantizer, "generator": self.generator}
-        if config.sample_noise:
+        if config.sample_noise and config.noise_mode == "dcgan":
             self.noise_generator = keras.Model([v, w], Network.noise_generator(v, w, config))
             self.networks["noise_generator"] = self.noise_generator
         if config.use_conditional_GAN and config.semantic_code == "learned":
@@ -111,7 +110,7 @@ class Model:
         """
         w_hat = self.quantizer.weights[0].numpy()[symbols]
         w_hat = np.pad(w_hat, ((0, 0), (0, 0), (0, self.config.channel_bottleneck - symbols.shape[2])))
-        v = np.random.default_rng(noise_seed).standard_normal((1, self.config.noise_dim))
+        v = np.random.default_rng(noise_seed).standard_normal(self.config.noise_shape(1, *symbols.shape[:2]))
         side = [] if code is None else [self._code_channels(ops.convert_to_tensor(code.astype(np.int32))[None])]
         if m is not None:
             w_hat = w_hat * m[..., None]
@@ -151,12 +150,14 @@ class Model:
         return ops.take(self.quantizer.weights[0], code)
 
     def generate(self, w_hat, v, side: Sequence = (), training: bool = False):
-        """w_hat (B, h, w, C) and noise v (B, noise_dim), unused without `sample_noise` -> x_hat (B, 16h, 16w, 3).
+        """w_hat (B, h, w, C) and noise v of `noise_shape`, unused without `sample_noise` -> x_hat (B, 16h, 16w, 3).
 
         side: what else G sees, in order: (B, h, w, code_channels) of the label map, and the heat map (B, h, w, 1).
         """
         z = [w_hat]
-        if self.config.sample_noise:
+        if self.config.sample_noise and self.config.noise_mode == "map":
+            z.append(ops.convert_to_tensor(v))
+        elif self.config.sample_noise:
             z.append(self.noise_generator([ops.convert_to_tensor(v), ops.convert_to_tensor(w_hat)], training=training))
         z = ops.concatenate([*z, *side], axis=-1)
         return self.generator(z, training=True) if training else self._generate(z)
@@ -215,7 +216,9 @@ class Model:
         if config.selective:
             m = ops.max_pool(ops.cast(labels[..., 2:], "float32"), STRIDE, STRIDE)
             visible = tf.repeat(tf.repeat(m, STRIDE, axis=1), STRIDE, axis=2)
-        v = tf.random.stateless_normal((tf.shape(x)[0], config.noise_dim), seed=(config.seed, step))
+        batch, height, width = tf.unstack(tf.shape(x)[:3])
+        noise_shape = config.noise_shape(batch, height // STRIDE, width // STRIDE)
+        v = tf.random.stateless_normal(noise_shape, seed=(config.seed, step))
         with tf.GradientTape(persistent=True) as tape:
             w = self._encode_for_training(x * visible)
             w_hat, aux = self.quantizer(w)
@@ -319,18 +322,10 @@ class Model:
             if not np.isfinite(array).all():
                 raise UserError(f"step {self.step}: {name} is not finite; nothing was saved; lower the learning rate")
         frequencies = integer_frequencies(self.histogram.numpy())
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir(parents=True)
+        with checkpoint.new_folder(folder) as partial:
             (partial / "config.json").write_text(self.config.to_json())
             np.savez(partial / "model.npz", frequencies=frequencies, **inference)
             np.savez(partial / "training.npz", step=self.step, **state)
-            partial.rename(folder)
-        except OSError as error:
-            raise UserError(f"{folder}: cannot write the checkpoint: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     @classmethod
     def load(cls, path: str | Path, *, training: bool = False, overrides: list[str] | None = None) -> "Model":
@@ -357,17 +352,22 @@ class Model:
 
     @classmethod
     def transfer(cls, path: str | Path, overrides: list[str]) -> tuple["Model", list[str]]:
-        """A model to train from step 0: a checkpoint's knobs, changed by `overrides`, and those of its weights that still fit.
+        """A model to train from step 0: a checkpoint's knobs, changed by `overrides`, and its weights as far as they fit.
 
-        Returns the model, and the names of the weights that do not and start afresh.
+        Of a kernel with more or fewer channels than there, those that both have are taken: the first ones, and w_hat is the
+        first of what G sees. Returns the model, and the names of the weights that start afresh, in whole or in part.
         """
         folder = checkpoint.resolve_checkpoint(path)
         model = cls(checkpoint.read_knobs(folder).override(overrides), training=True)
         arrays = checkpoint.read_arrays(folder / "model.npz")
         weights = model._weights(model.networks)
         fresh = [name for name, var in weights.items() if name not in arrays or arrays[name].shape != tuple(var.shape)]
-        for name in weights.keys() - set(fresh):
-            weights[name].assign(arrays[name])
+        for name, var in weights.items():
+            if name in arrays and arrays[name].ndim == len(var.shape):
+                common = tuple(slice(min(sides)) for sides in zip(arrays[name].shape, var.shape, strict=True))
+                values = var.numpy()
+                values[common] = arrays[name][common]
+                var.assign(values)
         _assign(model.averages, model.G_variables)
         return model, fresh
 

@@ -19,7 +19,8 @@ from config import UserError
 from utils import LOSSLESS_SUFFIXES
 
 MAX_VOID_SHARE = 0.95  # a map with more is taken for one of other classes
-SYNTHESIZED_SHARE = 0.25  # of the instances of a training image (Agustsson et al., section 4.2)
+SYNTHESIZED_INSTANCES = 0.25  # share of those of a training image (Agustsson et al., section 4.2)
+SYNTHESIZED_CLASSES = 0.5
 
 
 @dataclass(frozen=True)
@@ -194,13 +195,16 @@ def connected_regions(s: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def random_instances(instances: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """m (H, W) bool for training: a random quarter of the instances is synthesized, at least one, the rest preserved."""
-    present, inverse = np.unique(instances, return_inverse=True)
-    n = max(1, round(SYNTHESIZED_SHARE * len(present)))
+def random_regions(regions: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
+    """m (H, W) bool for training: a random share of the regions is synthesized, at least one, the rest preserved.
+
+    regions: (H, W), of one number each, as instances or classes are.
+    """
+    present, inverse = np.unique(regions, return_inverse=True)
+    n = max(1, round(share * len(present)))
     preserved = np.ones(len(present), bool)
     preserved[rng.choice(len(present), n, replace=False)] = False
-    return preserved[inverse].reshape(instances.shape)
+    return preserved[inverse].reshape(regions.shape)
 
 
 def random_box(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

@@ -38,10 +38,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-opt", "--optimizer", choices=optimizers, help="optimizer of both updates; default: the knob's")
     parser.add_argument("-name", "--name", default="run", help="of the run and its folders (default: run)")
     parser.add_argument("-ds", "--dataset", default="sample", metavar="DATASET",
-                        help="sample, cityscapes, ADE20k, a path table (.h5, .csv) or a folder (default: sample)")  # fmt: skip
+                        help="sample, cityscapes, ADE20k, camvid, a path table (.h5, .csv) or a folder "
+                             "(default: sample)")  # fmt: skip
     parser.add_argument("--val", metavar="TABLE", help="held-out images, where DATASET is a table or a folder")
     parser.add_argument("--classes", metavar="CSV", help="names and colours of a label map's classes (columns index, name, R, "
-                        "G, B): sets the knobs classes and n_classes")  # fmt: skip
+                        "G, B): sets the knobs classes and n_classes (default: those of cityscapes and camvid)")  # fmt: skip
     start = parser.add_mutually_exclusive_group()
     start.add_argument("-rl", "--restore-last", action="store_true", help="go on from this run's newest checkpoint")
     start.add_argument("-r", "--restore", metavar="CKPT", help="go on from a checkpoint")
@@ -65,8 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.optimizer:
         knobs.append(f"optimizer={args.optimizer}")
     if args.classes:
-        classes = Classes.read(args.classes)
-        knobs += [f"classes={classes}", f"n_classes={len(classes)}"]
+        knobs += class_knobs(args.classes)
     config = config_train().override(knobs)  # before TensorFlow is imported: mistakes show at once
     if min(n for n in (args.steps, args.epochs, 1) if n is not None) < 1:
         raise UserError("--steps and --epochs: at least 1")
@@ -75,11 +75,15 @@ def main(argv: list[str] | None = None) -> int:
     run = Path(where.checkpoints) / args.name
 
     dataset = Data.dataset(args.dataset, where, args.val)
+    goes_on = args.restore or args.restore_last
+    if dataset.classes and config.use_conditional_GAN and not (config.classes or goes_on):
+        knobs += class_knobs(dataset.classes)
+        config = config.override(knobs)
 
     with Utils.quiet_tensorflow():
         from model import Model
 
-    start = resolve_checkpoint(args.restore or run) if args.restore or args.restore_last else None
+    start = resolve_checkpoint(args.restore or run) if goes_on else None
     if args.fit_entropy:
         model = Model.load(start, overrides=knobs)
         if not model.config.entropy_steps:
@@ -103,6 +107,11 @@ def main(argv: list[str] | None = None) -> int:
     steps = args.steps or (args.epochs or model.config.num_epochs) * data.steps_per_epoch
     print(f"{len(dataset.train)} training images, {len(dataset.val)} held out; up to step {steps}")
     return train(model, data, dataset, steps, run, where)
+
+
+def class_knobs(file: str | Path) -> list[str]:
+    classes = Classes.read(file)
+    return [f"classes={classes}", f"n_classes={len(classes)}"]
 
 
 def check_fit(args: argparse.Namespace, knobs: list[str]) -> None:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from config import UserError, directories
 from data import Data, fit_image
+from semantic import Classes
 
 CAP = 10**6
 
@@ -144,11 +145,14 @@ def test_a_folder_is_a_table(folder):
 def test_datasets_by_name(folder):
     sample = Data.dataset("sample", directories())
     assert len(sample.train) >= 4 and len(sample.val) >= 2 and not set(sample.train) & set(sample.val)
-    for name, fit in (("cityscapes", "512x1024"), ("ADE20k", "width512")):
+    for name, fit in (("cityscapes", "512x1024"), ("ADE20k", "width512"), ("camvid", "native")):
         tables = {f"{name}_{split}": str(folder / f"{split}.csv") for split in ("train", "val")}
         for table in tables.values():
             pd.DataFrame({"path": ["images/a.png"]}).to_csv(table)
-        assert Data.dataset(name, directories(**tables)).fit == fit
+        dataset = Data.dataset(name, directories(**tables))
+        assert dataset.fit == fit
+        listed = {"cityscapes": 35, "camvid": 12}.get(name)  # classes, with void
+        assert (dataset.classes and len(Classes.read(dataset.classes))) == listed
     with pytest.raises(UserError, match="cityscapes"):
         Data.dataset("cityscapes", directories())
 

@@ -110,13 +110,22 @@ def test_the_two_updates_see_the_losses_of_the_same_forward_pass(tiny_config):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_two_noises_give_two_reconstructions_at_batch_size_one(training, tiny_config):
-    model = Model(tiny_config(sample_noise=True))
+@pytest.mark.parametrize("mode", ["dcgan", "map"])
+def test_two_noises_give_two_reconstructions_at_batch_size_one(mode, training, tiny_config):
+    model = Model(tiny_config(sample_noise=True, noise_mode=mode))
     w_hat = model.quantizer(model.encoder(batch(1)))[0]
-    a, b = (
-        model.generate(w_hat, np.random.default_rng(i).normal(size=(1, 128)).astype("f"), training=training) for i in range(2)
-    )
+    shape = {"dcgan": (1, 128), "map": w_hat.shape}[mode]
+    a, b = (model.generate(w_hat, np.random.default_rng(i).normal(size=shape).astype("f"), training=training) for i in range(2))
     assert np.abs(a - b).max() > 1e-3
+
+
+def test_a_noise_map_comes_from_the_file_and_is_trained_with(tiny_config):
+    model = Model(tiny_config(sample_noise=True, noise_mode="map"), training=True)
+    assert "noise_generator" not in model.networks
+    model.train_step(batch(2))
+    symbols = np.zeros((5, 6, 8), np.uint8)
+    first, again, other = (model.decompress(symbols, 80, 96, noise_seed=(seed,)) for seed in (7, 7, 8))
+    assert (first == again).all() and (first != other).any()
 
 
 def test_with_the_seeds_batch_norm_the_noise_has_no_influence_at_batch_size_one(tiny_config):

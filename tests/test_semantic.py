@@ -116,8 +116,20 @@ def test_a_heat_map_has_each_block_of_which_anything_is_preserved():
 
 def test_a_quarter_of_the_instances_is_synthesized():
     instances = np.repeat(np.arange(8), 4).reshape(8, 4)
-    m = semantic.random_instances(instances, np.random.default_rng(0))
+    m = semantic.random_regions(instances, np.random.default_rng(0), semantic.SYNTHESIZED_INSTANCES)
     assert (m.all(axis=1) | ~m.any(axis=1)).all() and (~m.any(axis=1)).sum() == 2
+
+
+def test_half_of_the_classes_are_synthesized_whole(street, tmp_path):
+    changes = {"use_conditional_GAN": True, "n_classes": 4, "selective": True, "selective_regions": "classes"}
+    config = config_train().override(knobs(**changes, crop_size=0, batch_size=1)[1::2])
+    pairs = {str(street / f"{i}.png"): str(street / f"{i}_s.png") for i in range(4)}
+    data = Data(list(pairs), config, maps=pairs)
+    for index in range(4):
+        planes = data.sample(index)
+        kept = {c: planes[planes[..., 3] == c, 5] for c in np.unique(planes[..., 3])}
+        assert all(len(np.unique(m)) == 1 for m in kept.values())
+        assert sum(m[0] == 0 for m in kept.values()) == max(1, round(len(kept) / 2))
 
 
 def test_selections_by_hand(tmp_path):

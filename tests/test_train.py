@@ -1,6 +1,7 @@
 """train.py as its users run it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import PROJECT, knobs
 
+import checkpoint as export
 import train
 from data import Data
 from model import Model
@@ -187,10 +189,38 @@ def test_a_mistake_is_one_line_and_status_2(arguments, named, run, capfd):
 
 
 def test_help_does_not_wait_for_tensorflow():
-    for script in ("train", "compress", "decompress", "data/make_paths", "data/resample"):
+    for script in ("train", "compress", "decompress", "checkpoint", "data/make_paths", "data/resample"):
         code = f"import runpy, sys; sys.argv = ['x', '-h']; sys.path.insert(0, '.')\ntry: runpy.run_path('{script}.py', run_name='__main__')\nexcept SystemExit: pass\nassert not {{'tensorflow', 'keras', 'pandas'}} & set(sys.modules)"  # noqa: E501
         result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, env=os.environ)
         assert result.returncode == 0 and "usage:" in result.stdout, result.stderr
+
+
+def test_what_ships_of_a_checkpoint_compresses_as_it_does(checkpoint, photos, tmp_path, capsys):
+    shipped = tmp_path / "shipped"
+    assert export.main(["-r", str(checkpoint), "-o", str(shipped)]) == 0
+    assert sorted(file.name for file in shipped.iterdir()) == ["config.json", "model.npz"]
+    source = max(checkpoint.glob("ckpt-*"))
+    assert (shipped / "model.npz").stat().st_size < 0.55 * (source / "model.npz").stat().st_size
+    whole, half = Model.load(checkpoint), Model.load(shipped)
+    assert whole.fingerprint != half.fingerprint
+    symbols, rounded = (model.compress(Data.read_image(photos / "0.png", 10**6)) for model in (whole, half))
+    assert (symbols == rounded).mean() > 0.95
+    pictures = [model.decompress(symbols, 80, 96).astype(int) for model in (whole, half)]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 1
+    assert Model.resume(shipped).step == 0
+    assert export.main(["-r", str(checkpoint), "-o", str(shipped)]) == 2
+    assert "there already" in capsys.readouterr().err
+
+
+def test_weights_beyond_half_precision_are_not_shipped(checkpoint, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(max(checkpoint.glob("ckpt-*")), broken)
+    with np.load(broken / "model.npz") as saved:
+        arrays = dict(saved)
+    arrays["encoder/Conv2D_0/kernel"][0, 0, 0, 0] = 1e6
+    np.savez(broken / "model.npz", **arrays)
+    assert export.main(["-r", str(broken), "-o", str(tmp_path / "shipped")]) == 2
+    assert "encoder/Conv2D_0/kernel" in capsys.readouterr().err and not (tmp_path / "shipped").exists()
 
 
 def test_a_transfer_takes_the_weights_that_fit(checkpoint, run, tmp_path, capsys):
@@ -201,6 +231,8 @@ def test_a_transfer_takes_the_weights_that_fit(checkpoint, run, tmp_path, capsys
         taken = [name for name in weights if name not in fresh]
         assert all(np.array_equal(weights[name].numpy(), saved[name]) for name in taken)
         assert all(saved[name].shape != tuple(weights[name].shape) for name in fresh)
+        name = "encoder/Conv2D_5/kernel"  # (3, 3, W, C)
+        np.testing.assert_array_equal(weights[name].numpy(), saved[name][..., :4])
     assert len(taken) > 20 and {name.partition("/")[0] for name in fresh} == {"encoder", "generator", "noise_generator"}
     assert all(np.array_equal(a.numpy(), v.numpy()) for a, v in zip(model.averages, model.G_variables, strict=True))
     arguments = ["--transfer", str(checkpoint), "--name", "b", "--steps", "1"]
