@@ -118,8 +118,8 @@ class config_train(config_base):
     quantizer_temperature: float = knob(1.0, low=1e-3)  # of the soft assignment; lower: harder, noisier gradients
     bottleneck_norm: bool = knob(False)                 # the seed's norm + ReLU on w; only for its checkpoints
     normalization: str = knob("instance", allowed=("instance", "channel"))  # channel: crops and photos agree
-    upsampling: str = knob("transpose", allowed=("transpose", "transpose4", "nearest"))  # 3x3 transposed: the paper;
-    #                                                     4x4 transposed or nearest + conv: no checkerboard
+    upsampling: str = knob("transpose", allowed=("transpose", "transpose4", "nearest", "bilinear"))  # 3x3 transposed: the
+    #                                                     paper; 4x4 transposed, or nearest or bilinear + conv: no checkerboard
     channel_dropout: float = knob(0.0, low=0, high=1)   # share of images that train with the first K < C channels only, which
     #                                                     compress.py --channels K then does with less harm
     sample_noise: bool = knob(False)                    # concatenate a noise map to w_hat

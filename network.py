@@ -167,8 +167,9 @@ def residual_block(x, config: config_train):
 
 def upsample_block(x, filters: int, config: config_train):
     """uk: to twice the height and width, then norm and ReLU."""
-    if config.upsampling == "nearest":
-        return conv_block(layers.UpSampling2D(2)(x), filters, kernel=3, config=config)
+    if config.upsampling in ("nearest", "bilinear"):
+        x = layers.UpSampling2D(2, interpolation=config.upsampling)(x)
+        return conv_block(x, filters, kernel=3, config=config)
     kernel = {"transpose": 3, "transpose4": 4}[config.upsampling]
     x = layers.Conv2DTranspose(filters, kernel, strides=2, padding="same", use_bias=has_bias(config))(x)
     return ops.relu(norm(x, config))

@@ -84,7 +84,7 @@ def test_any_combination_of_the_seeds_knobs_trains(noise, multiscale, vanilla, m
     [
         {"discriminator": "dcgan_discriminator"},
         {"discriminator": "wgan_critic"},
-        {"normalization": "channel", "upsampling": "nearest"},
+        {"normalization": "channel", "upsampling": "bilinear"},
         {"upsampling": "transpose4", "quantizer_distance": "absolute", "lambda_rate": 1.0},
         {"noise_norm": "batch", "sample_noise": True, "bottleneck_norm": True},
         {"centers": (-1.0, 0.0, 1.0), "learn_centers": True, "weight_decay": 0.01},

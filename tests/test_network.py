@@ -29,7 +29,7 @@ def test_encoder_shapes_layer_by_layer(height, width, tiny_config):
     assert layer_shapes(w, ("Conv2D",)) == [*expected, (height // 16, width // 16, 6)]
 
 
-@pytest.mark.parametrize("upsampling", ["transpose", "transpose4", "nearest"])
+@pytest.mark.parametrize("upsampling", ["transpose", "transpose4", "nearest", "bilinear"])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_generator_shapes_layer_by_layer(height, width, upsampling, tiny_config):
     h, w = height // 16, width // 16
