@@ -168,7 +168,10 @@ def residual_block(x, config: config_train):
 def upsample_block(x, filters: int, config: config_train):
     """uk: to twice the height and width, then norm and ReLU."""
     if config.upsampling in ("nearest", "bilinear"):
-        x = layers.UpSampling2D(2, interpolation=config.upsampling)(x)
+        x = layers.UpSampling2D(2)(x)
+        if config.upsampling == "bilinear":  # that is nearest, then [1 2 1] / 4 both ways; Keras' own wants a known size
+            x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="symmetric")
+            x = layers.AveragePooling2D(2, 1)(layers.AveragePooling2D(2, 1)(x))
         return conv_block(x, filters, kernel=3, config=config)
     kernel = {"transpose": 3, "transpose4": 4}[config.upsampling]
     x = layers.Conv2DTranspose(filters, kernel, strides=2, padding="same", use_bias=has_bias(config))(x)
