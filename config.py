@@ -123,8 +123,10 @@ class config_train(config_base):
     channel_dropout: float = knob(0.0, low=0, high=1)   # share of images that train with the first K < C channels only, which
     #                                                     compress.py --channels K then does with less harm
     sample_noise: bool = knob(False)                    # concatenate a noise map to w_hat
-    noise_mode: str = knob("dcgan", allowed=("dcgan", "map"))  # what makes it: a network, of one v for the image, as the
-    #                                                     seed; or v itself, C values at each position: no weights
+    noise_mode: str = knob("dcgan", allowed=("dcgan", "map", "layers"))  # dcgan: a network makes it, of one v for the image,
+    #                                                     as the seed; map: it is v itself, C values at each position: no
+    #                                                     weights; layers: each block of the generator gets its own, and
+    #                                                     learns how much of it to add: finer texture
     noise_dim: int = knob(128, low=1)                   # dcgan: length of v ~ N(0, I)
     noise_norm: str = knob("channel", allowed=("channel", "batch"))  # dcgan; batch: the seed; mutes noise at batch size 1
     multiscale: bool = knob(True)                       # discriminate at several scales, or at full size only
@@ -192,7 +194,19 @@ class config_train(config_base):
 
     def noise_shape(self, batch, h, w) -> tuple:
         """Of the noise v ~ N(0, I), for feature maps (batch, h, w, C)."""
-        return (batch, self.noise_dim) if self.noise_mode == "dcgan" else (batch, h, w, self.channel_bottleneck)
+        return (batch, self.noise_dim) if self.noise_mode == "dcgan" else (batch, h, w, self.noise_channels)
+
+    @property
+    def noise_channels(self) -> int:
+        """Of what G sees of the noise, at 1/16 of the size. `layers`: a value for each pixel of each block's output."""
+        if self.noise_mode != "layers":
+            return self.channel_bottleneck * self.sample_noise
+        return sum(k * k for k in self.noise_scales) * self.sample_noise
+
+    @property
+    def noise_scales(self) -> tuple:
+        """How much larger than z the blocks of the generator make it, one after the other."""
+        return (1,) * (1 + self.n_residual_blocks) + (2, 4, 8, 16)
 
     @property
     def label_channels(self) -> int:

@@ -51,8 +51,7 @@ class Model:
         x = keras.Input((None, None, 3))
         w = keras.Input((None, None, C))
         v = keras.Input((config.noise_dim,))
-        side_channels = config.code_channels + config.selective
-        z = keras.Input((None, None, C * (1 + config.sample_noise) + side_channels))
+        z = keras.Input((None, None, C + config.noise_channels + config.code_channels + config.selective))
         self.encoder = keras.Model(x, _build(config, "encoder", x, C))
         self.quantizer = keras.Model(w, Network.quantizer(w, config))
         self.generator = keras.Model(z, _build(config, "generator", z, 3))
@@ -155,7 +154,7 @@ class Model:
         side: what else G sees, in order: (B, h, w, code_channels) of the label map, and the heat map (B, h, w, 1).
         """
         z = [w_hat]
-        if self.config.sample_noise and self.config.noise_mode == "map":
+        if self.config.sample_noise and self.config.noise_mode != "dcgan":
             z.append(ops.convert_to_tensor(v))
         elif self.config.sample_noise:
             z.append(self.noise_generator([ops.convert_to_tensor(v), ops.convert_to_tensor(w_hat)], training=training))
@@ -439,7 +438,7 @@ def _optimizer(config: config_train, variables: list) -> keras.optimizers.Optimi
         "rmsprop": lambda: keras.optimizers.RMSprop(**decay),
         "sgd": lambda: keras.optimizers.SGD(**decay),
     }[config.optimizer]()
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias", "centers"])
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias", "centers", "scale"])
     optimizer.build(variables)
     return optimizer
 

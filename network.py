@@ -75,6 +75,19 @@ class Quantizer(Layer):
         return soft + ops.stop_gradient(hard - soft), symbols, assignment
 
 
+class AddNoise(Layer):
+    """h + scale * noise, the scale learned for each channel, from 0 (Karras et al. 2019): (B, h, w, k), (B, h, w, 1)."""
+
+    def build(self, h_shape, noise_shape):
+        self.scale = self.add_weight(shape=(h_shape[-1],), initializer="zeros", name="scale")
+
+    def call(self, h, noise):
+        return h + self.scale * noise
+
+    def compute_output_shape(self, h_shape, noise_shape):
+        return h_shape
+
+
 class ResizeLike(Layer):
     """Resize the first map bilinearly to the height and width of the second; the identity where they agree."""
 
@@ -178,6 +191,29 @@ def upsample_block(x, filters: int, config: config_train):
     return ops.relu(norm(x, config))
 
 
+def split_noise(z, config: config_train) -> tuple:
+    """What G sees -> the same without noise for its blocks, and an iterator of that noise, (B, k h, k w, 1) for each.
+
+    Unless noise_mode is `layers`, z is as it was, and there is no such noise.
+    """
+    if not config.sample_noise or config.noise_mode != "layers":
+        return z, iter(())
+    first, n = config.channel_bottleneck, config.noise_channels  # z: w_hat, noise, what else G sees
+    noise, z = z[..., first : first + n], ops.concatenate([z[..., :first], z[..., first + n :]], axis=-1)
+    maps, start = [], 0
+    for k in config.noise_scales:
+        own = noise[..., start : start + k * k]
+        maps.append(ops.depth_to_space(own, k) if k > 1 else own)
+        start += k * k
+    return z, iter(maps)
+
+
+def add_noise(h, noise):
+    """h with the next map of the iterator `noise` added, if there is one."""
+    own = next(noise, None)
+    return h if own is None else AddNoise()(h, own)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Networks
 # ----------------------------------------------------------------------------------------------------------------------
@@ -213,11 +249,12 @@ class Network:
     def generator(z: KerasTensor, config: config_train) -> KerasTensor:
         """G: w_hat, with noise or not -> image in [-1, 1].  c3s1-960, R960 x 9, u480, u240, u120, u60, c7s1-3, tanh."""
         f = config.width
-        h = conv_block(z, f, kernel=3, config=config)  # (B, H/16, W/16, f)
+        z, noise = split_noise(z, config)
+        h = add_noise(conv_block(z, f, kernel=3, config=config), noise)  # (B, H/16, W/16, f)
         for _ in range(config.n_residual_blocks):
-            h = residual_block(h, config)  # (B, H/16, W/16, f)
+            h = add_noise(residual_block(h, config), noise)  # (B, H/16, W/16, f)
         for i in (2, 4, 8, 16):
-            h = upsample_block(h, f // i, config)  # (B, i/16 H, i/16 W, f/i)
+            h = add_noise(upsample_block(h, f // i, config), noise)  # (B, i/16 H, i/16 W, f/i)
         return ops.tanh(reflect_conv(h, 3, kernel=7))  # (B, H, W, 3)
 
     @staticmethod

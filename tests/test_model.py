@@ -110,19 +110,24 @@ def test_the_two_updates_see_the_losses_of_the_same_forward_pass(tiny_config):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("mode", ["dcgan", "map"])
+@pytest.mark.parametrize("mode", ["dcgan", "map", "layers"])
 def test_two_noises_give_two_reconstructions_at_batch_size_one(mode, training, tiny_config):
     model = Model(tiny_config(sample_noise=True, noise_mode=mode))
+    for scale in (var for var in model.generator.weights if var.name == "scale"):
+        scale.assign(np.ones(scale.shape))  # learned, from 0
     w_hat = model.quantizer(model.encoder(batch(1)))[0]
-    shape = {"dcgan": (1, 128), "map": w_hat.shape}[mode]
+    shape = model.config.noise_shape(*w_hat.shape[:3])
     a, b = (model.generate(w_hat, np.random.default_rng(i).normal(size=shape).astype("f"), training=training) for i in range(2))
     assert np.abs(a - b).max() > 1e-3
 
 
-def test_a_noise_map_comes_from_the_file_and_is_trained_with(tiny_config):
-    model = Model(tiny_config(sample_noise=True, noise_mode="map"), training=True)
+@pytest.mark.parametrize("mode", ["map", "layers"])
+def test_noise_without_a_network_comes_from_the_file_and_is_trained_with(mode, tiny_config):
+    model = Model(tiny_config(sample_noise=True, noise_mode=mode), training=True)
     assert "noise_generator" not in model.networks
     model.train_step(batch(2))
+    scales = [var for var in model.generator.weights if var.name == "scale"]
+    assert len(scales) == {"map": 0, "layers": 2 + 4}[mode] and all(np.abs(scale.numpy()).min() > 0 for scale in scales)
     symbols = np.zeros((5, 6, 8), np.uint8)
     first, again, other = (model.decompress(symbols, 80, 96, noise_seed=(seed,)) for seed in (7, 7, 8))
     assert (first == again).all() and (first != other).any()

@@ -11,7 +11,7 @@ from reference import Reference
 
 from config import config_train
 from model import Model
-from network import Network, Norm, Quantizer
+from network import Network, Norm, Quantizer, split_noise, upsample_block
 
 SIZES = [(64, 64), (48, 80), (32, 96)]  # square, odd feature maps 3 x 5, and the least height
 
@@ -158,3 +158,24 @@ def test_networks_compute_what_the_original_system_does(bottleneck_norm):
     x_hat = model.generate(w_hat, None).numpy()
     np.testing.assert_allclose(x_hat, Reference(weights, "generator").generator(w_hat, 2), atol=1e-4)
     assert w_hat.std() > 0.1 and x_hat.std() > 0.1
+
+
+def test_each_block_gets_its_own_noise_in_its_place(tiny_config):
+    config = tiny_config(sample_noise=True, noise_mode="layers", n_residual_blocks=0, channel_bottleneck=2)
+    assert config.noise_scales == (1, 2, 4, 8, 16) and config.noise_channels == 1 + 4 + 16 + 64 + 256
+    v = np.arange(2 * 3 * config.noise_channels, dtype="f").reshape(1, 2, 3, -1)
+    w_hat, side = np.full((1, 2, 3, 2), -1, "f"), np.full((1, 2, 3, 5), -2, "f")
+    z, noise = split_noise(keras.ops.convert_to_tensor(np.concatenate([w_hat, v, side], axis=-1)), config)
+    assert np.array_equal(z, np.concatenate([w_hat, side], axis=-1))
+    maps = [np.asarray(own) for own in noise]
+    assert [own.shape for own in maps] == [(1, 2 * k, 3 * k, 1) for k in (1, 2, 4, 8, 16)]
+    assert maps[1][0, 2:, 4:, 0].tolist() == v[0, 1, 2, 1:5].reshape(2, 2).tolist()  # of the last position
+    assert len(np.unique(np.concatenate([own.ravel() for own in maps]))) == v.size  # none twice
+
+
+def test_bilinear_upsampling_is_that_of_an_image_resize(tiny_config, monkeypatch):
+    monkeypatch.setattr("network.conv_block", lambda x, *_, **__: x)
+    x = np.random.default_rng(0).random((1, 5, 6, 3), "f")
+    np.testing.assert_allclose(
+        upsample_block(x, 3, tiny_config(upsampling="bilinear")), keras.ops.image.resize(x, (10, 12)), atol=1e-6
+    )
