@@ -53,6 +53,14 @@ def model_arrays(channels: int, levels: int, hidden: int = 7, spread: int = 300,
     }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_graphs():
+    """Without TensorFlow's graph optimizer, which takes longer than the few tiny steps that it would speed up."""
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 @pytest.fixture
 def tiny_config():
     from config import config_train

@@ -14,6 +14,14 @@ from model import Model
 from utils import pad, padded_size, to_float, to_uint8
 
 
+@pytest.fixture(scope="module", autouse=True)
+def eager():
+    """These tests make one step each, and a graph for it would take ten times as long; test_train.py trains by graphs."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 def batch(n: int = 2, side: int = 64) -> tf.Tensor:
     return tf.constant(np.stack([to_float(photo(side, side, seed)) for seed in range(n)]))
 
