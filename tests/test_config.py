@@ -25,7 +25,7 @@ def test_a_knob_is_overridden_with_its_own_type():
         ("width", "NAME=VALUE"),
         ("lambda_X=-1", "lambda_X"),
         ("lambda_X=nan", "lambda_X"),
-        ("upsampling=bilinear", "transpose4"),
+        ("upsampling=bicubic", "transpose4"),
         ("sample_noise=maybe", "sample_noise"),
         ("centers=1,0", "centers"),
         ("centers=0", "centers"),
@@ -58,7 +58,7 @@ def test_every_knob_is_read_by_something():
     for knobs in (config_train, config_test, directories):
         for field in dataclasses.fields(knobs):
             by_name = f'_build(config, "{field.name}"' in code or (
-                knobs is directories and field.name.endswith(("_train", "_val"))
+                knobs is directories and field.name.endswith(("_train", "_val", "_classes"))
             )
             read = rf"\b(config|where|knobs|self|config_train\(\)|directories\(\))\.{field.name}\b"
             assert by_name or re.search(read, code), f"{field.name} is read by nothing"
