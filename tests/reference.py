@@ -33,10 +33,11 @@ class Reference:
 
     def transposed(self, x):
         kernel = self._next("Conv2DTranspose", "kernel")
+        bias = self._bias("Conv2DTranspose", kernel.shape[2])
         self.count["Conv2DTranspose"] = self.count.get("Conv2DTranspose", 0) + 1
         b, h, w, _ = x.shape
         y = tf.nn.conv2d_transpose(x, kernel, [b, 2 * h, 2 * w, kernel.shape[2]], 2, "SAME")
-        return y + self._bias("Conv2DTranspose", kernel.shape[2])
+        return y + bias
 
     def norm(self, x):
         gamma, beta = self._next("Norm", "gamma"), self._next("Norm", "beta")
