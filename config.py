@@ -131,6 +131,7 @@ class config_train(config_base):
     noise_norm: str = knob("channel", allowed=("channel", "batch"))  # dcgan; batch: the seed; mutes noise at batch size 1
     multiscale: bool = knob(True)                       # discriminate at several scales, or at full size only
     n_scales: int = knob(3, low=1, high=5)              # of the multiscale discriminator; 2 for crops under 128 px
+    spectral_norm: bool = knob(False)                   # of the discriminator's kernels: largest singular value 1; steadier
     discriminator_width: int = knob(64, low=1)          # channels after its first layer; half suits a CPU
 
     # Semantic label maps
@@ -151,9 +152,18 @@ class config_train(config_base):
     lambda_range: float = knob(0.2, low=0)              # weight of what keeps w in the range of the centers; paper: 0
     lambda_rate: float = knob(0.0, low=0)               # weight of the bits per pixel by static tables; paper: 0; 0.1-0.5 pays
     lambda_adversarial: float = knob(1.0, low=0)        # weight of the generator's adversarial loss; lower: smoother
-    use_vanilla_GAN: bool = knob(False)                 # sigmoid cross-entropy instead of least squares
+    gan_loss: str = knob("lsgan", allowed=("lsgan", "vanilla", "hinge", "wgan", "wgan_gp"))  # least squares, sigmoid
+    #                                                     cross-entropy, hinge, Wasserstein by weight_clipping or by a penalty
+    use_vanilla_GAN: bool = knob(False)                 # the seed's name for gan_loss=vanilla
+    lambda_gp: float = knob(10.0, low=0)                # wgan_gp: weight of the gradient penalty
+    n_critic_iterations: int = knob(1, low=1)           # steps of D for one of G, in the GAN stage; 5 suits wgan and wgan_gp
+    weight_clipping: bool = knob(False)                 # wgan: D's weights stay in [-max_c, max_c]
+    max_c: float = knob(0.01, low=1e-6)
     use_feature_matching_loss: bool = knob(True)        # match the discriminator's intermediate maps
     lambda_feature_matching: float = knob(10.0, low=0)  # its weight
+    use_vgg_loss: bool = knob(False)                    # match VGG19's features too, in all stages; see perceptual.py
+    lambda_vgg: float = knob(0.1, low=0)                # its weight; about pix2pixHD's 10, whose inputs are 127.5 times smaller
+    vgg_weights: str = knob("imagenet")                 # Keras' own (its cache, or a download), or a path to that file
 
     # Stages: distortion alone, then the discriminator alone, then the GAN
     distortion_steps: int = knob(0, low=0)              # E and G without a discriminator; some thousands steady the GAN
@@ -172,9 +182,12 @@ class config_train(config_base):
     momentum: float = knob(0.9, low=0, high=0.999)      # -opt momentum
     weight_decay: float = knob(0.0, low=0)              # decoupled, per step, times the learning rate
     ema_decay: float = knob(0.999, low=0, high=0.999999)  # of the weights that compress.py uses
-    batch_size: int = knob(1, low=1)                    # images a step; over 1 needs equal sizes: set crop_size
+    batch_size: int = knob(1, low=1)                    # images a step, of all devices; over 1 needs equal sizes: set crop_size
     recompute: bool = knob(True)                        # save memory: E's activations anew for the gradient, freed memory
     #                                                     returned; false for a small network, or with memory to spare
+    mixed_precision: str = knob("float32", allowed=("float32", "float16", "bfloat16"))  # of the networks in training; the
+    #                                                     half ones suit a GPU: float16 with loss scaling, any; bfloat16, new
+    jit_compile: bool = knob(False)                     # compile the step with XLA: pays on a GPU, and not on a CPU
     num_epochs: int = knob(50, low=1)                   # passes over the path table; --epochs and --steps override it
     seed: int = knob(0, low=0, high=2**31)              # of weights, shuffling, crops and noise
 
@@ -209,6 +222,11 @@ class config_train(config_base):
         return (1,) * (1 + self.n_residual_blocks) + (2, 4, 8, 16)
 
     @property
+    def adversarial_loss(self) -> str:
+        """The one of losses.py that gan_loss and use_vanilla_GAN mean."""
+        return "vanilla" if self.use_vanilla_GAN else "wgan" if self.gan_loss == "wgan_gp" else self.gan_loss
+
+    @property
     def label_channels(self) -> int:
         """Of a label map as the networks see it at full size: the classes, one-hot, and the instances' boundaries."""
         return self.n_classes + self.use_instances
@@ -235,7 +253,17 @@ class config_train(config_base):
 
     def __post_init__(self):
         super().__post_init__()
+        batch_norm = self.discriminator == "dcgan_discriminator"
+        clipped, penalized = self.weight_clipping, self.gan_loss == "wgan_gp"
         rules = {
+            "use_vanilla_GAN": (not self.use_vanilla_GAN or self.gan_loss in ("lsgan", "vanilla"),
+                                f"means gan_loss=vanilla, and gan_loss is {self.gan_loss}"),
+            "gan_loss": (self.gan_loss != "wgan" or clipped, "needs weight_clipping: an unbounded critic has no loss to reach"),
+            "weight_clipping": (not clipped or not (penalized or self.spectral_norm),
+                                "does not go with wgan_gp or spectral_norm, which bound D in another way"),
+            "spectral_norm": (not self.spectral_norm or not batch_norm, "is undone by the batch norm of dcgan_discriminator"),
+            "discriminator": (not penalized or not batch_norm,
+                              "has a batch norm, which mixes the images whose gradients wgan_gp penalizes one by one"),
             "n_classes": (self.n_classes * (1 + self.use_instances) <= 255, "is over 127, the most that go with use_instances"),
             "selective": (not self.selective or (self.use_conditional_GAN and self.semantic_code != "none"),
                           "needs use_conditional_GAN, and a semantic_code to synthesize from"),

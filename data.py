@@ -173,24 +173,26 @@ class Data:
     def steps_per_epoch(self) -> int:
         return -(-len(self.paths) // self.config.batch_size)
 
-    def batches(self, first_step: int = 0) -> Iterator:
+    def batches(self, first_step: int = 0, worker: int = 0, workers: int = 1) -> Iterator:
         """Endless batches from a step on: images (B, H, W, 3) float32 in [-1, 1], and labels (B, H, W, 3) uint8: see `sample`.
 
-        Without label maps the labels have no channels.
+        Without label maps the labels have no channels. Of several workers, each gets its share of every batch.
         Sample i is a function of the seed, the paths and i alone, so training that resumes sees what it would have seen.
         """
         import tensorflow as tf
 
         batch = self.config.batch_size
+        share = batch // workers
         planes = 6 if self.config.use_conditional_GAN else 3
         samples = (
-            tf.data.Dataset.range(first_step * batch, 2**62)
+            tf.data.Dataset.range(first_step * share, 2**62 // workers)
+            .map(lambda i: i // share * batch + worker * share + i % share)
             .map(
                 lambda i: tf.ensure_shape(tf.numpy_function(self._sample_or_error, [i], tf.uint8), (None, None, planes)),
                 num_parallel_calls=tf.data.AUTOTUNE,
                 deterministic=True,
             )
-            .batch(batch)
+            .batch(share)
             .map(lambda planes: (tf.cast(planes[..., :3], tf.float32) / 127.5 - 1, planes[..., 3:]))
             .prefetch(2)
         )

@@ -62,3 +62,42 @@ def vanilla_generator(fake_logits: list):
 def feature_matching(real_maps: dict, fake_maps: dict, n_scales: int):
     """Wang et al. 2018: 1/n_scales sum_maps mean |D_k(x) - D_k(x_hat)|; no gradient flows into the real side."""
     return sum(ops.mean(ops.abs(ops.stop_gradient(real_maps[k]) - fake_maps[k])) for k in real_maps) / n_scales
+
+
+def hinge_discriminator(real_logits: list, fake_logits: list):
+    """Hinge (Lim and Ye 2017): sum_scales [mean max(0, 1 - D(x)) + mean max(0, 1 + D(x_hat))]."""
+    return sum(
+        ops.mean(ops.relu(1 - real)) + ops.mean(ops.relu(1 + fake)) for real, fake in zip(real_logits, fake_logits, strict=True)
+    )
+
+
+def hinge_generator(fake_logits: list):
+    """-sum_scales mean D(x_hat)."""
+    return -sum(ops.mean(fake) for fake in fake_logits)
+
+
+def wgan_discriminator(real_logits: list, fake_logits: list):
+    """Wasserstein (Arjovsky et al. 2017): sum_scales [mean D(x_hat) - mean D(x)], for a critic that is bounded otherwise."""
+    return sum(ops.mean(fake) - ops.mean(real) for real, fake in zip(real_logits, fake_logits, strict=True))
+
+
+def wgan_generator(fake_logits: list):
+    """-sum_scales mean D(x_hat)."""
+    return hinge_generator(fake_logits)
+
+
+def gradient_penalty(gradient):
+    """Gulrajani et al. 2017: mean over images (|g| - 1)^2, |g| the Euclidean norm of an image's gradient (B, H, W, 3)."""
+    norm = ops.sqrt(ops.sum(ops.square(gradient), axis=(1, 2, 3)) + 1e-12)  # the root has no gradient at 0
+    return ops.mean(ops.square(norm - 1))
+
+
+def perceptual(real_maps: list, fake_maps: list):
+    """Features of VGG19, from relu1_1 to relu5_1 (Wang et al. 2018): sum_k w_k mean |f_k(x) - f_k(x_hat)|.
+
+    w = 1/32, 1/16, 1/8, 1/4, 1; no gradient flows into the real side.
+    """
+    return sum(
+        weight * ops.mean(ops.abs(ops.stop_gradient(real) - fake))
+        for weight, real, fake in zip((1 / 32, 1 / 16, 1 / 8, 1 / 4, 1), real_maps, fake_maps, strict=True)
+    )

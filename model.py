@@ -21,6 +21,7 @@ import losses
 from config import UserError, config_train
 from entropy import EntropyModel, StaticTables, integer_frequencies
 from network import Network, code_channels, label_channels, map_symbols
+from perceptual import VGG19
 from semantic import heat_map
 from utils import STRIDE, Utils, pad, to_float, to_uint8
 
@@ -52,17 +53,18 @@ class Model:
         w = keras.Input((None, None, C))
         v = keras.Input((config.noise_dim,))
         z = keras.Input((None, None, C + config.noise_channels + config.code_channels + config.selective))
-        self.encoder = keras.Model(x, _build(config, "encoder", x, C))
         self.quantizer = keras.Model(w, Network.quantizer(w, config))
-        self.generator = keras.Model(z, _build(config, "generator", z, 3))
-        self.networks = {"encoder": self.encoder, "quantizer": self.quantizer, "generator": self.generator}
-        if config.sample_noise and config.noise_mode == "dcgan":
-            self.noise_generator = keras.Model([v, w], Network.noise_generator(v, w, config))
-            self.networks["noise_generator"] = self.noise_generator
-        if config.use_conditional_GAN and config.semantic_code == "learned":
-            s = keras.Input((None, None, config.label_channels))
-            self.semantic_encoder = keras.Model(s, _build(config, "encoder", s, C))
-            self.networks["semantic_encoder"] = self.semantic_encoder
+        with _precision(config.mixed_precision if training else "float32"):
+            self.encoder = keras.Model(x, _float32(_build(config, "encoder", x, C)))
+            self.generator = keras.Model(z, _float32(_build(config, "generator", z, 3)))
+            self.networks = {"encoder": self.encoder, "quantizer": self.quantizer, "generator": self.generator}
+            if config.sample_noise and config.noise_mode == "dcgan":
+                self.noise_generator = keras.Model([v, w], _float32(Network.noise_generator(v, w, config)))
+                self.networks["noise_generator"] = self.noise_generator
+            if config.use_conditional_GAN and config.semantic_code == "learned":
+                s = keras.Input((None, None, config.label_channels))
+                self.semantic_encoder = keras.Model(s, _float32(_build(config, "encoder", s, C)))
+                self.networks["semantic_encoder"] = self.semantic_encoder
         # As graphs, which free what they no longer need; of unknown size, so that each image goes through the same one
         self._encode = tf.function(self.encoder, input_signature=[tf.TensorSpec((None, None, None, 3))])
         self._generate = tf.function(self.generator, input_signature=[tf.TensorSpec((None, None, None, z.shape[-1]))])
@@ -70,7 +72,13 @@ class Model:
             if config.use_conditional_GAN:  # D sees image and label map
                 x = keras.Input((None, None, 3 + config.label_channels))
             _build(config, "discriminator", x, 1)  # what multiscale_discriminator puts on each scale
-            self.discriminator = keras.Model(x, Network.multiscale_discriminator(x, config))
+            with _precision(config.mixed_precision):
+                logits, maps = Network.multiscale_discriminator(x, config)
+            if config.use_feature_matching_loss and not maps:
+                raise UserError(f"knob use_feature_matching_loss: Network.{config.discriminator} returns no maps to match")
+            self.discriminator = keras.Model(x, _float32((logits, maps)))
+            if config.use_vgg_loss:
+                self.vgg19 = VGG19(config.vgg_weights)
             self._init_training()
 
     @property
@@ -172,21 +180,32 @@ class Model:
         self.D_variables = self.discriminator.trainable_variables
         self.G_optimizer = _optimizer(config, self.G_variables)
         self.D_optimizer = _optimizer(config, self.D_variables)
-        self.averages = [tf.Variable(v, trainable=False) for v in self.G_variables]
-        self.histogram = tf.Variable(tf.fill((config.channel_bottleneck, config.L), 1 / config.L), trainable=False)
-        self._compiled_step = tf.function(self._train_step, reduce_retracing=True)  # of images of many sizes, two traces
+        self.strategy = tf.distribute.get_strategy()
+        first, mean = tf.VariableAggregation.ONLY_FIRST_REPLICA, tf.VariableAggregation.MEAN
+        self.averages = [tf.Variable(v, trainable=False, aggregation=first) for v in self.G_variables]
+        uniform = tf.fill((config.channel_bottleneck, config.L), 1 / config.L)
+        self.histogram = tf.Variable(uniform, trainable=False, aggregation=mean)
+        self._compiled_step = tf.function(  # reduce_retracing: of images of many sizes, two traces
+            self._distributed_step, reduce_retracing=True, jit_compile=config.jit_compile
+        )
 
     def _encoders(self) -> list:
         """What makes the file: frozen together, by freeze_encoder."""
         return [self.networks[name] for name in ("encoder", "quantizer", "semantic_encoder") if name in self.networks]
 
     def stage(self, step: int) -> tuple[str, int]:
-        """The stage that a step belongs to, "distortion", "discriminator" or "gan", and the stage's first step."""
+        """What a step trains: "distortion", "discriminator" (alone) or "gan" (both), and the first step of its stage.
+
+        In the GAN stage, D is alone in all but every n_critic_iterations-th step.
+        """
         distortion_end = self.config.distortion_steps
         gan_start = distortion_end + self.config.discriminator_warmup_steps
         if step < distortion_end:
             return "distortion", 0
-        return ("discriminator", distortion_end) if step < gan_start else ("gan", gan_start)
+        if step < gan_start:
+            return "discriminator", distortion_end
+        turn_of_G = (step - gan_start + 1) % self.config.n_critic_iterations == 0
+        return "gan" if turn_of_G else "discriminator", gan_start
 
     def learning_rates(self, step: int) -> tuple[float, float]:
         """Of E and G, and of D, at a step: exponential decay that starts anew with each stage."""
@@ -199,14 +218,40 @@ class Model:
     def train_step(self, x: tf.Tensor, labels: tf.Tensor | None = None) -> dict[str, float]:
         """One update of all that the present stage trains, on images x (B, H, W, 3) in [-1, 1]. Returns the loss terms.
 
-        labels: (B, H, W, 3) class, boundary of an instance, 1 where the picture is preserved; see data.py.
+        labels: (B, H, W, 3) class, boundary of an instance, 1 where the picture is preserved; see data.py. With several
+        devices, they share the images of this process among themselves, and train on those of all processes.
         """
         if self.step == self.config.distortion_steps:  # from here on the averaged weights are trained further: they are
             _assign(self.G_variables, self.averages)  # better, and a frozen encoder then makes the files that it will make
         self.G_optimizer.learning_rate, self.D_optimizer.learning_rate = self.learning_rates(self.step)
+        x, labels = self._per_replica(x), self._per_replica(labels)
         terms = self._compiled_step(x, labels, tf.constant(self.step), self.stage(self.step)[0])
         self.step += 1
         return {name: float(value) for name, value in terms.items()}
+
+    def _per_replica(self, batch):
+        """Images or labels of this process -> those of each of its devices."""
+        if batch is None or self.strategy.num_replicas_in_sync == 1:
+            return batch
+        shares = iter(tf.split(batch, len(self.strategy.extended.worker_devices)))
+        return self.strategy.experimental_distribute_values_from_function(lambda _: next(shares))
+
+    def _distributed_step(self, x, labels, step, stage: str) -> dict:
+        """The train step on all devices, and the mean of their loss terms."""
+        terms = self.strategy.run(self._train_step, args=(x, labels, step, stage))
+        terms = {name: self.strategy.reduce(tf.distribute.ReduceOp.MEAN, term, axis=None) for name, term in terms.items()}
+        terms["PSNR"] = 10 * tf.math.log(4 / tf.maximum(terms["distortion"], 1e-10)) / np.log(10)
+        return terms
+
+    def _update(self, optimizer, tape: tf.GradientTape, loss, variables: list) -> None:
+        """Descend the gradient of a loss, a mean over this replica's images. The optimizer adds up those of all replicas."""
+        upstream = optimizer.scale_loss(tf.ones_like(loss)) / self.strategy.num_replicas_in_sync
+        optimizer.apply(tape.gradient(loss, variables, output_gradients=upstream), variables)
+
+    def _own_share(self, values, batch):
+        """Of random values for the images of all replicas, those of this one: the same images get the same values."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return values[replica * batch : (replica + 1) * batch]
 
     def _train_step(self, x, labels, step, stage: str) -> dict:
         """One forward pass of G, and one of D on real and reconstructed images, serve both updates."""
@@ -216,13 +261,14 @@ class Model:
             m = ops.max_pool(ops.cast(labels[..., 2:], "float32"), STRIDE, STRIDE)
             visible = tf.repeat(tf.repeat(m, STRIDE, axis=1), STRIDE, axis=2)
         batch, height, width = tf.unstack(tf.shape(x)[:3])
-        noise_shape = config.noise_shape(batch, height // STRIDE, width // STRIDE)
-        v = tf.random.stateless_normal(noise_shape, seed=(config.seed, step))
+        n = self.strategy.num_replicas_in_sync
+        noise_shape = config.noise_shape(n * batch, height // STRIDE, width // STRIDE)
+        v = self._own_share(tf.random.stateless_normal(noise_shape, seed=(config.seed, step)), batch)
         with tf.GradientTape(persistent=True) as tape:
             w = self._encode_for_training(x * visible)
             w_hat, aux = self.quantizer(w)
             if config.channel_dropout:
-                w_hat *= self._channel_mask(tf.shape(x)[0], step)
+                w_hat *= self._own_share(self._channel_mask(n * batch, step), batch)
             side, code_penalty = self._code_for_training(labels) if config.code_channels else ([], 0.0)
             if config.selective:
                 w_hat *= m
@@ -232,8 +278,11 @@ class Model:
             G_loss = config.lambda_X * terms["distortion"]
             G_loss += config.lambda_range * (losses.range_penalty(w, config.centers[0], config.centers[-1]) + code_penalty)
             G_loss += config.lambda_rate * losses.rate(aux["assignment"], self.histogram, m)
+            if config.use_vgg_loss and stage != "discriminator":
+                terms["vgg"] = losses.perceptual(self.vgg19(x), self.vgg19(x_hat))
+                G_loss += config.lambda_vgg * terms["vgg"]
             if stage != "distortion":
-                adversarial, discriminator = self._gan_losses(x, x_hat, labels, terms)
+                adversarial, discriminator = self._gan_losses(x, x_hat, labels, step, terms)
                 G_loss += adversarial
 
         def warm(decay: float):  # at first, averages follow faster
@@ -242,11 +291,14 @@ class Model:
         if stage != "discriminator":
             frozen = self.E_variables if stage == "gan" and config.freeze_encoder else ()
             G_variables = [var for var in self.G_variables if id(var) not in frozen]
-            self.G_optimizer.apply(tape.gradient(G_loss, G_variables), G_variables)
+            self._update(self.G_optimizer, tape, G_loss, G_variables)
             for average, var in zip(self.averages, self.G_variables, strict=True):
                 average.assign_sub((1 - warm(config.ema_decay)) * (average - var))
         if stage != "distortion":
-            self.D_optimizer.apply(tape.gradient(discriminator, self.D_variables), self.D_variables)
+            self._update(self.D_optimizer, tape, discriminator, self.D_variables)
+            if config.weight_clipping:
+                for var in self.D_variables:
+                    var.assign(ops.clip(var, -config.max_c, config.max_c))
 
         one_hot = tf.one_hot(aux["symbols"], config.L)  # (B, h, w, C, L)
         terms["bpp"] = losses.rate(one_hot, self.histogram, m)
@@ -254,7 +306,6 @@ class Model:
         frequencies = tf.reduce_sum(coded * one_hot, axis=(0, 1, 2)) / tf.maximum(tf.reduce_sum(coded), 1.0)  # (C, L)
         frequencies += (1.0 - tf.reduce_sum(frequencies, axis=-1, keepdims=True)) * self.histogram  # where nothing is coded
         self.histogram.assign_sub((1 - warm(HISTOGRAM_DECAY)) * (self.histogram - frequencies))
-        terms["PSNR"] = 10 * tf.math.log(4 / tf.maximum(terms["distortion"], 1e-10)) / np.log(10)
         return terms
 
     def _encode_for_training(self, x):
@@ -279,24 +330,35 @@ class Model:
         w = self.semantic_encoder(label_channels(labels, self.config), training=True)
         return [self.quantizer(w)[0]], losses.range_penalty(w, self.config.centers[0], self.config.centers[-1])
 
-    def _gan_losses(self, x, x_hat, labels, terms: dict) -> tuple:
+    def _gan_losses(self, x, x_hat, labels, step, terms: dict) -> tuple:
         """The weighted loss that D adds to G's, and D's own. Adds their terms to `terms`."""
         config = self.config
-        if config.use_conditional_GAN:
-            s = label_channels(labels, config)
-            x, x_hat = ops.concatenate([x, s], axis=-1), ops.concatenate([x_hat, s], axis=-1)
-        real_logits, real_maps = self.discriminator(x, training=True)
-        fake_logits, fake_maps = self.discriminator(x_hat, training=True)
-        kind = "vanilla" if config.use_vanilla_GAN else "lsgan"
+        s = [label_channels(labels, config)] if config.use_conditional_GAN else []
+
+        def discriminate(image):
+            return self.discriminator(ops.concatenate([image, *s], axis=-1), training=True)
+
+        (real_logits, real_maps), (fake_logits, fake_maps) = discriminate(x), discriminate(x_hat)
+        kind = config.adversarial_loss
         terms["adversarial"] = getattr(losses, f"{kind}_generator")(fake_logits)
         terms["discriminator"] = getattr(losses, f"{kind}_discriminator")(real_logits, fake_logits)
+        D_loss = terms["discriminator"]
+        if config.gan_loss == "wgan_gp":
+            batch = tf.shape(x)[0]
+            shares = tf.random.stateless_uniform(
+                (self.strategy.num_replicas_in_sync * batch, 1, 1, 1), seed=(config.seed + 2, step)
+            )
+            terms["gradient_penalty"] = gradient_penalty(
+                lambda image: discriminate(image)[0], x, x_hat, self._own_share(shares, batch)
+            )
+            D_loss += config.lambda_gp * terms["gradient_penalty"]
         terms["D_real"] = sum(map(tf.reduce_mean, real_logits)) / len(real_logits)
         terms["D_fake"] = sum(map(tf.reduce_mean, fake_logits)) / len(fake_logits)
         G_loss = config.lambda_adversarial * terms["adversarial"]
         if config.use_feature_matching_loss:
             terms["feature_matching"] = losses.feature_matching(real_maps, fake_maps, len(real_logits))
             G_loss += config.lambda_feature_matching * terms["feature_matching"]
-        return G_loss, terms["discriminator"]
+        return G_loss, D_loss
 
     @contextmanager
     def averaged_weights(self):
@@ -413,6 +475,20 @@ class Model:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def gradient_penalty(critic, x, x_hat, shares):
+    """losses.gradient_penalty of a critic between real and reconstructed images, at shares * x + (1 - shares) * x_hat.
+
+    critic: images (B, H, W, 3) -> logits at each scale; an image's score is the sum over scales of their means, as in the loss.
+    shares: (B, 1, 1, 1) in [0, 1]. To be called within a tape: the gradient by D's weights is of the second order.
+    """
+    between = tf.stop_gradient(shares * x + (1 - shares) * x_hat)
+    with tf.GradientTape() as tape:
+        tape.watch(between)
+        scores = sum(tf.reduce_mean(tf.reshape(logits, (tf.shape(x)[0], -1)), axis=1) for logits in critic(between))
+        total = tf.reduce_sum(scores)  # images do not see each other, so that its gradient is each score's own
+    return losses.gradient_penalty(tape.gradient(total, between))
+
+
 def _build(config: config_train, role: str, x: keras.KerasTensor, channels: int):
     """What the static method of Network that the knob `role` names makes of x; raises UserError if it has another role."""
     name = getattr(config, role)
@@ -430,6 +506,22 @@ def _build(config: config_train, role: str, x: keras.KerasTensor, channels: int)
     return output
 
 
+@contextmanager
+def _precision(name: str):
+    """Within this context, networks compute with numbers of this kind, and have weights of float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _float32(outputs):
+    """What networks return, in the precision that losses are computed in."""
+    return keras.tree.map_structure(lambda x: x if x.dtype == "float32" else ops.cast(x, "float32"), outputs)
+
+
 def _optimizer(config: config_train, variables: list) -> keras.optimizers.Optimizer:
     decay = {"weight_decay": config.weight_decay or None}
     optimizer = {
@@ -439,6 +531,8 @@ def _optimizer(config: config_train, variables: list) -> keras.optimizers.Optimi
         "sgd": lambda: keras.optimizers.SGD(**decay),
     }[config.optimizer]()
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias", "centers", "scale"])
+    if config.mixed_precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(variables)
     return optimizer
 

@@ -35,9 +35,10 @@ class Norm(Layer):
         self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
 
     def call(self, x):
-        mean, variance = ops.moments(x, self.axes, keepdims=True)
+        x32 = ops.cast(x, "float32")  # the square of a half-precision value may be too large for one
+        mean, variance = ops.moments(x32, self.axes, keepdims=True)
         scale = ops.rsqrt(variance + self.epsilon) * self.gamma
-        return x * scale + (self.beta - mean * scale)
+        return ops.cast(x32 * scale + (self.beta - mean * scale), x.dtype)
 
 
 class Quantizer(Layer):
@@ -191,6 +192,15 @@ def upsample_block(x, filters: int, config: config_train):
     return ops.relu(norm(x, config))
 
 
+def bounded(layer, config: config_train):
+    """A layer of a discriminator, with the knob `spectral_norm` such that its kernel's largest singular value is 1.
+
+    Miyato et al. 2018, but that Keras' layer, in each training call, divides the kernel itself: a projection after the step,
+    not a reparametrization within it.
+    """
+    return layers.SpectralNormalization(layer, power_iterations=3) if config.spectral_norm else layer
+
+
 def split_noise(z, config: config_train) -> tuple:
     """What G sees -> the same without noise for its blocks, and an iterator of that noise, (B, k h, k w, 1) for each.
 
@@ -285,11 +295,11 @@ class Network:
         f = config.discriminator_width
         h, maps = x, {}
         for k, filters in enumerate((f, 2 * f, 4 * f, 8 * f), start=1):
-            h = layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=k == 1)(h)
+            h = bounded(layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=k == 1), config)(h)
             if k > 1:
                 h = Norm((1, 2))(h)
             h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
-        return layers.Conv2D(1, 4, padding="same")(h), maps  # (B, H/16, W/16, 1)
+        return bounded(layers.Conv2D(1, 4, padding="same"), config)(h), maps  # (B, H/16, W/16, 1)
 
     @staticmethod
     def multiscale_discriminator(x: KerasTensor, config: config_train) -> tuple[list, dict[str, KerasTensor]]:
@@ -322,9 +332,9 @@ class Network:
         h, maps = x, {}
         for k, filters in enumerate((f, 2 * f, 4 * f, 8 * f), start=1):
             normalized = batch_norm and k > 1
-            h = layers.Conv2D(filters, 5, strides=2, padding="same", use_bias=not normalized)(h)
+            h = bounded(layers.Conv2D(filters, 5, strides=2, padding="same", use_bias=not normalized), config)(h)
             if normalized:
                 h = layers.BatchNormalization()(h)
             h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
         h = layers.GlobalAveragePooling2D()(h)  # (B, 8f); any image size, where a flat layer would fix it
-        return layers.Dense(1)(h), maps  # (B, 1)
+        return bounded(layers.Dense(1), config)(h), maps  # (B, 1)

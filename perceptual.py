@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Perceptual metrics: LPIPS of picture pairs, FID and KID of picture sets.
+"""Perceptual metrics: LPIPS of picture pairs, FID and KID of picture sets; and the features of the perceptual loss.
 
     pip install lpips && python3 perceptual.py vgg -o lpips_vgg.npz       # once, where PyTorch can be installed: LPIPS' weights
     python3 evaluate.py -r checkpoints/photo_c8 -i kodak/ -o report/ --lpips lpips_vgg.npz --fid
@@ -137,6 +137,42 @@ def _backbone(network: str):
                 h = layers.Conv2D(channels, kernel, stride, activation="relu")(layers.ZeroPadding2D(padding)(h))
         taps.append(h)
     return keras.Model(x, taps)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Perceptual loss
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class VGG19:
+    """Features of VGG19 (Simonyan and Zisserman 2015), as losses.perceptual compares them: relu1_1, relu2_1, ..., relu5_1.
+
+    The weights of keras.applications are those of the original: their inputs are 0..255, blue first, less the means of
+    ImageNet, 58 times as large as those of weights for inputs of unit variance, and 127.5 times as large as pix2pixHD's in
+    [-1, 1]. Biases aside, the features and the loss grow alike, so the weight of the loss has to be as much smaller.
+    """
+
+    def __init__(self, weights: str = "imagenet"):
+        """weights: "imagenet" (Keras' cache, or a download), or a path to such a file. Raises UserError where they are not."""
+        import keras
+
+        try:
+            network = keras.applications.VGG19(include_top=False, weights=weights)
+        except Exception as error:  # of urllib, h5py or Keras
+            raise UserError(
+                f"knob vgg_weights: {weights} cannot be had ({str(error).splitlines()[0]}); give the path of "
+                f"vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5, from "
+                f"https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
+            ) from None
+        outputs = [network.get_layer(f"block{i}_conv1").output for i in range(1, 6)]  # Keras' layers have the ReLU in them
+        self.network = keras.Model(network.input, outputs)
+        self.network.trainable = False
+
+    def __call__(self, x) -> list:
+        """Images (B, H, W, 3) in [-1, 1], of at least 16 px a side -> five maps, (B, H/2^k, W/2^k, channels)."""
+        from keras.applications import imagenet_utils
+
+        return self.network(imagenet_utils.preprocess_input((x + 1) * 127.5, data_format="channels_last", mode="caffe"))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

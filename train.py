@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+import distribution
 from checkpoint import resolve_checkpoint, save_context_model
 from config import UserError, config_train, directories
 from data import Data
@@ -93,11 +94,14 @@ def main(argv: list[str] | None = None) -> int:
     taken = any(run.glob("ckpt-*")) or (run / "config.json").exists()
     if taken and (start is None or start.resolve() != resolve_checkpoint(run).resolve()):
         raise UserError(f"run {args.name}: there are checkpoints in {run}; go on with -rl, or take another --name")
-    if args.transfer:
-        model, fresh = Model.transfer(args.transfer, knobs)
-        print(f"weights of {args.transfer}; afresh: {', '.join(fresh) or 'none'}")
-    else:
-        model = Model.resume(start, knobs) if start else Model(config, training=True)
+    devices = distribution.cluster()
+    with devices.strategy.scope():
+        if args.transfer:
+            model, fresh = Model.transfer(args.transfer, knobs)
+            print(f"weights of {args.transfer}; afresh: {', '.join(fresh) or 'none'}")
+        else:
+            model = Model.resume(start, knobs) if start else Model(config, training=True)
+    devices.check(model.config)
     if start:
         print(f"going on from {start}, step {model.step}")
     data = open_data(dataset, model.config)
@@ -106,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
               f"void; see the knobs n_classes and classes", file=sys.stderr)  # fmt: skip
     steps = args.steps or (args.epochs or model.config.num_epochs) * data.steps_per_epoch
     print(f"{len(dataset.train)} training images, {len(dataset.val)} held out; up to step {steps}")
-    return train(model, data, dataset, steps, run, where)
+    return train(model, data, dataset, steps, run, where, devices)
 
 
 def class_knobs(file: str | Path) -> list[str]:
@@ -128,23 +132,27 @@ def check_fit(args: argparse.Namespace, knobs: list[str]) -> None:
         )
 
 
-def train(model, data, dataset, steps: int, run: Path, where: directories) -> int:
+def train(model, data, dataset, steps: int, run: Path, where: directories, devices: distribution.Cluster) -> int:
     """Train up to step `steps`. Returns the exit status: 0, or 128 + the signal that stopped it."""
     import tensorflow as tf
     from tqdm import tqdm
 
     config = model.config
+    chief = devices.chief
     held_out = [data.held_out(path) for path in dataset.val[: config.n_sample_images]]
     logs = Path(where.tensorboard) / run.name
-    with Utils.summary_errors(logs):
-        writer = tf.summary.create_file_writer(str(logs))
+    if chief:
+        with Utils.summary_errors(logs):
+            writer = tf.summary.create_file_writer(str(logs))
     saved = None
     start, started = model.step, time.time()
-    with Utils.stop_signals() as received, tqdm(total=steps, initial=model.step, unit="step") as bar:
-        for x, labels in data.batches(model.step):
-            if model.step >= steps or received:
-                break
-            terms = model.train_step(x, labels)
+    bar = tqdm(total=steps, initial=model.step, unit="step", disable=not chief)
+    with Utils.stop_signals() as received, bar:
+        for x, labels in data.batches(model.step, devices.worker, devices.workers):
+            with devices.lost_workers(f"start all of them again with -rl, from {saved or 'where they started'}"):
+                if model.step >= steps or devices.anywhere(bool(received)):
+                    break
+                terms = model.train_step(x, labels)
             if not all(map(math.isfinite, terms.values())):
                 listed = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
                 raise UserError(
@@ -153,6 +161,8 @@ def train(model, data, dataset, steps: int, run: Path, where: directories) -> in
                 )
             bar.update()
             bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
+            if not chief:
+                continue
             if model.step % config.diagnostic_steps == 0:
                 terms["steps_per_second"] = (model.step - start) / (time.time() - started)
                 try:
@@ -163,6 +173,8 @@ def train(model, data, dataset, steps: int, run: Path, where: directories) -> in
                     raise
             if model.step % (config.checkpoint_epochs * data.steps_per_epoch) == 0:
                 saved = save(model, run)
+    if not chief:
+        return 128 + received[0] if received else 0
     if model.step == start:
         print(f"nothing to do: training is at step {model.step}")
         return 0

@@ -3,9 +3,10 @@
 
     python3 benchmarks/train_step.py                      # W=64 at 256x256, W=960 at 256x512 and at 512x1024
     python3 benchmarks/train_step.py --case 960 512 1024 -k optimizer=momentum
+    python3 benchmarks/train_step.py --knobs              # W=64 at 256x256 with one knob after the other changed
 
 Memory is the process's peak resident size, TensorFlow itself (about 0.6 GB) included. Times are the median of --steps after
-two steps that trace and warm up. The last column is the time relative to the first line's, for noisy machines.
+two steps that trace and warm up. The last columns are time and memory relative to the first line's, for noisy machines.
 """
 
 import argparse
@@ -13,12 +14,30 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 CASES = [(64, 256, 256), (960, 256, 512), (960, 512, 1024)]  # W, height, width
+KNOBS = [
+    [],
+    ["recompute=false"],
+    ["gan_loss=hinge"],
+    ["gan_loss=wgan_gp"],
+    ["gan_loss=wgan", "weight_clipping=true"],
+    ["spectral_norm=true"],
+    ["discriminator=wgan_critic"],
+    ["use_vgg_loss=true"],
+    ["sample_noise=true"],
+    ["sample_noise=true", "noise_mode=map"],
+    ["sample_noise=true", "noise_mode=layers"],
+    ["learn_centers=true"],
+    ["mixed_precision=bfloat16"],
+    ["mixed_precision=float16"],
+    ["jit_compile=true"],
+]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,24 +45,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--case", nargs=3, type=int, action="append", metavar=("W", "HEIGHT", "WIDTH"))
     parser.add_argument("--steps", type=int, default=3, help="timed steps (default: 3)")
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE", help="of config_train")
+    parser.add_argument("--knobs", action="store_true", help="one knob after the other changed")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # measure in this process
     args = parser.parse_args(argv)
     if args.here:
         seconds, gigabytes = measure(*args.case[0], args.steps, args.knob)
         print(seconds, gigabytes)
         return 0
+    cases = args.case or (CASES[:1] if args.knobs else CASES)
     first = None
-    for case in args.case or CASES:
-        knobs = [part for knob in args.knob for part in ("-k", knob)]
-        command = [sys.executable, __file__, "--here", "--case", *map(str, case), "--steps", str(args.steps), *knobs]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        seconds, gigabytes = map(float, output.split())
-        first = first or seconds
-        width, height, image_width = case
-        print(
-            f"W={width:<4} {height}x{image_width:<5} {seconds:8.3f} s/step {gigabytes:6.2f} GB {seconds / first:8.2f}",
-            flush=True,
-        )
+    for case in cases:
+        for changed in KNOBS if args.knobs else [[]]:
+            knobs = [part for knob in [*args.knob, *changed] for part in ("-k", knob)]
+            command = [sys.executable, __file__, "--here", "--case", *map(str, case), "--steps", str(args.steps), *knobs]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            seconds, gigabytes = map(float, output.split())
+            first = first or (seconds, gigabytes)
+            ratios = f"{seconds / first[0]:6.2f} {gigabytes / first[1]:6.2f}  {' '.join(changed)}"
+            width, height, image_width = case
+            print(f"W={width:<4} {height}x{image_width:<5} {seconds:8.3f} s/step {gigabytes:6.2f} GB {ratios}", flush=True)
     return 0
 
 
@@ -57,7 +77,14 @@ def measure(width: int, height: int, image_width: int, steps: int, knobs: list[s
 
         from model import Model
 
-    model = Model(config_train(width=width).override(knobs), training=True)
+    config = config_train(width=width).override(knobs)
+    with tempfile.TemporaryDirectory() as folder:
+        if config.use_vgg_loss:  # random weights take as long as real ones
+            import keras
+
+            config = config.override([f"vgg_weights={folder}/vgg19.weights.h5"])
+            keras.applications.VGG19(include_top=False, weights=None).save_weights(config.vgg_weights)
+        model = Model(config, training=True)
     x = tf.random.uniform((1, height, image_width, 3), -1, 1)
     times = []
     for _ in range(steps + 2):

@@ -41,6 +41,27 @@ def test_a_bad_knob_is_an_error_that_names_it(assignment, named):
         config_train().override([assignment])
 
 
+@pytest.mark.parametrize(
+    ("assignments", "named"),
+    [
+        (["use_vanilla_GAN=true", "gan_loss=hinge"], "use_vanilla_GAN"),
+        (["gan_loss=wgan"], "weight_clipping"),
+        (["gan_loss=wgan_gp", "weight_clipping=true"], "weight_clipping"),
+        (["spectral_norm=true", "weight_clipping=true"], "weight_clipping"),
+        (["spectral_norm=true", "discriminator=dcgan_discriminator"], "batch norm"),
+        (["gan_loss=wgan_gp", "discriminator=dcgan_discriminator"], "batch norm"),
+    ],
+)
+def test_knobs_that_contradict_each_other_are_refused_with_the_reason(assignments, named):
+    with pytest.raises(UserError, match=named):
+        config_train().override(assignments)
+
+
+def test_the_seeds_name_of_the_vanilla_gan_still_works():
+    assert config_train(use_vanilla_GAN=True).adversarial_loss == config_train(gan_loss="vanilla").adversarial_loss == "vanilla"
+    assert config_train(gan_loss="wgan_gp").adversarial_loss == "wgan"
+
+
 def test_json_gives_the_same_knobs_back():
     config = config_train(centers=(-1.5, 0.0, 2.0), width=32, multiscale=False)
     assert config_train.from_json(config.to_json()) == config

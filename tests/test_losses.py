@@ -35,6 +35,34 @@ def test_vanilla_gan_stays_finite_for_a_certain_discriminator():
     assert float(losses.vanilla_generator([np.array([-1000.0], "f")])) == pytest.approx(1000)
 
 
+def test_hinge_stops_at_the_margin():
+    # real: max(0, 1-1), max(0, 1-3) and max(0, 1-2): 0; fake: (1 + 3) / 2 and max(0, 1 - 1) = 0
+    assert float(losses.hinge_discriminator(REAL, FAKE)) == pytest.approx(2)
+    assert float(losses.hinge_discriminator(FAKE, REAL)) == pytest.approx((1 + 0) / 2 + 2 + (2 + 4) / 2 + 3)
+    assert float(losses.hinge_generator(FAKE)) == pytest.approx(-(1 - 1))
+
+
+def test_wasserstein_is_the_difference_of_means():
+    assert float(losses.wgan_discriminator(REAL, FAKE)) == pytest.approx((1 - 2) + (-1 - 2))
+    assert float(losses.wgan_generator([np.array([3.0, 5.0], "f"), np.array([1.0], "f")])) == pytest.approx(-5)
+
+
+def test_the_gradient_penalty_is_of_each_images_norm():
+    gradient = np.zeros((2, 2, 2, 3), "f")
+    gradient[0, 0, 0, 0], gradient[0, 1, 1, 2] = 3, 4  # norm 5; the other image's is 0
+    assert float(losses.gradient_penalty(gradient)) == pytest.approx((16 + 1) / 2, rel=1e-5)
+
+
+def test_the_perceptual_loss_weighs_deeper_maps_more():
+    maps = [np.full((1, 2, 2, 3), value, "f") for value in (32, 16, 8, 4, 1)]
+    assert float(losses.perceptual(maps, [0 * m for m in maps])) == pytest.approx(5)
+    x = tf.constant(maps[4])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = losses.perceptual([x] * 5, [0 * m for m in maps[:4]] + [maps[4]])
+    assert tape.gradient(loss, x) is None  # the real side
+
+
 def test_feature_matching_is_divided_by_the_number_of_scales():
     real = {"0/map1": np.array([1.0, 2.0], "f"), "1/map1": np.array([0.0], "f")}
     fake = {"0/map1": np.array([2.0, 4.0], "f"), "1/map1": np.array([5.0], "f")}

@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,7 +11,8 @@ from conftest import model_arrays, photo
 
 from config import UserError
 from entropy import ContextModel, StaticTables
-from model import Model
+from model import Model, gradient_penalty
+from network import Network
 from utils import pad, padded_size, to_float, to_uint8
 
 
@@ -101,6 +103,129 @@ def test_any_combination_of_the_seeds_knobs_trains(noise, multiscale, vanilla, m
 def test_other_architectures_train(changes, tiny_config):
     terms = Model(tiny_config(width=16, **changes), training=True).train_step(batch())
     assert all(np.isfinite(value) for value in terms.values())
+
+
+@pytest.mark.parametrize("changes", [{"mixed_precision": "float16"}, {"mixed_precision": "bfloat16"}, {"jit_compile": True}])
+def test_half_precision_and_compilation_train_as_without(changes, tiny_config, tmp_path):
+    plain, other = (Model(tiny_config(**knobs), training=True) for knobs in ({}, changes))
+    before = [var.numpy() for var in other.G_variables + other.D_variables]
+    tolerance = 1e-4 if "jit_compile" in changes else 0.05  # symbols near a tie become others
+    assert other.train_step(batch()) == pytest.approx(plain.train_step(batch()), rel=tolerance, abs=tolerance)
+    for _ in range(5):  # float16 looks for the scale of its losses first
+        other.train_step(batch())
+    variables = other.G_variables + other.D_variables
+    assert all(var.dtype == "float32" for var in variables)
+    assert all(np.abs(var.numpy() - old).max() > 0 for var, old in zip(variables, before, strict=True))
+    other.save(tmp_path / "ckpt-6")
+    assert Model.resume(tmp_path).step == 6
+    image = np.zeros((64, 64, 3), np.uint8)
+    assert (Model.load(tmp_path).compress(image) == Model.load(tmp_path).compress(image)).all()
+    assert keras.config.dtype_policy().name == "float32"
+
+
+GAN_LOSSES = [
+    {"gan_loss": "hinge", "spectral_norm": True},
+    {"gan_loss": "wgan", "weight_clipping": True, "discriminator": "wgan_critic"},
+    {"gan_loss": "wgan_gp"},
+    {"gan_loss": "wgan_gp", "discriminator": "wgan_critic", "multiscale": False, "use_conditional_GAN": True, "n_classes": 3},
+]
+
+
+@pytest.mark.parametrize("changes", GAN_LOSSES, ids=lambda changes: "-".join(map(str, changes.values())))
+def test_every_gan_loss_moves_both_networks(changes, tiny_config):
+    model = Model(tiny_config(width=16, **changes), training=True)
+    labels = tf.constant(np.random.default_rng(0).integers(0, 2, (2, 64, 64, 3)), tf.uint8) if "n_classes" in changes else None
+    before = state(model)
+    terms = model.train_step(batch(), labels)
+    assert {"encoder", "generator", "discriminator"} <= {name.partition("/")[0] for name in differing(before, state(model))}
+    assert all(map(np.isfinite, terms.values()))
+    if model.config.adversarial_loss == "wgan":  # both are means of the same scores over scales
+        n = model.config.n_scales if model.config.multiscale else 1
+        assert terms["discriminator"] == pytest.approx(n * (terms["D_fake"] - terms["D_real"]), rel=1e-3, abs=1e-5)
+        assert terms["adversarial"] == pytest.approx(-n * terms["D_fake"], rel=1e-3, abs=1e-5)
+
+
+def test_the_gradient_penalty_of_a_linear_critic_is_that_of_its_weights():
+    rng = np.random.default_rng(0)
+    weights = tf.Variable(rng.normal(size=(8, 8, 3)).astype("f"))
+    x, x_hat = (tf.constant(rng.normal(size=(4, 8, 8, 3)).astype("f")) for _ in range(2))
+
+    def critic(image):  # two scales, of one logit each: the score is their sum, 3 times the weights
+        score = tf.reduce_sum(weights * image, axis=(1, 2, 3))[:, None]
+        return [score, 2 * score]
+
+    with tf.GradientTape() as tape:
+        penalty = gradient_penalty(critic, x, x_hat, rng.random((4, 1, 1, 1)).astype("f"))
+    norm = 3 * np.linalg.norm(weights.numpy())
+    assert float(penalty) == pytest.approx((norm - 1) ** 2, rel=1e-4)
+    # d (3 |w| - 1)^2 / dw = 2 (3 |w| - 1) 3 w / |w|: a gradient of the second order
+    np.testing.assert_allclose(tape.gradient(penalty, weights), 18 * (norm - 1) * weights.numpy() / norm, rtol=1e-3)
+
+
+def test_the_gradient_penalty_is_between_the_images_and_of_each_by_itself():
+    x, x_hat = tf.fill((2, 4, 4, 3), 1.0), tf.fill((2, 4, 4, 3), 3.0)
+    seen = []
+
+    def critic(image):
+        seen.append(image.numpy()[:, 0, 0, 0])
+        return [tf.reduce_sum(image**2, axis=(1, 2, 3))[:, None]]  # gradient 2 image: norm 2 value sqrt(48)
+
+    penalty = gradient_penalty(critic, x, x_hat, np.array([0.25, 1.0], "f").reshape(2, 1, 1, 1))
+    assert seen[0].tolist() == [2.5, 1.0]
+    norms = 2 * seen[0] * np.sqrt(48)
+    assert float(penalty) == pytest.approx(((norms - 1) ** 2).mean(), rel=1e-4)
+
+
+def test_after_a_few_steps_each_normalized_kernel_has_the_largest_singular_value_1(tiny_config):
+    config = tiny_config(width=16, discriminator_width=4, spectral_norm=True, D_learning_rate=1e-4)
+    model = Model(config, training=True)
+    for _ in range(12):
+        model.train_step(batch())
+    model.discriminator(batch(), training=True)  # normalizes what the last step made of them
+    kernels = [var.numpy() for var in model.D_variables if var.name == "kernel"]
+    assert len(kernels) == 2 * 5
+    for kernel in kernels:
+        largest = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), compute_uv=False)[0]
+        assert largest == pytest.approx(1, abs=0.01)
+
+
+def test_resuming_with_spectral_norm_is_exact(tiny_config, tmp_path):
+    model = Model(tiny_config(width=16, spectral_norm=True), training=True)
+    model.train_step(batch())
+    model.save(tmp_path / "ckpt-1")
+    resumed = Model.resume(tmp_path)
+    assert differing(state(model), state(resumed)) == []
+    assert model.train_step(batch()) == resumed.train_step(batch())
+    assert differing(state(model), state(resumed)) == []
+
+
+def test_weight_clipping_keeps_the_critic_in_its_box(tiny_config):
+    model = Model(tiny_config(width=16, gan_loss="wgan", weight_clipping=True, max_c=0.02), training=True)
+    model.train_step(batch())
+    assert max(np.abs(var.numpy()).max() for var in model.D_variables) == np.float32(0.02)
+
+
+def test_the_critic_trains_alone_in_all_but_every_nth_step(tiny_config):
+    model = Model(tiny_config(width=16, discriminator_warmup_steps=1, n_critic_iterations=3), training=True)
+    cycle = [("discriminator", 1), ("discriminator", 1), ("gan", 1)]
+    assert [model.stage(step) for step in range(7)] == [("discriminator", 0), *cycle, *cycle]
+    model.step, moved = 1, []
+    for _ in range(3):
+        before = state(model)
+        model.train_step(batch())
+        changed = {name.partition("/")[0] for name in differing(before, state(model))}
+        moved.append(changed & {"encoder", "discriminator"})
+    assert moved == [{"discriminator"}, {"discriminator"}, {"encoder", "discriminator"}]
+
+
+def test_matching_features_of_a_discriminator_without_any_is_refused(tiny_config, monkeypatch):
+    def bare(x, config):
+        return Network.patch_discriminator(x, config)[0], {}
+
+    monkeypatch.setattr(Network, "bare", staticmethod(bare), raising=False)
+    with pytest.raises(UserError, match="use_feature_matching_loss"):
+        Model(tiny_config(discriminator="bare"), training=True)
+    Model(tiny_config(width=16, discriminator="bare", use_feature_matching_loss=False), training=True).train_step(batch())
 
 
 def test_the_two_updates_see_the_losses_of_the_same_forward_pass(tiny_config):
@@ -293,6 +418,25 @@ def test_without_context_model_and_frequencies_all_symbols_are_alike(tiny_config
         np.savez(tmp_path / "ckpt-0" / "model.npz", **{name: a for name, a in arrays.items() if name != "frequencies"})
     frequencies = Model.load(tmp_path).entropy_model.frequencies
     assert frequencies.shape == (8, 5) and np.ptp(frequencies) <= 1
+
+
+def test_learned_centers_are_the_decoders_and_the_file_has_their_number(tiny_config, tmp_path):
+    centers = (-1.5, -0.5, 0.5, 1.5)
+    changes = {"width": 16, "centers": centers, "learn_centers": True, "ema_decay": 0.0, "distortion_learning_rate": 0.01}
+    model = Model(tiny_config(**changes, distortion_steps=3), training=True)
+    for _ in range(3):
+        model.train_step(batch())
+    model.save(tmp_path / "ckpt-3")
+    loaded = Model.load(tmp_path)
+    learned = loaded.quantizer.weights[0].numpy()
+    assert learned.shape == (4,) and np.abs(learned - centers).min() > 0
+    symbols = loaded.compress(photo(48, 64))
+    assert symbols.max() <= 3
+    back = loaded.entropy_model.decode(loaded.entropy_model.encode(symbols), symbols.shape)
+    assert (back == symbols).all()
+    picture = loaded.decompress(back, 48, 64)
+    loaded.quantizer.weights[0].assign(centers)
+    assert (loaded.decompress(back, 48, 64) != picture).any()
 
 
 def test_channels_that_were_not_sent_are_zeros_for_the_generator(tiny_config):

@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from conftest import photo
+from conftest import knobs, photo
 from PIL import Image
 
 import evaluate
+import losses
 import perceptual
+import train
 from config import UserError
+from model import Model
 
 
 def weights(network: str, seed: int = 0) -> dict[str, np.ndarray]:
@@ -130,3 +133,49 @@ def test_other_arrays_are_no_weights(tmp_path):
     np.savez(tmp_path / "w.npz", kernel_0=np.zeros(3))
     with pytest.raises(UserError, match=r"w\.npz"):
         perceptual.LPIPS.load(tmp_path / "w.npz")
+
+
+@pytest.fixture(scope="module")
+def vgg_weights(tmp_path_factory) -> str:
+    """A file of random weights, of the shapes of the real ones."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("vgg") / "vgg19.weights.h5"
+    keras.applications.VGG19(include_top=False, weights=None).save_weights(path)
+    return str(path)
+
+
+def test_the_features_of_vgg19_are_of_images_as_its_weights_want_them(vgg_weights):
+    vgg = perceptual.VGG19(vgg_weights)
+    image = photo(32, 48)
+    maps = vgg((image / 127.5 - 1)[None].astype("f"))
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (32 // k, 48 // k, n) for k, n in [(1, 64), (2, 128), (4, 256), (8, 512), (16, 512)]
+    ]
+    kernel, bias = (var.numpy() for var in vgg.network.get_layer("block1_conv1").weights)
+    patch = image[4:7, 6:9, ::-1] - np.array([103.939, 116.779, 123.68])  # around (5, 7)
+    np.testing.assert_allclose(maps[0][0, 5, 7], np.maximum(0, np.tensordot(patch, kernel, 3) + bias), rtol=1e-3, atol=1e-3)
+    assert not vgg.network.trainable_variables
+
+
+def test_the_perceptual_loss_teaches_the_generator_and_is_not_saved(vgg_weights, tiny_config, tmp_path):
+    import tensorflow as tf
+
+    changes = {"use_vgg_loss": True, "vgg_weights": vgg_weights, "width": 16, "distortion_steps": 1, "lambda_X": 0}
+    model = Model(tiny_config(**changes, lambda_range=0), training=True)
+    x = tf.constant(photo(64, 64)[None] / 127.5 - 1, tf.float32)
+    x_hat = model.generator(model.quantizer(model.encoder(x))[0])
+    before = model.generator.trainable_variables[0].numpy()
+    terms = model.train_step(x)
+    assert terms["vgg"] == pytest.approx(float(losses.perceptual(model.vgg19(x), model.vgg19(x_hat))), rel=1e-3)
+    assert np.abs(model.generator.trainable_variables[0].numpy() - before).max() > 0  # of this loss alone
+    model.save(tmp_path / "ckpt-1")
+    assert sum(file.stat().st_size for file in (tmp_path / "ckpt-1").iterdir()) < 5e6
+
+
+def test_missing_weights_of_vgg19_stop_before_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--steps", "1", *knobs(use_vgg_loss=True, vgg_weights="nowhere.h5")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "nowhere.h5" in error and "notop.h5" in error and not list(tmp_path.iterdir())

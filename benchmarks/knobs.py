@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""What the knobs do: small models, each trained with the same budget and one thing changed, and what comes of it.
+
+    python3 benchmarks/knobs.py -ds photos/train --val photos/val
+
+Prints a line a case, as soon as it is there: mean bytes (by static tables), PSNR and MS-SSIM of held-out images by real files,
+and, where there is noise, the mean standard deviation (of 255) of a pixel over four noises. What is there already in --work is
+not trained again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+import numpy as np
+
+BUDGET = [
+    "width=96", "n_residual_blocks=2", "discriminator_width=32", "n_scales=2", "crop_size=64", "batch_size=4",
+    "normalization=channel", "upsampling=bilinear", "recompute=false", "entropy_steps=0", "diagnostic_steps=1000000",
+    "distortion_steps=700", "distortion_learning_rate=4e-4", "discriminator_warmup_steps=100", "G_learning_rate=1e-4",
+    "D_learning_rate=2e-4", "lr_decay_rate=0.1", "lr_decay_steps=1000", "lambda_adversarial=0.1", "lambda_feature_matching=1",
+]  # fmt: skip
+STEPS = 1500
+CASES = {
+    "least squares": [],
+    "no GAN (distortion alone)": ["distortion_steps=1500"],
+    "gan_loss=vanilla": ["gan_loss=vanilla"],
+    "gan_loss=hinge": ["gan_loss=hinge"],
+    "gan_loss=wgan_gp": ["gan_loss=wgan_gp"],
+    "gan_loss=wgan_gp, wgan_critic, n_critic_iterations=5": [
+        "gan_loss=wgan_gp", "discriminator=wgan_critic", "n_critic_iterations=5",
+    ],
+    "gan_loss=wgan, weight_clipping": ["gan_loss=wgan", "weight_clipping=true"],
+    "spectral_norm": ["spectral_norm=true"],
+    "gan_loss=hinge, spectral_norm": ["gan_loss=hinge", "spectral_norm=true"],
+    "discriminator=dcgan_discriminator": ["discriminator=dcgan_discriminator"],
+    "sample_noise, noise_mode=dcgan": ["sample_noise=true"],
+    "sample_noise, noise_mode=map": ["sample_noise=true", "noise_mode=map"],
+    "sample_noise, noise_mode=layers": ["sample_noise=true", "noise_mode=layers"],
+    "learn_centers": ["learn_centers=true"],
+    "learn_centers, L=3": ["learn_centers=true", "centers=-1,0,1"],
+    "use_vgg_loss": ["use_vgg_loss=true"],
+}  # fmt: skip
+NOISES = 4
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-ds", "--dataset", required=True)
+    parser.add_argument("--val", required=True, help="folder or table of held-out images")
+    parser.add_argument("--images", type=int, default=20, help="how many of them to measure (default: 20)")
+    parser.add_argument("--work", default="knobs", help="folder for the checkpoints (default: knobs)")
+    parser.add_argument("--case", action="append", choices=CASES, help="only these (default: all)")
+    args = parser.parse_args(argv)
+    print(f"{'':56} bytes    bpp   PSNR  MS-SSIM  noise", flush=True)
+    for case in args.case or CASES:
+        work = Path(args.work) / case.replace(" ", "").replace("=", "-").replace(",", "+")
+        result = work / "result.json"
+        if not result.exists():
+            command = [sys.executable, str(PROJECT / "train.py"), "-ds", args.dataset, "--val", args.val, "--name", "run"]
+            knobs = [*BUDGET, *CASES[case], f"checkpoints={work}", f"samples={work}/samples", f"tensorboard={work}/tensorboard"]
+            command += ["--steps", str(STEPS), *(part for knob in knobs for part in ("-k", knob))]
+            work.mkdir(parents=True, exist_ok=True)
+            with (work / "log").open("w") as log:
+                status = subprocess.run(command, stdout=log, stderr=log).returncode
+            if status:
+                print(f"{case:56} failed: {(work / 'log').read_text().splitlines()[-1]}", flush=True)
+                continue
+            result.write_text(json.dumps(measure(work / "run", args.val, args.images)))
+        m = json.loads(result.read_text())
+        noise = "" if m["noise"] is None else f"{m['noise']:6.2f}"
+        print(f"{case:56} {m['bytes']:5.0f} {m['bpp']:.4f} {m['psnr']:6.2f} {m['ms_ssim']:8.4f} {noise}", flush=True)
+    return 0
+
+
+def measure(checkpoint: Path, val: str, n: int) -> dict:
+    """Means over the first n held-out images, by files that are decoded again."""
+    from compress import encode
+    from config import config_test
+    from data import Data
+    from decompress import decode
+    from model import Model
+    from utils import Utils
+
+    model = Model.load(checkpoint)
+    rows = []
+    for path in Data.read_table(val)[:n]:
+        image = Data.read_image(path, config_test().max_pixels)
+        data = encode(model, image)
+        noises = range(NOISES if model.config.sample_noise else 1)
+        pictures = np.stack([decode(model, data, config_test(noise_seed=seed)) for seed in noises])
+        rows.append({
+            "bytes": len(data),
+            "bpp": 8 * len(data) / (image.shape[0] * image.shape[1]),
+            "psnr": Utils.psnr(image, pictures[0]),
+            "ms_ssim": Utils.ms_ssim(image, pictures[0]),
+            "noise": pictures.std(axis=0).mean() if len(noises) > 1 else None,
+        })  # fmt: skip
+    return {name: None if rows[0][name] is None else float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
