@@ -19,7 +19,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -130,6 +130,120 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise UserError(f"{folder}: cannot write the checkpoint: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Saving and loading a model
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Checkpointed:
+    """What the class Model has of checkpoints. `Self` has the attributes that its docstring lists, and is made from knobs."""
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint to a new folder. It appears whole or not at all. Raises UserError, also for broken weights."""
+        with self.averaged_weights():
+            inference = {name: var.numpy() for name, var in self._weights(self.networks).items()}
+        state = {name: var.numpy() for name, var in self._state().items()}
+        for name, array in [*state.items(), *inference.items()]:
+            if not np.isfinite(array).all():
+                raise UserError(f"step {self.step}: {name} is not finite; nothing was saved; lower the learning rate")
+        frequencies = integer_frequencies(self.histogram.numpy())
+        with new_folder(folder) as partial:
+            (partial / "config.json").write_text(self.config.to_json())
+            np.savez(partial / "model.npz", frequencies=frequencies, **inference)
+            np.savez(partial / "training.npz", step=self.step, **state)
+
+    @classmethod
+    def load(cls, path: str | Path, *, training: bool = False, overrides: list[str] | None = None) -> Self:
+        """Rebuild a model from a checkpoint's own knobs, with the averaged weights; `overrides` change knobs."""
+        folder = resolve_checkpoint(path)
+        config = read_knobs(folder).override(overrides or [])
+        model = cls(config, training=training)
+        arrays = read_arrays(folder / "model.npz")
+        files = {of: folder / name for of, name in CONTEXT_FILES.items()}
+        contexts = {of: read_arrays(file) for of, file in files.items() if file.exists()}
+        knobs = json.loads((folder / "config.json").read_text())  # as written, whatever knobs came later
+        model.fingerprint = fingerprint(knobs, arrays, *contexts.values())
+        frequencies = {"symbols": arrays.pop("frequencies", None)}
+        for of, shape in config.coded.items():
+            model.entropy_models[of] = static_tables(shape, frequencies.get(of), folder / "model.npz")
+            if of == "symbols":
+                model.static_tables = model.entropy_models[of]
+            if of in contexts:
+                model.entropy_models[of] = context_model(contexts[of], shape, files[of])
+        restore(model._weights(model.networks), arrays, folder)
+        if training:  # a checkpoint that ships has no more than this to start from
+            assign(model.averages, model.G_variables)
+        return model
+
+    @classmethod
+    def transfer(cls, path: str | Path, overrides: list[str]) -> tuple[Self, list[str]]:
+        """A model to train from step 0: a checkpoint's knobs, changed by `overrides`, and its weights as far as they fit.
+
+        Of a kernel with more or fewer channels than there, those that both have are taken: the first ones, and w_hat is the
+        first of what G sees. Returns the model, and the names of the weights that start afresh, in whole or in part.
+        """
+        folder = resolve_checkpoint(path)
+        model = cls(read_knobs(folder).override(overrides), training=True)
+        arrays = read_arrays(folder / "model.npz")
+        weights = model._weights(model.networks)
+        fresh = [name for name, var in weights.items() if name not in arrays or arrays[name].shape != tuple(var.shape)]
+        for name, var in weights.items():
+            if name in arrays and arrays[name].ndim == len(var.shape):
+                common = tuple(slice(min(sides)) for sides in zip(arrays[name].shape, var.shape, strict=True))
+                values = var.numpy()
+                values[common] = arrays[name][common]
+                var.assign(values)
+        assign(model.averages, model.G_variables)
+        return model, fresh
+
+    @classmethod
+    def resume(cls, path: str | Path, overrides: list[str] | None = None) -> Self:
+        """Load a checkpoint and all that training had beside it. Without training.npz: its weights, at step 0."""
+        folder = resolve_checkpoint(path)
+        model = cls.load(folder, training=True, overrides=overrides)
+        if (folder / "training.npz").exists():
+            saved = read_knobs(folder).optimizer
+            if saved != model.config.optimizer:
+                raise UserError(f"knob optimizer: {folder} has the state of {saved}, not of {model.config.optimizer}")
+            arrays = read_arrays(folder / "training.npz")
+            model.step = int(arrays.pop("step"))
+            restore(model._state(), arrays, folder)
+        return model
+
+    def _weights(self, networks: dict) -> dict:
+        """Variables by names that do not depend on what else was built in this process: network/layer_k/weight."""
+        named = {}
+        for name, net in networks.items():
+            seen: dict[str, int] = {}
+            for layer in net.layers:
+                kind = type(layer).__name__
+                for var in layer.weights:
+                    named[f"{name}/{kind}_{seen.get(kind, 0)}/{var.name}"] = var
+                seen[kind] = seen.get(kind, 0) + bool(layer.weights)
+        return named
+
+    def _state(self) -> dict:
+        """All that changes in training, by name."""
+        state = self._weights({**self.networks, "discriminator": self.discriminator}) | {"histogram": self.histogram}
+        for name, variables in {
+            "average": self.averages,
+            "G_optimizer": self.G_optimizer.variables,
+            "D_optimizer": self.D_optimizer.variables,
+        }.items():
+            state |= {f"{name}/{i:03d}": var for i, var in enumerate(variables)}
+        return state
+
+
+def assign(variables: list, values: list) -> None:
+    for var, value in zip(variables, values, strict=True):
+        var.assign(value)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What ships
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def export(source: Path, output: Path) -> None:

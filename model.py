@@ -6,21 +6,19 @@ image x ─▶ E ─▶ w ─▶ q ─▶ w_hat, symbols ──▶ (codec.py: a 
 (x, x_hat) ─▶ multiscale D ─▶ adversarial and feature-matching losses
 """
 
-import json
 from collections.abc import Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-import checkpoint
 import losses
+from checkpoint import Checkpointed, assign
 from config import UserError, config_train
-from entropy import EntropyModel, StaticTables, integer_frequencies
-from network import Network, code_channels, label_channels, map_symbols
+from entropy import EntropyModel, StaticTables
+from network import Network, build, code_channels, float32, label_channels, map_symbols, precision
 from perceptual import VGG19
 from semantic import heat_map
 from utils import STRIDE, Utils, pad, to_float, to_uint8
@@ -28,7 +26,7 @@ from utils import STRIDE, Utils, pad, to_float, to_uint8
 HISTOGRAM_DECAY = 0.999  # a step; of the symbols' running histogram, which becomes the entropy coder's tables
 
 
-class Model:
+class Model(Checkpointed):
     """E, q, G, noise generator, and for training D, with their optimizers.
 
     Attributes, which a loaded checkpoint has: `entropy_models`, what codes the "symbols", and where there is one the "code" of
@@ -54,16 +52,16 @@ class Model:
         v = keras.Input((config.noise_dim,))
         z = keras.Input((None, None, C + config.noise_channels + config.code_channels + config.selective))
         self.quantizer = keras.Model(w, Network.quantizer(w, config))
-        with _precision(config.mixed_precision if training else "float32"):
-            self.encoder = keras.Model(x, _float32(_build(config, "encoder", x, C)))
-            self.generator = keras.Model(z, _float32(_build(config, "generator", z, 3)))
+        with precision(config.mixed_precision if training else "float32"):
+            self.encoder = keras.Model(x, float32(build(config, "encoder", x, C)))
+            self.generator = keras.Model(z, float32(build(config, "generator", z, 3)))
             self.networks = {"encoder": self.encoder, "quantizer": self.quantizer, "generator": self.generator}
             if config.sample_noise and config.noise_mode == "dcgan":
-                self.noise_generator = keras.Model([v, w], _float32(Network.noise_generator(v, w, config)))
+                self.noise_generator = keras.Model([v, w], float32(Network.noise_generator(v, w, config)))
                 self.networks["noise_generator"] = self.noise_generator
             if config.use_conditional_GAN and config.semantic_code == "learned":
                 s = keras.Input((None, None, config.label_channels))
-                self.semantic_encoder = keras.Model(s, _float32(_build(config, "encoder", s, C)))
+                self.semantic_encoder = keras.Model(s, float32(build(config, "encoder", s, C)))
                 self.networks["semantic_encoder"] = self.semantic_encoder
         # As graphs, which free what they no longer need; of unknown size, so that each image goes through the same one
         self._encode = tf.function(self.encoder, input_signature=[tf.TensorSpec((None, None, None, 3))])
@@ -71,12 +69,12 @@ class Model:
         if training:
             if config.use_conditional_GAN:  # D sees image and label map
                 x = keras.Input((None, None, 3 + config.label_channels))
-            _build(config, "discriminator", x, 1)  # what multiscale_discriminator puts on each scale
-            with _precision(config.mixed_precision):
+            build(config, "discriminator", x, 1)  # what multiscale_discriminator puts on each scale
+            with precision(config.mixed_precision):
                 logits, maps = Network.multiscale_discriminator(x, config)
             if config.use_feature_matching_loss and not maps:
                 raise UserError(f"knob use_feature_matching_loss: Network.{config.discriminator} returns no maps to match")
-            self.discriminator = keras.Model(x, _float32((logits, maps)))
+            self.discriminator = keras.Model(x, float32((logits, maps)))
             if config.use_vgg_loss:
                 self.vgg19 = VGG19(config.vgg_weights)
             self._init_training()
@@ -222,7 +220,7 @@ class Model:
         devices, they share the images of this process among themselves, and train on those of all processes.
         """
         if self.step == self.config.distortion_steps:  # from here on the averaged weights are trained further: they are
-            _assign(self.G_variables, self.averages)  # better, and a frozen encoder then makes the files that it will make
+            assign(self.G_variables, self.averages)  # better, and a frozen encoder then makes the files that it will make
         self.G_optimizer.learning_rate, self.D_optimizer.learning_rate = self.learning_rates(self.step)
         x, labels = self._per_replica(x), self._per_replica(labels)
         terms = self._compiled_step(x, labels, tf.constant(self.step), self.stage(self.step)[0])
@@ -364,110 +362,11 @@ class Model:
     def averaged_weights(self):
         """Within this context the networks have the averaged weights, those that compress.py will use."""
         raw = [var.numpy() for var in self.G_variables]
-        _assign(self.G_variables, self.averages)
+        assign(self.G_variables, self.averages)
         try:
             yield
         finally:
-            _assign(self.G_variables, raw)
-
-    # ------------------------------------------------------------------------------------------------------------------
-    # Checkpoints
-    # ------------------------------------------------------------------------------------------------------------------
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint to a new folder. It appears whole or not at all. Raises UserError, also for broken weights."""
-        with self.averaged_weights():
-            inference = {name: var.numpy() for name, var in self._weights(self.networks).items()}
-        state = {name: var.numpy() for name, var in self._state().items()}
-        for name, array in [*state.items(), *inference.items()]:
-            if not np.isfinite(array).all():
-                raise UserError(f"step {self.step}: {name} is not finite; nothing was saved; lower the learning rate")
-        frequencies = integer_frequencies(self.histogram.numpy())
-        with checkpoint.new_folder(folder) as partial:
-            (partial / "config.json").write_text(self.config.to_json())
-            np.savez(partial / "model.npz", frequencies=frequencies, **inference)
-            np.savez(partial / "training.npz", step=self.step, **state)
-
-    @classmethod
-    def load(cls, path: str | Path, *, training: bool = False, overrides: list[str] | None = None) -> "Model":
-        """Rebuild a model from a checkpoint's own knobs, with the averaged weights; `overrides` change knobs."""
-        folder = checkpoint.resolve_checkpoint(path)
-        config = checkpoint.read_knobs(folder).override(overrides or [])
-        model = cls(config, training=training)
-        arrays = checkpoint.read_arrays(folder / "model.npz")
-        files = {of: folder / name for of, name in checkpoint.CONTEXT_FILES.items()}
-        contexts = {of: checkpoint.read_arrays(file) for of, file in files.items() if file.exists()}
-        knobs = json.loads((folder / "config.json").read_text())  # as written, whatever knobs came later
-        model.fingerprint = checkpoint.fingerprint(knobs, arrays, *contexts.values())
-        frequencies = {"symbols": arrays.pop("frequencies", None)}
-        for of, shape in config.coded.items():
-            model.entropy_models[of] = checkpoint.static_tables(shape, frequencies.get(of), folder / "model.npz")
-            if of == "symbols":
-                model.static_tables = model.entropy_models[of]
-            if of in contexts:
-                model.entropy_models[of] = checkpoint.context_model(contexts[of], shape, files[of])
-        checkpoint.restore(model._weights(model.networks), arrays, folder)
-        if training:  # a checkpoint that ships has no more than this to start from
-            _assign(model.averages, model.G_variables)
-        return model
-
-    @classmethod
-    def transfer(cls, path: str | Path, overrides: list[str]) -> tuple["Model", list[str]]:
-        """A model to train from step 0: a checkpoint's knobs, changed by `overrides`, and its weights as far as they fit.
-
-        Of a kernel with more or fewer channels than there, those that both have are taken: the first ones, and w_hat is the
-        first of what G sees. Returns the model, and the names of the weights that start afresh, in whole or in part.
-        """
-        folder = checkpoint.resolve_checkpoint(path)
-        model = cls(checkpoint.read_knobs(folder).override(overrides), training=True)
-        arrays = checkpoint.read_arrays(folder / "model.npz")
-        weights = model._weights(model.networks)
-        fresh = [name for name, var in weights.items() if name not in arrays or arrays[name].shape != tuple(var.shape)]
-        for name, var in weights.items():
-            if name in arrays and arrays[name].ndim == len(var.shape):
-                common = tuple(slice(min(sides)) for sides in zip(arrays[name].shape, var.shape, strict=True))
-                values = var.numpy()
-                values[common] = arrays[name][common]
-                var.assign(values)
-        _assign(model.averages, model.G_variables)
-        return model, fresh
-
-    @classmethod
-    def resume(cls, path: str | Path, overrides: list[str] | None = None) -> "Model":
-        """Load a checkpoint and all that training had beside it. Without training.npz: its weights, at step 0."""
-        folder = checkpoint.resolve_checkpoint(path)
-        model = cls.load(folder, training=True, overrides=overrides)
-        if (folder / "training.npz").exists():
-            saved = checkpoint.read_knobs(folder).optimizer
-            if saved != model.config.optimizer:
-                raise UserError(f"knob optimizer: {folder} has the state of {saved}, not of {model.config.optimizer}")
-            arrays = checkpoint.read_arrays(folder / "training.npz")
-            model.step = int(arrays.pop("step"))
-            checkpoint.restore(model._state(), arrays, folder)
-        return model
-
-    def _weights(self, networks: dict) -> dict:
-        """Variables by names that do not depend on what else was built in this process: network/layer_k/weight."""
-        named = {}
-        for name, net in networks.items():
-            seen: dict[str, int] = {}
-            for layer in net.layers:
-                kind = type(layer).__name__
-                for var in layer.weights:
-                    named[f"{name}/{kind}_{seen.get(kind, 0)}/{var.name}"] = var
-                seen[kind] = seen.get(kind, 0) + bool(layer.weights)
-        return named
-
-    def _state(self) -> dict:
-        """All that changes in training, by name."""
-        state = self._weights({**self.networks, "discriminator": self.discriminator}) | {"histogram": self.histogram}
-        for name, variables in {
-            "average": self.averages,
-            "G_optimizer": self.G_optimizer.variables,
-            "D_optimizer": self.D_optimizer.variables,
-        }.items():
-            state |= {f"{name}/{i:03d}": var for i, var in enumerate(variables)}
-        return state
+            assign(self.G_variables, raw)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -489,39 +388,6 @@ def gradient_penalty(critic, x, x_hat, shares):
     return losses.gradient_penalty(tape.gradient(total, between))
 
 
-def _build(config: config_train, role: str, x: keras.KerasTensor, channels: int):
-    """What the static method of Network that the knob `role` names makes of x; raises UserError if it has another role."""
-    name = getattr(config, role)
-    methods = [key for key, value in vars(Network).items() if isinstance(value, staticmethod) and key[0] != "_"]
-    if name not in methods:
-        raise UserError(f"knob {role}: Network has no method {name!r}; it has {', '.join(methods)}")
-    misfit = UserError(f"knob {role}: Network.{name} does not make {channels} channels of {x.shape[-1]}, as this role needs")
-    try:
-        output = getattr(Network, name)(x, config)
-    except (TypeError, RecursionError):
-        raise misfit from None
-    tensor = output[0] if role == "discriminator" and isinstance(output, tuple) else output
-    if isinstance(output, tuple) != (role == "discriminator") or getattr(tensor, "shape", (None,))[-1] != channels:
-        raise misfit
-    return output
-
-
-@contextmanager
-def _precision(name: str):
-    """Within this context, networks compute with numbers of this kind, and have weights of float32."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def _float32(outputs):
-    """What networks return, in the precision that losses are computed in."""
-    return keras.tree.map_structure(lambda x: x if x.dtype == "float32" else ops.cast(x, "float32"), outputs)
-
-
 def _optimizer(config: config_train, variables: list) -> keras.optimizers.Optimizer:
     decay = {"weight_decay": config.weight_decay or None}
     optimizer = {
@@ -535,8 +401,3 @@ def _optimizer(config: config_train, variables: list) -> keras.optimizers.Optimi
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(variables)
     return optimizer
-
-
-def _assign(variables: list, values: list) -> None:
-    for var, value in zip(variables, values, strict=True):
-        var.assign(value)

@@ -8,9 +8,13 @@ Notation, after Johnson et al. 2016: c7s1-k a 7x7 stride-1 convolution with k fi
 residual block of two 3x3 convolutions, uk an upsampling to twice the size; each followed by norm and ReLU. Tensors are NHWC.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
 from keras import KerasTensor, Layer, layers, ops
 
-from config import config_train
+from config import UserError, config_train
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Layers that Keras does not have
@@ -338,3 +342,41 @@ class Network:
             h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
         h = layers.GlobalAveragePooling2D()(h)  # (B, 8f); any image size, where a flat layer would fix it
         return bounded(layers.Dense(1), config)(h), maps  # (B, 1)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Building
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def build(config: config_train, role: str, x: KerasTensor, channels: int):
+    """What the static method of Network that the knob `role` names makes of x; raises UserError if it has another role."""
+    name = getattr(config, role)
+    methods = [key for key, value in vars(Network).items() if isinstance(value, staticmethod) and key[0] != "_"]
+    if name not in methods:
+        raise UserError(f"knob {role}: Network has no method {name!r}; it has {', '.join(methods)}")
+    misfit = UserError(f"knob {role}: Network.{name} does not make {channels} channels of {x.shape[-1]}, as this role needs")
+    try:
+        output = getattr(Network, name)(x, config)
+    except (TypeError, RecursionError):
+        raise misfit from None
+    tensor = output[0] if role == "discriminator" and isinstance(output, tuple) else output
+    if isinstance(output, tuple) != (role == "discriminator") or getattr(tensor, "shape", (None,))[-1] != channels:
+        raise misfit
+    return output
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Within this context, networks compute with numbers of this kind, and have weights of float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def float32(outputs):
+    """What networks return, in the precision that losses are computed in."""
+    return keras.tree.map_structure(lambda x: x if x.dtype == "float32" else ops.cast(x, "float32"), outputs)

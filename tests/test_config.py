@@ -78,7 +78,7 @@ def test_every_knob_is_read_by_something():
     code = "\n".join(sources)
     for knobs in (config_train, config_test, directories):
         for field in dataclasses.fields(knobs):
-            by_name = f'_build(config, "{field.name}"' in code or (
+            by_name = f'build(config, "{field.name}"' in code or (
                 knobs is directories and field.name.endswith(("_train", "_val", "_classes"))
             )
             read = rf"\b(config|where|knobs|self|config_train\(\)|directories\(\))\.{field.name}\b"
