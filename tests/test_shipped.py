@@ -15,6 +15,7 @@ import decompress
 from config import config_test, directories
 from data import Data
 from model import Model
+from semantic import Classes, heat_map, with_boundaries
 from utils import Utils
 
 CHECKPOINT = PROJECT / directories().default_checkpoint
@@ -103,3 +104,21 @@ def test_what_ships_is_small():
     files = [p for p in CHECKPOINT.rglob("*") if p.is_file()]
     assert {p.name for p in files} == {"config.json", "model.npz", "context.npz"}
     assert sum(p.stat().st_size for p in files) < 15e6
+
+
+def test_the_shipped_selective_model_keeps_what_it_is_told_and_paints_the_rest():
+    model = Model.load(PROJECT / "checkpoints/camvid_sc_c8")
+    image = Data.read_image(PROJECT / "images/kodim23.png", 10**7)[:360, :480]
+    s = np.full((360, 480), 3, np.int32)  # road below the sky, with a car
+    s[:150], s[200:300, 100:260] = 0, 8
+    labels = with_boundaries(np.stack([s, s], axis=-1))
+    assert Classes.parse(model.config.classes, model.config.n_classes).names[8] == "Car"
+    data = compress.encode(model, image, labels=labels, preserved=s == 8)
+    m = np.kron(heat_map(s == 8), np.ones((16, 16), bool))[:360, :480, None]  # to the 16 px of a position
+    assert data == compress.encode(model, np.where(m, image, 255 - image), labels=labels, preserved=s == 8)
+    assert len(data) < 0.5 * len(compress.encode(model, image, labels=labels))
+    back = decompress.decode(model, data, config_test())
+    assert (back == decompress.decode(model, data, config_test())).all()
+    sky, road = (back[rows].mean(axis=(0, 1)) for rows in (slice(0, 100), slice(310, 360)))
+    assert sky.mean() > road.mean() + 40  # bright above, dark below: of the labels alone
+    assert Utils.psnr(image[s == 8], back[s == 8]) > Utils.psnr(image[s != 8], back[s != 8])
