@@ -333,10 +333,11 @@ class Model(Checkpointed):
         config = self.config
         s = [label_channels(labels, config)] if config.use_conditional_GAN else []
 
-        def discriminate(image):
-            return self.discriminator(ops.concatenate([image, *s], axis=-1), training=True)
+        def discriminate(image, training=not config.spectral_norm):
+            return self.discriminator(ops.concatenate([image, *s], axis=-1), training=training)
 
-        (real_logits, real_maps), (fake_logits, fake_maps) = discriminate(x), discriminate(x_hat)
+        real_logits, real_maps = discriminate(x, training=True)  # spectral_norm: normalizes the kernels, once a step, so that
+        fake_logits, fake_maps = discriminate(x_hat)  # x and x_hat are judged by the same ones
         kind = config.adversarial_loss
         terms["adversarial"] = getattr(losses, f"{kind}_generator")(fake_logits)
         terms["discriminator"] = getattr(losses, f"{kind}_discriminator")(real_logits, fake_logits)

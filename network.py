@@ -200,9 +200,9 @@ def bounded(layer, config: config_train):
     """A layer of a discriminator, with the knob `spectral_norm` such that its kernel's largest singular value is 1.
 
     Miyato et al. 2018, but that Keras' layer, in each training call, divides the kernel itself: a projection after the step,
-    not a reparametrization within it.
+    not a reparametrization within it. In float32, whatever the layer computes in: the kernel is written back.
     """
-    return layers.SpectralNormalization(layer, power_iterations=3) if config.spectral_norm else layer
+    return layers.SpectralNormalization(layer, power_iterations=3, dtype="float32") if config.spectral_norm else layer
 
 
 def split_noise(z, config: config_train) -> tuple:

@@ -189,6 +189,25 @@ def test_after_a_few_steps_each_normalized_kernel_has_the_largest_singular_value
         assert largest == pytest.approx(1, abs=0.01)
 
 
+def test_spectral_norm_normalizes_once_a_step_and_judges_both_images_alike(tiny_config):
+    config = tiny_config(width=16, discriminator="wgan_critic", spectral_norm=True, D_learning_rate=0)
+    model = Model(config, training=True)  # no other norm makes up for the kernels' scale
+    x = batch()
+    x_hat = model.generator(model.quantizer(model.encoder(x))[0])
+    terms = model.train_step(x)  # D stays as the normalization left it
+    for name, image in (("D_real", x), ("D_fake", x_hat)):
+        logits, _ = model.discriminator(image)
+        expected = np.mean([scale.numpy().mean() for scale in logits])
+        assert terms[name] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+def test_half_precision_does_not_round_the_kernels_that_spectral_norm_writes(tiny_config):
+    model = Model(tiny_config(width=16, spectral_norm=True, mixed_precision="bfloat16"), training=True)
+    model.discriminator(batch(), training=True)
+    for kernel in (var for var in model.D_variables if var.name == "kernel"):
+        assert (tf.cast(tf.cast(kernel.value, tf.bfloat16), tf.float32).numpy() != kernel.numpy()).any()
+
+
 def test_resuming_with_spectral_norm_is_exact(tiny_config, tmp_path):
     model = Model(tiny_config(width=16, spectral_norm=True), training=True)
     model.train_step(batch())
