@@ -131,7 +131,7 @@ class config_train(config_base):
     noise_norm: str = knob("channel", allowed=("channel", "batch"))  # dcgan; batch: the seed; mutes noise at batch size 1
     multiscale: bool = knob(True)                       # discriminate at several scales, or at full size only
     n_scales: int = knob(3, low=1, high=5)              # of the multiscale discriminator; 2 for crops under 128 px
-    spectral_norm: bool = knob(False)                   # of the discriminator's kernels: largest singular value 1; steadier
+    spectral_norm: bool = knob(False)                   # largest singular value 1, of D's kernels, instead of D's instance norm
     discriminator_width: int = knob(64, low=1)          # channels after its first layer; half suits a CPU
 
     # Semantic label maps

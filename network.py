@@ -295,12 +295,14 @@ class Network:
         """D at one scale (Isola et al. 2017): image -> logits of patches, and the four intermediate maps by name.
 
         4x4 stride-2 c64 (no norm), c128, c256, c512 with instance norm and LeakyReLU 0.2, then a 4x4 convolution to 1.
+        The knob spectral_norm takes the place of the instance norm, which would scale up again what it keeps small.
         """
         f = config.discriminator_width
         h, maps = x, {}
         for k, filters in enumerate((f, 2 * f, 4 * f, 8 * f), start=1):
-            h = bounded(layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=k == 1), config)(h)
-            if k > 1:
+            normalized = k > 1 and not config.spectral_norm
+            h = bounded(layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=not normalized), config)(h)
+            if normalized:
                 h = Norm((1, 2))(h)
             h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
         return bounded(layers.Conv2D(1, 4, padding="same"), config)(h), maps  # (B, H/16, W/16, 1)

@@ -201,6 +201,17 @@ def test_spectral_norm_normalizes_once_a_step_and_judges_both_images_alike(tiny_
         assert terms[name] == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["patch_discriminator", "wgan_critic"])
+def test_no_other_norm_undoes_the_spectral_norm(name, tiny_config):
+    model = Model(tiny_config(width=16, discriminator=name, spectral_norm=True, multiscale=False), training=True)
+    logits = model.discriminator(batch())[0][0].numpy()
+    for kernel in [var for var in model.D_variables if var.name == "kernel"]:
+        kernel.assign(0.5 * kernel)
+        smaller = model.discriminator(batch())[0][0].numpy()
+        np.testing.assert_allclose(smaller, logits / 2, rtol=1e-4, atol=1e-7)  # biases are 0
+        kernel.assign(2 * kernel)
+
+
 def test_half_precision_does_not_round_the_kernels_that_spectral_norm_writes(tiny_config):
     model = Model(tiny_config(width=16, spectral_norm=True, mixed_precision="bfloat16"), training=True)
     model.discriminator(batch(), training=True)
