@@ -153,7 +153,8 @@ class config_train(config_base):
     lambda_rate: float = knob(0.0, low=0)               # weight of the bits per pixel by static tables; paper: 0; 0.1-0.5 pays
     lambda_adversarial: float = knob(1.0, low=0)        # weight of the generator's adversarial loss; lower: smoother
     gan_loss: str = knob("lsgan", allowed=("lsgan", "vanilla", "hinge", "wgan", "wgan_gp"))  # least squares, sigmoid
-    #                                                     cross-entropy, hinge, Wasserstein by weight_clipping or by a penalty
+    #                                                     cross-entropy, hinge; Wasserstein by weight_clipping or
+    #                                                     spectral_norm, or by a penalty
     use_vanilla_GAN: bool = knob(False)                 # the seed's name for gan_loss=vanilla
     lambda_gp: float = knob(10.0, low=0)                # wgan_gp: weight of the gradient penalty
     n_critic_iterations: int = knob(1, low=1)           # steps of D for one of G, in the GAN stage; 5 suits wgan and wgan_gp
@@ -258,7 +259,8 @@ class config_train(config_base):
         rules = {
             "use_vanilla_GAN": (not self.use_vanilla_GAN or self.gan_loss in ("lsgan", "vanilla"),
                                 f"means gan_loss=vanilla, and gan_loss is {self.gan_loss}"),
-            "gan_loss": (self.gan_loss != "wgan" or clipped, "needs weight_clipping: an unbounded critic has no loss to reach"),
+            "gan_loss": (self.gan_loss != "wgan" or clipped or self.spectral_norm,
+                         "needs weight_clipping or spectral_norm: an unbounded critic has no loss to reach"),
             "weight_clipping": (not clipped or not (penalized or self.spectral_norm),
                                 "does not go with wgan_gp or spectral_norm, which bound D in another way"),
             "spectral_norm": (not self.spectral_norm or not batch_norm, "is undone by the batch norm of dcgan_discriminator"),

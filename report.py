@@ -192,8 +192,8 @@ def plot_losses(run: Path, path: Path) -> None:
     """The losses of G and D over the steps of a run, from its TensorBoard log."""
     scalars = read_scalars(run)
     panels = [
-        ("generator", ["adversarial", "feature_matching"]),
-        ("discriminator", ["discriminator", "D_real", "D_fake"]),
+        ("generator", ["adversarial", "feature_matching", "vgg"]),
+        ("discriminator", ["discriminator", "gradient_penalty", "D_real", "D_fake"]),
         ("distortion", ["distortion"]),
         ("PSNR, dB", ["PSNR", "held_out_PSNR"]),
     ]

@@ -113,6 +113,8 @@ def test_a_wrong_tf_config_is_a_clear_error(setting, named, monkeypatch):
     ({"batch_size": 3, "crop_size": 64}, "batch_size"),
     ({"batch_size": 2, "crop_size": 64, "jit_compile": True}, "jit_compile"),
     ({"batch_size": 2, "crop_size": 64, "mixed_precision": "float16"}, "mixed_precision"),
+    ({"batch_size": 2, "crop_size": 64, "spectral_norm": True}, "spectral_norm"),
+    ({"batch_size": 2, "crop_size": 64, "weight_clipping": True}, "weight_clipping"),
 ])  # fmt: skip
 def test_knobs_that_do_not_go_with_two_devices_are_refused(changes, named):
     class Strategy:

@@ -126,6 +126,7 @@ def test_half_precision_and_compilation_train_as_without(changes, tiny_config, t
 GAN_LOSSES = [
     {"gan_loss": "hinge", "spectral_norm": True},
     {"gan_loss": "wgan", "weight_clipping": True, "discriminator": "wgan_critic"},
+    {"gan_loss": "wgan", "spectral_norm": True},
     {"gan_loss": "wgan_gp"},
     {"gan_loss": "wgan_gp", "discriminator": "wgan_critic", "multiscale": False, "use_conditional_GAN": True, "n_classes": 3},
 ]

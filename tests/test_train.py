@@ -29,8 +29,11 @@ def arrays(folder) -> dict[str, np.ndarray]:
         return dict(training) | {f"model:{name}": array for name, array in model.items()}
 
 
-def test_training_2n_steps_equals_n_then_resume_then_n(run, photos, tmp_path):
-    stages = {"distortion_steps": 2, "discriminator_warmup_steps": 1, "sample_noise": True, "random_flip": True}
+@pytest.mark.parametrize("stages", [
+    {"distortion_steps": 2, "discriminator_warmup_steps": 1, "sample_noise": True, "random_flip": True},
+    {"discriminator_warmup_steps": 2, "n_critic_iterations": 2, "gan_loss": "wgan_gp", "spectral_norm": True},  # DDD, GDG
+], ids=["noise", "critic"])  # fmt: skip
+def test_training_2n_steps_equals_n_then_resume_then_n(stages, run, photos, tmp_path):
     assert run("-name", "whole", "--steps", "6", **stages) == 0
     assert run("-name", "parts", "--steps", "3", **stages) == 0
     assert train.main(["-ds", str(photos), "-rl", "-name", "parts", "--steps", "6"]) == 0
