@@ -22,13 +22,13 @@ import numpy as np
 BUDGET = [
     "width=96", "n_residual_blocks=2", "discriminator_width=32", "n_scales=2", "crop_size=64", "batch_size=4",
     "normalization=channel", "upsampling=bilinear", "recompute=false", "entropy_steps=0", "diagnostic_steps=1000000",
-    "distortion_steps=600", "distortion_learning_rate=4e-4", "discriminator_warmup_steps=100", "G_learning_rate=1e-4",
+    "distortion_steps=500", "distortion_learning_rate=4e-4", "discriminator_warmup_steps=100", "G_learning_rate=1e-4",
     "D_learning_rate=2e-4", "lr_decay_rate=0.1", "lr_decay_steps=1000", "lambda_adversarial=0.1", "lambda_feature_matching=1",
 ]  # fmt: skip
-STEPS = 1200
+STEPS = 1000
 CASES = {
     "least squares": [],
-    "no GAN (distortion alone)": ["distortion_steps=1200"],
+    "no GAN (distortion alone)": ["distortion_steps=1000"],
     "gan_loss=vanilla": ["gan_loss=vanilla"],
     "gan_loss=hinge": ["gan_loss=hinge"],
     "gan_loss=wgan_gp": ["gan_loss=wgan_gp"],
