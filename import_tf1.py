@@ -6,9 +6,8 @@
     python3 train.py --fit-entropy -r checkpoints/seed_noise -ds cityscapes      # then its files are smaller
 
 Names and shapes of the variables say what there is: the width, the residual blocks, C, the noise branch, the semantic encoder.
-Layers of a kind are taken in the order of their numbers. The averaged weights are taken where there are any (--plain: the
-others); the state of the optimizers and the discriminators are left out, as are the biases before an instance norm, which
-cancels them.
+Layers of a kind are taken in the order of their numbers. --ema takes the averaged weights, where the checkpoint has them; the
+state of the optimizers and the discriminators are left out, as are the biases before an instance norm, which cancels them.
 
 A semantic encoder saw the label map as a picture of its classes' colours. Ours sees a channel for each class, so its first
 kernel becomes the product with these colours, which --classes lists: the same numbers, for maps of these colours. Where G
@@ -50,7 +49,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("checkpoint", metavar="CKPT", help="the common beginning of its files' names, or their folder")
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the checkpoint to write")
     parser.add_argument("--classes", metavar="CSV", help="columns index, name, R, G, B; for one with a semantic encoder")
-    parser.add_argument("--plain", action="store_true", help="the weights themselves, not their averages")
+    parser.add_argument("--ema", action="store_true", help="the averages of the weights")
     return parser.parse_args(argv)
 
 
@@ -61,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     if output.exists():
         raise UserError(f"{output}: is there already; name a new folder")
     classes = Classes.read(args.classes) if args.classes else None
-    layers = sort_layers(read_variables(args.checkpoint, args.plain))
+    layers = sort_layers(read_variables(args.checkpoint, args.ema))
     config = find_knobs(layers, classes, args.checkpoint)
     arrays = convert(layers, config, args.checkpoint)
     with new_folder(output) as partial:
@@ -72,8 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def read_variables(path: str, plain: bool) -> dict[str, np.ndarray]:
-    """The generator's variables of a checkpoint, by name: their averages where there are any, unless `plain`."""
+def read_variables(path: str, ema: bool) -> dict[str, np.ndarray]:
+    """The generator's variables of a checkpoint, by name; with `ema` the averages of those that have one."""
     prefix = path.removesuffix(".index")
     with Utils.quiet_tensorflow():
         import tensorflow as tf
@@ -85,7 +84,9 @@ def read_variables(path: str, plain: bool) -> dict[str, np.ndarray]:
     wanted = [n for n in names if n.startswith("generator/") and not n.endswith(AVERAGE) and not OPTIMIZER.search(n)]
     if not wanted:
         raise UserError(f"{path}: has no variables below generator/: not one of the seed's")
-    return {n: reader.get_tensor(n + AVERAGE if n + AVERAGE in names and not plain else n) for n in wanted}
+    if ema and not any(n + AVERAGE in names for n in wanted):
+        raise UserError(f"{path}: has no averages; leave --ema out")
+    return {n: reader.get_tensor(n + AVERAGE if ema and n + AVERAGE in names else n) for n in wanted}
 
 
 def sort_layers(variables: dict[str, np.ndarray]) -> dict[str, dict[str, list[dict]]]:

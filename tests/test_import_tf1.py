@@ -91,17 +91,18 @@ def w_hat_of(w: np.ndarray) -> np.ndarray:
     return np.clip(np.ceil(np.asarray(w) - 0.5), 0, 2)  # after a ReLU; ties to the lower center
 
 
-@pytest.mark.parametrize("extras", [False, True])
-def test_an_imported_checkpoint_computes_what_the_seed_does(extras, tmp_path, capsys):
+@pytest.mark.parametrize("wanted", ["bare", "plain", "ema"])
+def test_an_imported_checkpoint_computes_what_the_seed_does(wanted, tmp_path, capsys):
     variables = seed_variables()
-    stored = dict(variables)
-    if extras:  # averages, which are what is wanted; and the optimizer's and the discriminator's variables
-        stored |= {f"{name}/ExponentialMovingAverage": array for name, array in variables.items()}
-        stored |= {f"{name}/{slot}": array for name, array in variables.items() for slot in ("Adam", "Adam_1")}
-        stored |= {name: array + 1 for name, array in variables.items()}
+    other = {name: array + 1 for name, array in variables.items()}
+    stored = dict(other if wanted == "ema" else variables)
+    if wanted != "bare":  # averages, and the optimizer's and the discriminator's variables
+        averages = variables if wanted == "ema" else other
+        stored |= {f"{name}/ExponentialMovingAverage": array for name, array in averages.items()}
+        stored |= {f"{name}/{slot}": array for name, array in other.items() for slot in ("Adam", "Adam_1")}
         stored |= {"discriminator/conv2d/kernel": np.zeros((4, 4, 3, 64), np.float32), "beta1_power": np.float32(0.5)}
     source = write(stored, tmp_path / "model.ckpt-2")
-    assert import_tf1.main([source, "-o", str(tmp_path / "ours")]) == 0
+    assert import_tf1.main([source, "-o", str(tmp_path / "ours"), *["--ema"] * (wanted == "ema")]) == 0
     assert "W=32, 2 residual blocks, C=4" in capsys.readouterr().out
     model = Model.load(tmp_path / "ours")
     x = to_float(photo(64, 96))[None]
@@ -197,6 +198,12 @@ def test_what_is_no_checkpoint_of_the_seed_is_one_clear_line(content, tmp_path, 
     assert import_tf1.main([str(tmp_path / "a"), "-o", str(tmp_path / "ours")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and str(tmp_path / "a") in error and not (tmp_path / "ours").exists()
+
+
+def test_averages_that_are_not_there_are_not_taken(tmp_path, capsys):
+    source = write(seed_variables(), tmp_path / "a")
+    assert import_tf1.main([source, "-o", str(tmp_path / "ours"), "--ema"]) == 2
+    assert "no averages" in capsys.readouterr().err and not (tmp_path / "ours").exists()
 
 
 def test_nothing_is_overwritten(tmp_path, capsys):
