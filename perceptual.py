@@ -156,14 +156,7 @@ class VGG19:
         """weights: "imagenet" (Keras' cache, or a download), or a path to such a file. Raises UserError where they are not."""
         import keras
 
-        try:
-            network = keras.applications.VGG19(include_top=False, weights=weights)
-        except Exception as error:  # of urllib, h5py or Keras
-            raise UserError(
-                f"knob vgg_weights: {weights} cannot be had ({str(error).splitlines()[0]}); give the path of "
-                f"vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5, from "
-                f"https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
-            ) from None
+        network = _pretrained(keras.applications.VGG19, "vgg19", weights, "knob vgg_weights")
         outputs = [network.get_layer(f"block{i}_conv1").output for i in range(1, 6)]  # Keras' layers have the ReLU in them
         self.network = keras.Model(network.input, outputs)
         self.network.trainable = False
@@ -187,14 +180,9 @@ class Inception:
         """weights: "imagenet" (Keras' cache, or a download), a path to such a file, or None for random ones."""
         import keras
 
-        try:
-            self.network = keras.applications.InceptionV3(include_top=False, weights=weights, pooling="avg")
-        except Exception as error:  # of urllib, h5py or Keras
-            raise UserError(
-                f"Inception v3 weights {weights}: cannot be had ({str(error).splitlines()[0]}); give the path of "
-                f"inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5, from "
-                f"https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
-            ) from None
+        self.network = _pretrained(
+            keras.applications.InceptionV3, "inception_v3", weights, "Inception v3 weights", pooling="avg"
+        )
 
     def features(self, patches: list[np.ndarray]) -> np.ndarray:
         """Patches (256, 256, 3) uint8 -> (n, 2048)."""
@@ -235,6 +223,23 @@ def kid(a: np.ndarray, b: np.ndarray) -> float:
         return (k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))
 
     return float(off_diagonal(kernel(a, a)) + off_diagonal(kernel(b, b)) - 2 * kernel(a, b).mean())
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Helpers
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _pretrained(application, name: str, weights: str | None, what: str, **options):
+    """A network of keras.applications without its top; raises UserError, of `what`, where its weights cannot be had."""
+    try:
+        return application(include_top=False, weights=weights, **options)
+    except Exception as error:  # of urllib, h5py or Keras
+        raise UserError(
+            f"{what}: {weights} cannot be had ({str(error).splitlines()[0]}); give the path of "
+            f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5, from "
+            f"https://storage.googleapis.com/tensorflow/keras-applications/{name}/"
+        ) from None
 
 
 if __name__ == "__main__":
