@@ -8,6 +8,10 @@ context.npz     where one was fitted, the context model, which then codes the sy
 training.npz    unless it only ships: what resuming needs (weights, optimizers, averages, step)
 
     python3 checkpoint.py -r checkpoints/run -o checkpoints/mine  # what of it ships: weights in half precision, no training.npz
+    python3 checkpoint.py -r checkpoints/run --blend checkpoints/run/ckpt-00003500 0.3 -o checkpoints/mine
+
+--blend CKPT SHARE: between two generators of one encoder, that before the GAN stage (higher PSNR) and that after it (sharper),
+by averaging their weights: network interpolation, Wang et al. 2018 (ESRGAN), section 3.4. It takes freeze_encoder=true.
 """
 
 import argparse
@@ -182,12 +186,17 @@ class Checkpointed:
         """A model to train from step 0: a checkpoint's knobs, changed by `overrides`, and its weights as far as they fit.
 
         Of a kernel with more or fewer channels than there, those that both have are taken: the first ones, and w_hat is the
-        first of what G sees. Returns the model, and the names of the weights that start afresh, in whole or in part.
+        first of what G sees. The discriminator's are taken where there is a training.npz: D does not see C. Returns the
+        model, and the names of the weights that start afresh, in whole or in part.
         """
         folder = resolve_checkpoint(path)
         model = cls(read_knobs(folder).override(overrides), training=True)
-        arrays = read_arrays(folder / "model.npz")
-        weights = model._weights(model.networks)
+        arrays, networks = read_arrays(folder / "model.npz"), dict(model.networks)
+        if (folder / "training.npz").exists():
+            state = read_arrays(folder / "training.npz")
+            arrays |= {name: array for name, array in state.items() if name.startswith("discriminator/")}
+            networks["discriminator"] = model.discriminator
+        weights = model._weights(networks)
         fresh = [name for name, var in weights.items() if name not in arrays or arrays[name].shape != tuple(var.shape)]
         for name, var in weights.items():
             if name in arrays and arrays[name].ndim == len(var.shape):
@@ -246,14 +255,17 @@ def assign(variables: list, values: list) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def export(source: Path, output: Path) -> None:
+def export(source: Path, output: Path, other: Path | None = None, share: float = 0.0) -> None:
     """Write what compressing needs of a checkpoint to a new folder, the weights as float16: half the size.
 
-    It is another checkpoint, by the rounding: its fingerprint differs, and files of the one are not those of the other.
+    With `other`, G is (1 - share) of the source's weights and `share` of that checkpoint's. What is written is another
+    checkpoint, if only by the rounding: its fingerprint differs, and files of the one are not those of the other.
     """
     if output.exists():
         raise UserError(f"{output}: is there already; name a new folder")
     arrays = read_arrays(source / "model.npz")
+    if other:
+        arrays = blend(arrays, read_arrays(other / "model.npz"), share, other)
     with np.errstate(over="ignore"):  # infinite then, which is reported
         halves = {name: array.astype(np.float16) if array.dtype == np.float32 else array for name, array in arrays.items()}
     if broken := [name for name, array in halves.items() if not np.isfinite(array).all()]:
@@ -266,18 +278,39 @@ def export(source: Path, output: Path) -> None:
                 shutil.copy(source / name, partial)
 
 
+def blend(arrays: dict, others: dict, share: float, other: Path) -> dict[str, np.ndarray]:
+    """(1 - share) `arrays` + share `others`, of what decodes only. Raises UserError where the two are not of one encoder."""
+    blended = dict(arrays)
+    for name, array in arrays.items():
+        if name not in others or others[name].shape != array.shape:
+            raise UserError(f"checkpoint {other}: {name} is not as in the one to blend it with")
+        if name.startswith(("generator/", "noise_generator/")):
+            blended[name] = ((1 - share) * array + share * others[name]).astype(array.dtype)
+        elif name != "frequencies" and not np.array_equal(array, others[name]):
+            raise UserError(f"checkpoint {other}: {name} differs; blend checkpoints of one run with freeze_encoder=true")
+    return blended
+
+
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Write what ships of a checkpoint.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-r", "--restore", required=True, metavar="CKPT", help="checkpoint or run folder")
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the checkpoint to write")
+    parser.add_argument("--blend", nargs=2, metavar=("CKPT", "SHARE"), help="take SHARE of the generator from that checkpoint")
     return parser.parse_args(argv)
+
+
+def _share_of(other: str, share: str) -> tuple[Path, float]:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(share) <= 1:
+            return resolve_checkpoint(other), float(share)
+    raise UserError(f"--blend: {share!r} is not a share from 0 to 1")
 
 
 @Utils.command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     source, output = resolve_checkpoint(args.restore), Path(args.output)
-    export(source, output)
+    export(source, output, *(_share_of(*args.blend) if args.blend else ()))
     size = sum(file.stat().st_size for file in output.iterdir())
     print(f"{source} -> {output}: {size / 1e6:.1f} MB; it is a checkpoint of its own: files of {source} are not for it")
     return 0

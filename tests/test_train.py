@@ -214,6 +214,28 @@ def test_what_ships_of_a_checkpoint_compresses_as_it_does(checkpoint, photos, tm
     assert "there already" in capsys.readouterr().err
 
 
+def test_a_blend_is_between_two_generators_of_one_encoder(checkpoint, tmp_path, capsys):
+    source, other = max(checkpoint.glob("ckpt-*")), tmp_path / "other"
+    shutil.copytree(source, other)
+    weights = export.read_arrays(source / "model.npz")
+    moved = {name: array + 1 if name.startswith(("generator", "noise_generator")) else array for name, array in weights.items()}
+    np.savez(other / "model.npz", **moved | {"frequencies": weights["frequencies"][::-1]})
+    blend = ["-r", str(source), "--blend", str(other)]
+    assert export.main([*blend, "0.25", "-o", str(tmp_path / "blended")]) == 0
+    for name, array in export.read_arrays(tmp_path / "blended/model.npz").items():
+        wanted = weights[name] + 0.25 * (moved[name] is not weights[name])
+        np.testing.assert_allclose(array, wanted, atol=2e-3)  # half precision
+    for share in ("1.5", "nan", "much"):
+        assert export.main([*blend, share, "-o", str(tmp_path / "b")]) == 2
+        assert f"--blend: '{share}'" in capsys.readouterr().err
+    np.savez(other / "model.npz", **moved | {"encoder/Conv2D_5/bias": moved["encoder/Conv2D_5/bias"] + 1})
+    assert export.main([*blend, "0.5", "-o", str(tmp_path / "b")]) == 2
+    assert "encoder/Conv2D_5/bias differs" in capsys.readouterr().err
+    np.savez(other / "model.npz", **{name: array for name, array in moved.items() if name != "generator/Conv2D_0/kernel"})
+    assert export.main([*blend, "0.5", "-o", str(tmp_path / "b")]) == 2
+    assert "generator/Conv2D_0/kernel is not as" in capsys.readouterr().err and not (tmp_path / "b").exists()
+
+
 def test_weights_beyond_half_precision_are_not_shipped(checkpoint, tmp_path, capsys):
     broken = tmp_path / "broken"
     shutil.copytree(max(checkpoint.glob("ckpt-*")), broken)
@@ -237,6 +259,9 @@ def test_a_transfer_takes_the_weights_that_fit(checkpoint, run, tmp_path, capsys
         np.testing.assert_array_equal(weights[name].numpy(), saved[name][..., :4])
     assert len(taken) > 20 and {name.partition("/")[0] for name in fresh} == {"encoder", "generator", "noise_generator"}
     assert all(np.array_equal(a.numpy(), v.numpy()) for a, v in zip(model.averages, model.G_variables, strict=True))
+    with np.load(checkpoint / "ckpt-00000005/training.npz") as saved:
+        for name, var in model._weights({"discriminator": model.discriminator}).items():
+            np.testing.assert_array_equal(var.numpy(), saved[name])
     arguments = ["--transfer", str(checkpoint), "--name", "b", "--steps", "1"]
     assert run(*arguments, "-k", "channel_bottleneck=4", distortion_steps=1) == 0
     assert "afresh: encoder/" in capsys.readouterr().out
