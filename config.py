@@ -199,7 +199,7 @@ class config_train(config_base):
     # Monitoring
     diagnostic_steps: int = knob(128, low=1)            # steps between summaries and sample pictures
     checkpoint_epochs: int = knob(10, low=1)            # epochs between checkpoints
-    keep_checkpoints: int = knob(2, low=1)              # older ones are deleted
+    keep_checkpoints: int = knob(2, low=1)              # older ones are deleted; that of the distortion stage's end stays
     n_sample_images: int = knob(4, low=1)               # held-out images in the sample picture
 
     @property

@@ -171,7 +171,7 @@ def train(model, data, dataset, steps: int, run: Path, where: directories, devic
                 except UserError:
                     save(model, run)  # training is worth more than pictures of it
                     raise
-            if model.step % (config.checkpoint_epochs * data.steps_per_epoch) == 0:
+            if model.step % (config.checkpoint_epochs * data.steps_per_epoch) == 0 or model.step == config.distortion_steps:
                 saved = save(model, run)
     if not chief:
         return 128 + received[0] if received else 0
@@ -246,11 +246,14 @@ def add_contents(model, planes: np.ndarray, contents: dict[str, list]) -> None:
 
 
 def save(model, run: Path) -> Path:
-    """Write a checkpoint of this step unless it is there, then delete the oldest beyond the knob keep_checkpoints."""
-    folder = run / f"ckpt-{model.step:08d}"
+    """Write a checkpoint of this step unless it is there, then delete the oldest beyond the knob keep_checkpoints.
+
+    That of the distortion stage's end stays: `checkpoint.py --blend` takes its generator.
+    """
+    folder, smooth = run / f"ckpt-{model.step:08d}", f"ckpt-{model.config.distortion_steps:08d}"
     if not folder.exists():
         model.save(folder)
-    for old in sorted(run.glob("ckpt-*"))[: -model.config.keep_checkpoints]:
+    for old in sorted(path for path in run.glob("ckpt-*") if path.name != smooth)[: -model.config.keep_checkpoints]:
         shutil.rmtree(old)
     return folder
 

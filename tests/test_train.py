@@ -43,9 +43,10 @@ def test_training_2n_steps_equals_n_then_resume_then_n(stages, run, photos, tmp_
 
 
 def test_a_run_writes_checkpoints_summaries_and_sample_pictures(run, tmp_path):
-    assert run("--name", "a", "-k", "checkpoint_epochs=1", "-k", "keep_checkpoints=2", "--epochs", "4") == 0
-    # 1 of 5 photos is held out: 4 photos in batches of 2 are 2 steps an epoch
-    assert sorted(p.name for p in (tmp_path / "checkpoints/a").iterdir()) == ["ckpt-00000006", "ckpt-00000008"]
+    assert run("--name", "a", "-k", "checkpoint_epochs=1", "-k", "keep_checkpoints=2", "--epochs", "4", distortion_steps=3) == 0
+    # 1 of 5 photos is held out: 4 photos in batches of 2 are 2 steps an epoch; step 3 ends the distortion stage
+    names = sorted(p.name for p in (tmp_path / "checkpoints/a").iterdir())
+    assert names == ["ckpt-00000003", "ckpt-00000006", "ckpt-00000008"]
     assert [p.name for p in sorted((tmp_path / "samples/a").iterdir())] == ["00000004.png", "00000008.png"]
     assert Data.read_image(tmp_path / "samples/a/00000004.png", 10**6).shape[1] > 2 * 96
     scalars, images = summaries(tmp_path / "tensorboard/a")
