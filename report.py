@@ -174,7 +174,7 @@ def plot_rates(results: list[dict], metric: str, path: Path) -> str | None:
         else:
             axes.plot(x, y, "-", marker="*", markersize=14, color="black", zorder=3, label="this project")
             for point in zip(x, y, labels, strict=True):
-                axes.annotate(point[2], point[:2], xytext=(6, 8), textcoords="offset points")
+                axes.annotate(point[2], point[:2], xytext=(8, -14), textcoords="offset points")
     axes.set_xscale("log")
     left, right = axes.get_xlim()
     ticks = [tick for tick in BPP_TICKS if left <= tick <= right]

@@ -15,6 +15,7 @@ import decompress
 from config import config_test, directories
 from data import Data
 from model import Model
+from segmentation import Segmenter
 from semantic import Classes, heat_map, with_boundaries
 from utils import Utils
 
@@ -26,13 +27,18 @@ def model():
     return Model.load(CHECKPOINT)
 
 
-@pytest.mark.parametrize("name", ["kodim21.png", "kodim23.png"])
-def test_the_shipped_model_compresses_a_photo_to_a_small_file_that_resembles_it(name, model):
-    image = Data.read_image(PROJECT / "images" / name, 10**7)
-    data = compress.encode(model, image)
-    back = decompress.decode(model, data, config_test())
-    assert 8 * len(data) / math.prod(image.shape[:2]) < 0.03
-    assert Utils.psnr(image, back) > 21 and Utils.ms_ssim(image, back) > 0.75
+@pytest.mark.parametrize(
+    ("checkpoint", "bpp", "psnr", "ms_ssim"),
+    [("photo_c4", 0.025, 20.8, 0.71), ("photo_c8", 0.045, 21.8, 0.78), ("photo_c16", 0.09, 22.2, 0.80)],
+)
+def test_the_shipped_models_compress_photos_to_small_files_that_resemble_them(checkpoint, bpp, psnr, ms_ssim):
+    model = Model.load(PROJECT / "checkpoints" / checkpoint)
+    for name in ("kodim21.png", "kodim23.png"):
+        image = Data.read_image(PROJECT / "images" / name, 10**7)
+        data = compress.encode(model, image)
+        back = decompress.decode(model, data, config_test())
+        assert 8 * len(data) / math.prod(image.shape[:2]) < bpp
+        assert Utils.psnr(image, back) > psnr and Utils.ms_ssim(image, back) > ms_ssim
 
 
 def test_the_demo_command_works_from_any_folder(tmp_path, monkeypatch, capsys):
@@ -100,10 +106,19 @@ def test_the_context_model_halves_the_bytes_of_the_tables(model):
     assert len(context) <= 1.01 * model.entropy_model.information(symbols).sum() / 8 + 8
 
 
-def test_what_ships_is_small():
-    files = [p for p in CHECKPOINT.rglob("*") if p.is_file()]
-    assert {p.name for p in files} == {"config.json", "model.npz", "context.npz"}
-    assert sum(p.stat().st_size for p in files) < 15e6
+@pytest.mark.parametrize("name", ["photo_c4", "photo_c8", "photo_c16", "camvid_sc_c8"])
+def test_what_ships_is_small(name):
+    files = [p for p in (PROJECT / "checkpoints" / name).rglob("*") if p.is_file()]
+    contexts = {"context.npz"} | ({"context_code.npz", "context_mask.npz"} if name == "camvid_sc_c8" else set())
+    assert {p.name for p in files} == {"config.json", "model.npz"} | contexts
+    assert sum(p.stat().st_size for p in files) < 7e6
+
+
+def test_the_shipped_segmenter_finds_the_sky():
+    labels = Segmenter.load(PROJECT / "checkpoints/camvid_unet").segment(Data.read_image(PROJECT / "images/kodim21.png", 10**7))
+    sky = labels == 0
+    assert sky[:200, 450:].mean() > 0.7 and sky[350:].mean() < 0.05  # above the sea, and on the rocks
+    assert sum(p.stat().st_size for p in (PROJECT / "checkpoints/camvid_unet").iterdir()) < 5e6
 
 
 def test_the_shipped_selective_model_keeps_what_it_is_told_and_paints_the_rest():
