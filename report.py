@@ -214,13 +214,14 @@ def plot_losses(run: Path, path: Path) -> None:
 
 def read_scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Scalar -> (step, value) of each point, ascending. Raises UserError where there is no log."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util.tensor_util import make_ndarray
-
     if not list(run.glob("events.out.tfevents.*")):
         raise UserError(f"{run}: no TensorBoard log there; train.py writes it below the knob `tensorboard`")
-    log = EventAccumulator(str(run), size_guidance={"tensors": 0})
-    log.Reload()
+    with Utils.quiet_tensorflow():
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from tensorboard.util.tensor_util import make_ndarray
+
+        log = EventAccumulator(str(run), size_guidance={"tensors": 0})
+        log.Reload()
     found = {}
     for tag in log.Tags()["tensors"]:
         if "/" not in tag:  # those with one are images
