@@ -236,11 +236,15 @@ class Checkpointed:
     def _state(self) -> dict:
         """All that changes in training, by name."""
         state = self._weights({**self.networks, "discriminator": self.discriminator}) | {"histogram": self.histogram}
-        for name, variables in {
+        numbered = {
             "average": self.averages,
             "G_optimizer": self.G_optimizer.variables,
             "D_optimizer": self.D_optimizer.variables,
-        }.items():
+        }
+        if self.context_network:
+            numbered["context_network"] = self.context_network.variables
+            numbered["context_optimizer"] = self.context_optimizer.variables
+        for name, variables in numbered.items():
             state |= {f"{name}/{i:03d}": var for i, var in enumerate(variables)}
         return state
 

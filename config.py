@@ -150,7 +150,9 @@ class config_train(config_base):
     # Losses
     lambda_X: float = knob(12.0, low=0)                 # weight of the distortion, MSE in [-1, 1]; paper: 10
     lambda_range: float = knob(0.2, low=0)              # weight of what keeps w in the range of the centers; paper: 0
-    lambda_rate: float = knob(0.0, low=0)               # weight of the bits per pixel by static tables; paper: 0; 0.1-0.5 pays
+    lambda_rate: float = knob(0.0, low=0)               # weight of the bits per pixel; paper: 0
+    rate_model: str = knob("static", allowed=("static", "context"))  # what counts those bits: a table of frequencies for each
+    #                                                     channel, or a context model that learns along
     lambda_adversarial: float = knob(1.0, low=0)        # weight of the generator's adversarial loss; lower: smoother
     gan_loss: str = knob("lsgan", allowed=("lsgan", "vanilla", "hinge", "wgan", "wgan_gp"))  # least squares, sigmoid
     #                                                     cross-entropy, hinge; Wasserstein by weight_clipping or

@@ -13,6 +13,7 @@ from entropy import (
     HIDDEN_MAX,
     LOGIT_BITS,
     LOGIT_WEIGHT_BITS,
+    MARGIN,
     NEIGHBOURS,
     SHAPES,
     WEIGHT_BITS,
@@ -115,6 +116,21 @@ class ContextNetwork(keras.Model):
         h = ops.clip(h, 0, HIDDEN_MAX)
         h = ops.clip(ops.einsum("nci,cih->nch", h, layer["hidden"]) + layer["bias2"], 0, HIDDEN_MAX)
         return ops.einsum("nci,cil->ncl", h, layer["logits"]) + layer["bias3"]
+
+    def probabilities(self, symbols, m):
+        """Symbols (B, h, w, C), floats -> probabilities (B, h, w, C, L) of each, given what comes before it.
+
+        For a rate loss (Mentzer et al. 2018): gradients go to the weights, and to the symbols as context of later ones.
+        m: (B, h, w, 1), 1 where symbols are coded.
+        """
+        shape = ops.shape(symbols)
+        field = ops.concatenate([m * (2 * symbols - (self.levels - 1)), m], axis=-1)  # as entropy.Field has them
+        field = ops.pad(field, ((0, 0), (MARGIN, 0), (MARGIN, MARGIN), (0, 0)))
+        neighbours = ops.concatenate(
+            [field[:, MARGIN + y :, MARGIN + x :][:, : shape[1], : shape[2]] for y, x in NEIGHBOURS], axis=-1
+        )
+        rows = ops.reshape(neighbours, (-1, neighbours.shape[-1])), ops.reshape(symbols, (-1, shape[-1]))
+        return ops.softmax(ops.reshape(self(rows), (*shape, self.levels)))
 
     def to_integers(self) -> ContextModel:
         """The same in fixed point. Half a unit goes into each bias, so that cutting off bits rounds to nearest."""

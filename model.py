@@ -18,12 +18,14 @@ import losses
 from checkpoint import Checkpointed, assign
 from config import UserError, config_train
 from entropy import EntropyModel, StaticTables
+from fit_entropy import ContextNetwork
 from network import Network, build, code_channels, float32, label_channels, map_symbols, precision
 from perceptual import VGG19
 from semantic import heat_map
 from utils import STRIDE, Utils, pad, to_float, to_uint8
 
 HISTOGRAM_DECAY = 0.999  # a step; of the symbols' running histogram, which becomes the entropy coder's tables
+CONTEXT_LEARNING_RATE = 2e-3  # of the context model that learns along (knob rate_model), by Adam
 
 
 class Model(Checkpointed):
@@ -183,6 +185,11 @@ class Model(Checkpointed):
         self.averages = [tf.Variable(v, trainable=False, aggregation=first) for v in self.G_variables]
         uniform = tf.fill((config.channel_bottleneck, config.L), 1 / config.L)
         self.histogram = tf.Variable(uniform, trainable=False, aggregation=mean)
+        self.context_network = None
+        if config.rate_model == "context":
+            self.context_network = ContextNetwork(config.channel_bottleneck, config.L)
+            self.context_optimizer = keras.optimizers.Adam(CONTEXT_LEARNING_RATE)
+            self.context_optimizer.build(self.context_network.trainable_variables)
         self._compiled_step = tf.function(  # reduce_retracing: of images of many sizes, two traces
             self._distributed_step, reduce_retracing=True, jit_compile=config.jit_compile
         )
@@ -275,7 +282,8 @@ class Model(Checkpointed):
             terms = {"distortion": losses.distortion(x, x_hat, visible)}
             G_loss = config.lambda_X * terms["distortion"]
             G_loss += config.lambda_range * (losses.range_penalty(w, config.centers[0], config.centers[-1]) + code_penalty)
-            G_loss += config.lambda_rate * losses.rate(aux["assignment"], self.histogram, m)
+            terms["bpp"] = self._rate(aux, m)
+            G_loss += config.lambda_rate * terms["bpp"]
             if config.use_vgg_loss and stage != "discriminator":
                 terms["vgg"] = losses.perceptual(self.vgg19(x), self.vgg19(x_hat))
                 G_loss += config.lambda_vgg * terms["vgg"]
@@ -292,6 +300,8 @@ class Model(Checkpointed):
             self._update(self.G_optimizer, tape, G_loss, G_variables)
             for average, var in zip(self.averages, self.G_variables, strict=True):
                 average.assign_sub((1 - warm(config.ema_decay)) * (average - var))
+        if self.context_network:
+            self._update(self.context_optimizer, tape, terms["bpp"], self.context_network.trainable_variables)
         if stage != "distortion":
             self._update(self.D_optimizer, tape, discriminator, self.D_variables)
             if config.weight_clipping:
@@ -299,7 +309,6 @@ class Model(Checkpointed):
                     var.assign(ops.clip(var, -config.max_c, config.max_c))
 
         one_hot = tf.one_hot(aux["symbols"], config.L)  # (B, h, w, C, L)
-        terms["bpp"] = losses.rate(one_hot, self.histogram, m)
         coded = (m * tf.ones_like(one_hot[..., 0, :1]))[..., None]  # (B, h, w, 1, 1)
         frequencies = tf.reduce_sum(coded * one_hot, axis=(0, 1, 2)) / tf.maximum(tf.reduce_sum(coded), 1.0)  # (C, L)
         frequencies += (1.0 - tf.reduce_sum(frequencies, axis=-1, keepdims=True)) * self.histogram  # where nothing is coded
@@ -313,6 +322,16 @@ class Model(Checkpointed):
             return self.encoder(x, training=True)
 
         return tf.recompute_grad(encoder)(x) if self.config.recompute else encoder(x)
+
+    def _rate(self, aux: dict, m):
+        """Bits per pixel of the symbols, those that a file would have; the gradient is that of the soft assignment."""
+        soft = aux["assignment"]
+        assignment = soft + tf.stop_gradient(tf.one_hot(aux["symbols"], self.config.L) - soft)  # (B, h, w, C, L)
+        if not self.context_network:
+            return losses.rate(assignment, self.histogram, m)
+        symbols = tf.reduce_sum(assignment * tf.range(self.config.L, dtype=tf.float32), axis=-1)
+        coded = m * tf.ones_like(symbols[..., :1])
+        return losses.rate(assignment, self.context_network.probabilities(symbols, coded), m)
 
     def _channel_mask(self, batch, step):
         """(B, 1, 1, C) of 1 and 0: a share `channel_dropout` of the images keep the first K < C channels only."""

@@ -211,6 +211,17 @@ def test_rounding_to_integers_costs_next_to_nothing(fitted):
     assert bits_per_symbol(model, images) == pytest.approx(bits_per_symbol(network, images), rel=0.005)
 
 
+def test_a_rate_loss_counts_the_bits_that_the_files_will_have(fitted):
+    network, model = fitted
+    images = np.stack([correlated(seed) for seed in (99, 100)])
+    masks = np.ones((2, 20, 24), np.uint8)
+    masks[1, 5:12, 3:20] = 0
+    probabilities = network.probabilities(images.astype(np.float32), masks[..., None].astype(np.float32))
+    bits = -np.log2(np.take_along_axis(np.asarray(probabilities), images[..., None].astype(int), axis=-1))[..., 0]
+    for image, mask, per_symbol in zip(images, masks, bits, strict=True):
+        assert per_symbol[mask != 0].sum(axis=0) == pytest.approx(network.information(image, mask), rel=1e-4)
+
+
 def test_the_fitted_model_takes_fewer_channels(fitted):
     symbols = correlated(99)[:, :, :1]
     alone, all_channels = (fitted[1].information(s)[0] for s in (symbols, correlated(99)))

@@ -98,6 +98,7 @@ def test_any_combination_of_the_seeds_knobs_trains(noise, multiscale, vanilla, m
         {"upsampling": "transpose4", "quantizer_distance": "absolute", "lambda_rate": 1.0},
         {"noise_norm": "batch", "sample_noise": True, "bottleneck_norm": True},
         {"centers": (-1.0, 0.0, 1.0), "learn_centers": True, "weight_decay": 0.01},
+        {"lambda_rate": 1.0, "rate_model": "context", "channel_dropout": 0.5},
     ],
 )
 def test_other_architectures_train(changes, tiny_config):
@@ -369,6 +370,18 @@ def test_each_weight_of_a_loss_changes_what_the_encoder_learns(weight, tiny_conf
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-6
 
 
+@pytest.mark.parametrize("rate_model", ["static", "context"])
+def test_a_rate_loss_makes_symbols_that_take_fewer_bits(rate_model, tiny_config):
+    bpp = []
+    for weight in (0.0, 20.0):
+        rates = {"distortion_learning_rate": 3e-3, "lambda_rate": weight, "rate_model": rate_model}
+        model = Model(tiny_config(distortion_steps=99, **rates), training=True)
+        for _ in range(20):
+            terms = model.train_step(batch())
+        bpp.append(terms["bpp"])
+    assert bpp[1] < 0.9 * bpp[0]
+
+
 def test_averages_follow_the_weights_by_the_formula(tiny_config):
     model = Model(tiny_config(ema_decay=0.5), training=True)
     expected = model.averages[0].numpy()
@@ -386,7 +399,8 @@ def test_averages_follow_the_weights_by_the_formula(tiny_config):
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])
 def test_saving_and_resuming_restores_everything_exactly(optimizer, tiny_config, tmp_path):
-    model = Model(tiny_config(optimizer=optimizer, sample_noise=True, noise_norm="batch"), training=True)
+    knobs = {"sample_noise": True, "noise_norm": "batch", "lambda_rate": 1.0, "rate_model": "context"}
+    model = Model(tiny_config(optimizer=optimizer, **knobs), training=True)
     for _ in range(2):
         model.train_step(batch())
     model.save(tmp_path / "ckpt-2")
