@@ -212,7 +212,7 @@ def test_rounding_to_integers_costs_next_to_nothing(fitted):
 
 
 def test_a_rate_loss_counts_the_bits_that_the_files_will_have(fitted):
-    network, model = fitted
+    network, _ = fitted
     images = np.stack([correlated(seed) for seed in (99, 100)])
     masks = np.ones((2, 20, 24), np.uint8)
     masks[1, 5:12, 3:20] = 0
