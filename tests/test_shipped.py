@@ -29,7 +29,7 @@ def model():
 
 @pytest.mark.parametrize(
     ("checkpoint", "bpp", "psnr", "ms_ssim"),
-    [("photo_c4", 0.015, 21.0, 0.74), ("photo_c8", 0.02, 21.6, 0.77), ("photo_c16", 0.09, 22.2, 0.80)],
+    [("photo_c4", 0.015, 21.0, 0.74), ("photo_c8", 0.02, 21.6, 0.77), ("photo_c16", 0.035, 22.0, 0.80)],
 )
 def test_the_shipped_models_compress_photos_to_small_files_that_resemble_them(checkpoint, bpp, psnr, ms_ssim):
     model = Model.load(PROJECT / "checkpoints" / checkpoint)
