@@ -213,9 +213,12 @@ class Checkpointed:
         folder = resolve_checkpoint(path)
         model = cls.load(folder, training=True, overrides=overrides)
         if (folder / "training.npz").exists():
-            saved = read_knobs(folder).optimizer
-            if saved != model.config.optimizer:
-                raise UserError(f"knob optimizer: {folder} has the state of {saved}, not of {model.config.optimizer}")
+            saved = read_knobs(folder)
+            for knob in ("optimizer", "rate_model"):
+                if (old := getattr(saved, knob)) != (new := getattr(model.config, knob)):
+                    raise UserError(
+                        f"knob {knob}: {folder} has the state of {old}, not of {new}; --transfer takes its weights alone"
+                    )
             arrays = read_arrays(folder / "training.npz")
             model.step = int(arrays.pop("step"))
             restore(model._state(), arrays, folder)

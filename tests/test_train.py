@@ -96,11 +96,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(
     assert [p.name for p in (tmp_path / "checkpoints/a").iterdir()] == ["ckpt-00000001"]
 
 
-@pytest.mark.parametrize(("first", "then"), [("adam", "momentum"), ("momentum", "rmsprop")])
-def test_another_optimizer_than_the_checkpoints_is_an_error(first, then, run, photos, capsys):
-    assert run("--name", "a", "--steps", "1", "-opt", first) == 0
-    assert train.main(["-ds", str(photos), "-rl", "--name", "a", "-opt", then]) == 2
-    assert "knob optimizer" in capsys.readouterr().err
+@pytest.mark.parametrize("change", ["optimizer=momentum", "rate_model=context"])
+def test_a_state_that_the_checkpoint_does_not_have_is_an_error(change, run, photos, capsys):
+    assert run("--name", "a", "--steps", "1") == 0
+    assert train.main(["-ds", str(photos), "-rl", "--name", "a", "-k", change]) == 2
+    error = capsys.readouterr().err
+    assert f"knob {change.partition('=')[0]}" in error and "--transfer" in error
 
 
 def test_the_first_command_of_the_readme_runs_on_the_photos_that_ship(tmp_path, monkeypatch):
