@@ -282,7 +282,9 @@ class Model(Checkpointed):
             terms = {"distortion": losses.distortion(x, x_hat, visible)}
             G_loss = config.lambda_X * terms["distortion"]
             G_loss += config.lambda_range * (losses.range_penalty(w, config.centers[0], config.centers[-1]) + code_penalty)
-            terms["bpp"] = self._rate(aux, m)
+            one_hot = tf.one_hot(aux["symbols"], config.L)  # (B, h, w, C, L)
+            coded = m * tf.ones_like(w[..., :1])  # (B, h, w, 1)
+            terms["bpp"] = self._rate(aux["assignment"], one_hot, coded)
             G_loss += config.lambda_rate * terms["bpp"]
             if config.use_vgg_loss and stage != "discriminator":
                 terms["vgg"] = losses.perceptual(self.vgg19(x), self.vgg19(x_hat))
@@ -308,9 +310,8 @@ class Model(Checkpointed):
                 for var in self.D_variables:
                     var.assign(ops.clip(var, -config.max_c, config.max_c))
 
-        one_hot = tf.one_hot(aux["symbols"], config.L)  # (B, h, w, C, L)
-        coded = (m * tf.ones_like(one_hot[..., 0, :1]))[..., None]  # (B, h, w, 1, 1)
-        frequencies = tf.reduce_sum(coded * one_hot, axis=(0, 1, 2)) / tf.maximum(tf.reduce_sum(coded), 1.0)  # (C, L)
+        counts = tf.reduce_sum(coded[..., None] * one_hot, axis=(0, 1, 2))  # (C, L)
+        frequencies = counts / tf.maximum(tf.reduce_sum(coded), 1.0)
         frequencies += (1.0 - tf.reduce_sum(frequencies, axis=-1, keepdims=True)) * self.histogram  # where nothing is coded
         self.histogram.assign_sub((1 - warm(HISTOGRAM_DECAY)) * (self.histogram - frequencies))
         return terms
@@ -323,15 +324,13 @@ class Model(Checkpointed):
 
         return tf.recompute_grad(encoder)(x) if self.config.recompute else encoder(x)
 
-    def _rate(self, aux: dict, m):
-        """Bits per pixel of the symbols, those that a file would have; the gradient is that of the soft assignment."""
-        soft = aux["assignment"]
-        assignment = soft + tf.stop_gradient(tf.one_hot(aux["symbols"], self.config.L) - soft)  # (B, h, w, C, L)
+    def _rate(self, soft, one_hot, coded):
+        """Bits per pixel of the symbols (B, h, w, C, L), as a file would have them; the gradient is the soft assignment's."""
+        assignment = soft + tf.stop_gradient(one_hot - soft)
         if not self.context_network:
-            return losses.rate(assignment, self.histogram, m)
+            return losses.rate(assignment, self.histogram, coded)
         symbols = tf.reduce_sum(assignment * tf.range(self.config.L, dtype=tf.float32), axis=-1)
-        coded = m * tf.ones_like(symbols[..., :1])
-        return losses.rate(assignment, self.context_network.probabilities(symbols, coded), m)
+        return losses.rate(assignment, self.context_network.probabilities(symbols, coded), coded)
 
     def _channel_mask(self, batch, step):
         """(B, 1, 1, C) of 1 and 0: a share `channel_dropout` of the images keep the first K < C channels only."""
