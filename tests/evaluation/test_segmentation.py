@@ -4,32 +4,38 @@ import json
 
 import numpy as np
 import pytest
-from conftest import photo
+from conftest import PROJECT, photo
 from PIL import Image
 
 import evaluate
 import segmentation
-from semantic import Classes
+from cGAN.labels import Classes
+from config import UserError
+from data import Data
+from evaluation.segmentation import Segmenter, iou, miou
 
 CLASSES = Classes.of(["Dark", "Light"], [[0, 0, 0], [255, 255, 255]], "test")  # and void
 
 
 def test_iou_by_hand():
     confusion = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
-    np.testing.assert_allclose(segmentation.iou(confusion), [3 / 6, 4 / 7])
-    assert segmentation.miou(confusion) == pytest.approx((3 / 6 + 4 / 7) / 2)
+    np.testing.assert_allclose(iou(confusion), [3 / 6, 4 / 7])
+    assert miou(confusion) == pytest.approx((3 / 6 + 4 / 7) / 2)
     nowhere = np.zeros((4, 4), int)
     nowhere[:3, :3] = [[3, 1, 0], [2, 4, 0], [0, 0, 0]]  # class 2 is nowhere: it does not count
-    assert segmentation.miou(nowhere) == pytest.approx((3 / 6 + 4 / 7) / 2)
+    assert miou(nowhere) == pytest.approx((3 / 6 + 4 / 7) / 2)
 
 
 def test_void_pixels_do_not_count():
-    class Fixed(segmentation.Segmenter):
+    class Fixed(Segmenter):
         def segment(self, image):
             return np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
 
     s = np.array([[0, 0, 1], [1, 2, 2]], np.uint8)
     np.testing.assert_array_equal(Fixed(None, CLASSES).confusion(None, s), [[1, 1, 0], [0, 2, 0], [0, 0, 0]])
+
+
+SHIPPED_COUNTS = [156624, 68345, 667, 33888, 26990, 69246, 7692, 3412, 26344, 5, 3]
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +73,39 @@ def test_a_network_learns_and_evaluate_measures_by_it(scenes, checkpoint, tmp_pa
         assert named in capfd.readouterr().err.splitlines()[-1]
 
 
+def test_an_existing_network_is_not_replaced(tmp_path, scenes, capfd):
+    (tmp_path / "unet.npz").write_text("weeks of work")
+    arguments = ["-ds", str(scenes / "train.csv"), "--classes", str(scenes / "classes.csv"), "-o", str(tmp_path)]
+    assert segmentation.main([*arguments, "--steps", "1"]) == 2
+    assert "unet.npz: exists" in capfd.readouterr().err
+    assert (tmp_path / "unet.npz").read_text() == "weeks of work"
+
+
+def test_what_was_saved_segments_alike_whatever_the_size(tmp_path):
+    segmenter = Segmenter.new(CLASSES)
+    segmenter.save(tmp_path)
+    again = Segmenter.load(tmp_path)
+    assert again.classes.names == CLASSES.names
+    for size in ((40, 56), (33, 70), (64, 64)):
+        np.testing.assert_array_equal(segmenter.segment(photo(*size)), again.segment(photo(*size)))
+
+
+def test_the_shipped_network_sees_what_it_saw_when_it_was_trained():
+    """Its predictions, counted by class, before its weights were moved from a .keras archive to unet.npz."""
+    segmenter = Segmenter.load(PROJECT / "checkpoints/camvid_unet")
+    counts = np.bincount(segmenter.segment(Data.read_image(PROJECT / "images/kodim21.png", 10**6)).ravel(), minlength=11)
+    np.testing.assert_allclose(counts, SHIPPED_COUNTS, atol=40)  # of 393,216 pixels; another processor rounds otherwise
+
+
+def test_weights_that_are_pickled_are_not_loaded(tmp_path):
+    (tmp_path / "classes.txt").write_text(str(CLASSES))
+    np.savez(tmp_path / "unet.npz", **{"000": np.array([object()], object)})
+    with pytest.raises(UserError, match="no network"):
+        Segmenter.load(tmp_path)
+
+
 def test_what_is_no_network_is_an_error_that_names_it(tmp_path, checkpoint, scenes, capfd):
-    (tmp_path / "unet.keras").write_text("nothing")
+    (tmp_path / "unet.npz").write_text("nothing")
     (tmp_path / "classes.txt").write_text("Dark 0 0 0")
     arguments = ["-r", str(checkpoint), "-i", str(scenes / "photos"), "-o", str(tmp_path / "r"), "-sm", str(scenes / "maps")]
     for folder in (tmp_path, tmp_path / "none"):

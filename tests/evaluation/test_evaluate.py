@@ -1,19 +1,22 @@
 """evaluate.py, the codecs it compares with, and the report."""
 
+import html.parser
 import json
+import os
+import urllib.parse
 
 import numpy as np
 import pytest
 from conftest import photo
 from PIL import Image
 
-import baselines
 import evaluate
-import report
+import report as report_command
 from codec import unpack
-from config import UserError
+from config import UserError, config_test
 from data import Data
-from utils import Utils
+from evaluation import baselines, measure, plots, report
+from evaluation.metrics import psnr
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def test_the_figures_are_of_files_on_disk_that_were_decoded_again(measured, fold
             assert record["bpp"] == pytest.approx(8 * file.stat().st_size / (record["width"] * record["height"]))
             original = Data.read_image(folder / f"{image}.png", 10**6)
             decoded = Data.read_image(measured / "pictures" / name / f"{image}.png", 10**6)
-            assert record["psnr"] == pytest.approx(Utils.psnr(original, decoded))
+            assert record["psnr"] == pytest.approx(psnr(original, decoded))
             assert (record["ms_ssim"] is None) == (image == "below/small")
         assert r["mean"]["bytes"] == np.mean([record["bytes"] for record in r["images"].values()])
         assert r["mean"]["ms_ssim"] == r["images"]["large"]["ms_ssim"]
@@ -80,8 +83,8 @@ def test_the_page_needs_no_network_and_has_all_it_shows(measured):
 
 def test_what_is_measured_already_is_not_measured_again(measured, folder, checkpoint, monkeypatch):
     done = []
-    image = evaluate.Measure._image
-    monkeypatch.setattr(evaluate.Measure, "_image", lambda self, *args: done.append(args[2]) or image(self, *args))
+    image = measure.Measure._image
+    monkeypatch.setattr(measure.Measure, "_image", lambda self, *args: done.append(args[2]) or image(self, *args))
     arguments = ["-r", str(checkpoint), "-i", str(folder), "-o", str(measured)]
     before = (measured / "results/tiny.json").read_text()
     assert evaluate.main(arguments) == 2 and done == []
@@ -101,7 +104,7 @@ def test_a_baseline_comes_as_near_to_the_wanted_size_as_it_can(codec):
         reached = len(codec.encode(image, codec.setting_for(image, wanted)))
         assert abs(reached - wanted) <= min(abs(size - wanted) for size in sizes) + slack
     decoded = codec.decode(codec.encode(image, codec.settings[-1]), 96, 128)
-    assert decoded.shape == image.shape and Utils.psnr(image, decoded) > 20
+    assert decoded.shape == image.shape and psnr(image, decoded) > 20
 
 
 def test_a_codec_that_is_missing_is_said_and_left_out(monkeypatch):
@@ -145,14 +148,14 @@ def test_several_checkpoints_are_shown_side_by_side(measured, tmp_path):
 
 def test_the_page_can_be_written_anew_and_the_losses_plotted(measured, checkpoint, tmp_path, capsys):
     (measured / "index.html").unlink()
-    assert report.main([str(measured)]) == 0 and (measured / "index.html").exists()
+    assert report_command.main([str(measured)]) == 0 and (measured / "index.html").exists()
     run = checkpoint.parent.parent / "tensorboard/tiny"
-    assert report.main(["--losses", str(run), "-o", str(tmp_path / "losses.png")]) == 0
+    assert report_command.main(["--losses", str(run), "-o", str(tmp_path / "losses.png")]) == 0
     assert size(tmp_path / "losses.png")[1] > 500
-    scalars = report.read_scalars(run)
+    scalars = plots.read_scalars(run)
     assert scalars["distortion"][0][0] == 4 and 0 < scalars["distortion"][0][1] < 4
-    assert report.main(["--losses", str(tmp_path)]) == 2
-    assert report.main([str(tmp_path)]) == 2
+    assert report_command.main(["--losses", str(tmp_path)]) == 2
+    assert report_command.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 2
 
 
@@ -167,6 +170,77 @@ def test_a_mistake_is_one_line_and_status_2(mistake, folder, checkpoint, tmp_pat
     error = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
     named = {"empty folder": "empty", "inside": "out", "twice": "tiny", "a file": "file"}.get(mistake, "none")
     assert len(error) == 1 and named in error[0]
+
+
+def test_a_result_without_loss_is_valid_json_and_shown(measured, tmp_path):
+    class Lossless:
+        name, label, suffix, key, channels, matched_to = "lossless", "Lossless", ".raw", "1", 8, None
+
+        def can(self, name):
+            return True
+
+        def prepare(self, name, image):
+            return image.tobytes
+
+        def decode(self, data, height, width):
+            return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+    (tmp_path / "images").mkdir()
+    Image.fromarray(photo(170, 170)).save(tmp_path / "images/0.png")
+    runs = measure.Measure(tmp_path / "r", tmp_path / "images", {str(tmp_path / "images/0.png"): "0"}, config_test())
+    result = runs.codec(Lossless())
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (tmp_path / "r/results/lossless.json").read_text()
+    assert json.loads(text, parse_constant=refuse)["images"]["0"]["psnr"] is None
+    report.write(tmp_path / "r", [result], tmp_path / "images")
+    assert "Lossless" in (tmp_path / "r/index.html").read_text()
+
+
+HARD_NAMES = ['50% #1 "a"? & <b>\'s.png', "später.png", "a b/c+d.png", os.fsdecode(b"\xff\xfe.png")]
+
+
+def test_the_page_shows_pictures_whatever_they_are_called(checkpoint, tmp_path):
+    """Each link, unquoted as a browser does it, leads to a file."""
+    folder = tmp_path / "images #2?"
+    for i, name in enumerate(HARD_NAMES):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo(64, 64, seed=i)).save(folder / name)
+    output = tmp_path / "r"
+    assert evaluate.main(["-r", str(checkpoint), "-i", str(folder), "-o", str(output)]) == 0
+    pictures = []
+
+    class Page(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            if tag == "img":
+                pictures.append(dict(attributes))
+
+    Page().feed((output / "index.html").read_text())
+    crops = [picture for picture in pictures if "loading" in picture]
+    assert len(crops) == len(HARD_NAMES)
+    for picture in pictures:
+        link = urllib.parse.urlsplit(picture["src"])
+        assert not link.query and not link.fragment
+        assert (output / os.fsdecode(urllib.parse.unquote_to_bytes(link.path))).is_file()
+    assert any(picture["alt"] == HARD_NAMES[0].removesuffix(".png") for picture in crops)
+    assert len((output / "results.csv").read_bytes().splitlines()) == 1 + len(HARD_NAMES)
+
+
+def test_a_file_that_cannot_be_read_back_is_told(monkeypatch):
+    codec = baselines.available()[0]
+    with pytest.raises(UserError, match="JPEG: its own file cannot be read back"):
+        codec.decode(b"no picture", 4, 4)
+
+
+def test_a_run_without_losses_is_told(tmp_path, capfd):
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(tmp_path))
+    writer.flush()
+    assert report_command.main(["--losses", str(tmp_path), "-o", str(tmp_path / "l.png")]) == 2
+    assert "no losses in its log yet" in capfd.readouterr().err
 
 
 def test_a_codec_that_cannot_encode_an_image_says_so():

@@ -45,9 +45,12 @@ class Baseline:
         return file.getvalue()
 
     def decode(self, data: bytes, height: int, width: int) -> np.ndarray:
-        """A file -> image (height, width, 3) uint8."""
-        with Image.open(io.BytesIO(data)) as picture:
-            picture = picture.convert("RGB")
+        """A file -> image (height, width, 3) uint8. Raises UserError for files that Pillow writes but cannot read."""
+        try:
+            with Image.open(io.BytesIO(data)) as opened:
+                picture = opened.convert("RGB")
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(f"{self.label}: its own file cannot be read back ({error})") from None
         if self.scale > 1:
             picture = picture.resize((width, height), Image.Resampling.LANCZOS)
         return np.asarray(picture)
