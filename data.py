@@ -385,11 +385,13 @@ def _column(columns: Columns, wanted: str) -> str | None:
 
 def _without_duplicates(paths: list[str], table: str | Path) -> list[str]:
     """Return the paths without those that name a file again, with a warning if there were any."""
-    unique = list({os.path.realpath(path): path for path in reversed(paths)}.values())[::-1]
+    unique: dict[str, str] = {}
+    for path in paths:
+        unique.setdefault(os.path.realpath(path), path)
     if len(unique) < len(paths):
-        print(f"warning: {table}: {len(paths) - len(unique)} rows name an image that another row names too; "
+        print(f"warning: {table}: {len(paths) - len(unique)} of its rows name an image that another row names too; "
               f"each image counts once", file=sys.stderr)  # fmt: skip
-    return unique
+    return list(unique.values())
 
 
 def _warn_of_overlap(train: list[str], val: list[str], table: str | Path) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Bring a folder of images to the size that a dataset trains at, into another folder, as PNG, without ImageMagick.
+"""Bring the images of a folder to the size that a dataset trains at, as PNGs in another folder, without ImageMagick.
 
 python3 data/resample.py cityscapes/leftImg8bit/train cityscapes_512/train --fit 512x1024
 python3 data/resample.py ADE20k/train ADE20k_512/train --fit width512

@@ -41,6 +41,14 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return picture
 
 
+def label_map(height: int, width: int) -> np.ndarray:
+    """Three classes: 0 above, 1 below, and a rectangle of 2 in it; (height, width) uint8."""
+    s = np.zeros((height, width), np.uint8)
+    s[height // 2 :] = 1
+    s[height // 2 : 3 * height // 4, width // 4 : width // 2] = 2
+    return s
+
+
 def model_arrays(channels: int, levels: int, hidden: int = 7, spread: int = 300, seed: int = 0) -> dict[str, np.ndarray]:
     """A context model with arbitrary weights; a large `spread` makes it very sure of itself."""
     from entropy import NEIGHBOURS, SHAPES

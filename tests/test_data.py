@@ -6,9 +6,9 @@ import pytest
 from conftest import PROJECT, photo
 from PIL import Image
 
+from cGAN.labels import Classes
 from config import UserError, directories
 from data import Data, fit_image
-from semantic import Classes
 
 CAP = 10**6
 
@@ -157,6 +157,32 @@ def test_datasets_by_name(folder):
         Data.dataset("cityscapes", directories())
 
 
+def test_an_image_without_a_path_is_named_by_its_row(folder):
+    pd.DataFrame({"path": ["images/a.png", None, "images/b.png"]}).to_csv("t.csv", index=False)
+    with pytest.raises(UserError, match=r"t\.csv: row 2 has no path"):
+        Data.read_table("t.csv")
+
+
+def test_an_image_that_is_named_twice_counts_once(folder, capfd):
+    rows = ["images/a.png", "images/b.png", "./images/../images/a.png"]
+    pd.DataFrame({"path": rows, "semantic_map_paths": ["s0", "s1", "s2"]}).to_csv("t.csv", index=False)
+    pd.DataFrame({"path": ["images/b.png"]}).to_csv("v.csv", index=False)
+    dataset = Data.dataset("t.csv", directories(), "v.csv")
+    assert [path.rpartition("/")[2] for path in dataset.train] == ["a.png", "b.png"]
+    lines = capfd.readouterr().err.splitlines()
+    assert "t.csv: 1 of its rows name an image that another row names too" in lines[0]
+    assert "1 of the 1 held-out images are trained on too, because both tables name them" in lines[1]
+
+
+@pytest.mark.parametrize(("n", "warned"), [(4, True), (5, False)])
+def test_held_out_images_that_are_trained_on_are_told(n, warned, tmp_path, capfd):
+    for i in range(n):
+        Image.fromarray(photo(40, 40)).save(tmp_path / f"{i}.png")
+    dataset = Data.dataset(str(tmp_path), directories())
+    assert set(dataset.train) & set(dataset.val) == (set(dataset.train) if warned else set())
+    assert ("fewer than five images" in capfd.readouterr().err) == warned
+
+
 def test_held_out_images_come_from_the_sibling_table_or_the_end(folder):
     for split, name in (("train", "a"), ("val", "b")):
         pd.DataFrame({"path": [f"images/{name}.png"]}).to_csv(folder / f"x_{split}.csv")
@@ -220,7 +246,7 @@ def test_crops_and_flips_are_cut_from_the_image(tmp_path, tiny_config):
     ramp[:] = np.arange(200)[None, :, None]
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
     data = Data([str(tmp_path / "ramp.png")], tiny_config(random_flip=True))
-    rows = [data.sample(i)[0, :, 0].astype(int) for i in range(20)]
+    rows = [data.sample(i)[0][0, :, 0].astype(int) for i in range(20)]
     slopes = {row[1] - row[0] for row in rows}
     assert slopes == {1, -1} and len({row[0] for row in rows}) > 5
     assert all(abs(row[-1] - row[0]) == 63 for row in rows)
@@ -240,6 +266,32 @@ def test_a_run_with_too_many_unreadable_images_stops(photos, tiny_config, tmp_pa
     data = Data([*Data.read_table(photos), str(tmp_path / "bad.png")], tiny_config(), report=lambda line: None)
     with pytest.raises(UserError, match=r"1 of 6 .*over 1%"):
         take(data, 10)
+
+
+def test_a_label_map_is_cut_and_flipped_with_its_image(tmp_path, tiny_config):
+    """The classes are those of the image's columns, in each plane; batches have the same planes by the same names."""
+    columns = np.tile(np.arange(120, dtype=np.uint8), (80, 1))
+    Image.fromarray(np.stack([columns] * 3, axis=-1)).save(tmp_path / "a.png")
+    Image.fromarray(columns // 40).save(tmp_path / "s.png")
+    config = tiny_config(use_conditional_GAN=True, n_classes=4, random_flip=True, selective=True, batch_size=1)
+    data = Data([str(tmp_path / "a.png")], config, maps={str(tmp_path / "a.png"): str(tmp_path / "s.png")})
+    batches = data.batches()
+    for i in range(6):
+        image, labels = data.sample(i)
+        np.testing.assert_array_equal(labels.classes, image[..., 0] // 40)
+        assert labels.boundaries.any() and labels.boundaries.shape == labels.preserved.shape == (64, 64)
+        x, batch = next(batches)
+        np.testing.assert_allclose(x[0], image / 127.5 - 1, atol=1e-6)
+        for name in batch._fields:
+            np.testing.assert_array_equal(getattr(batch, name)[0], getattr(labels, name), err_msg=name)
+
+
+def test_label_maps_that_are_jpegs_are_refused_before_training(tmp_path, tiny_config):
+    Image.fromarray(photo(80, 80)).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((80, 80), np.uint8)).save(tmp_path / "s.jpg")
+    maps = {str(tmp_path / "a.png"): str(tmp_path / "s.jpg")}
+    with pytest.raises(UserError, match=r"s\.jpg: is a JPEG"):
+        Data(list(maps), tiny_config(use_conditional_GAN=True), maps=maps)
 
 
 def test_batches_of_images_of_several_sizes_are_refused(photos, tiny_config):
