@@ -27,8 +27,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from codec.context_model import ContextModel
+from codec.entropy import StaticTables, integer_frequencies
 from config import UserError, config_train
-from entropy import ContextModel, StaticTables, integer_frequencies
 from utils import Utils
 
 CONTEXT_FILES = {"symbols": "context.npz", "code": "context_code.npz", "mask": "context_mask.npz"}  # by what they code

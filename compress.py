@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codec import check_size, join, pack, unpack
+from codec.container import check_size, join, pack, unpack
 from config import UserError, config_test
 from data import Data
 from decompress import add_model_arguments, decode, load_model, sections, split_knobs

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def decode(model, data: bytes, knobs: config_test) -> np.ndarray:
     """The bytes of a .gc file -> image (H, W, 3) uint8. Raises UserError for damage, or for another model's file."""
-    from codec import unpack
+    from codec.container import unpack
 
     file = unpack(data)
     if file.fingerprint != model.fingerprint:
@@ -68,7 +68,7 @@ def decode(model, data: bytes, knobs: config_test) -> np.ndarray:
 
 def sections(model, file) -> dict[str, bytes]:
     """The parts of a file's payload by what they code: of "code" (the label map) and "mask" those that the model has."""
-    from codec import split
+    from codec.container import split
 
     names = [of for of in ("code", "mask", "symbols") if of in model.entropy_models]
     return dict(zip(names, split(file.payload, len(names)), strict=True))

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from checkpoint import new_folder
+from codec.entropy import integer_frequencies
 from config import UserError, config_train
-from entropy import integer_frequencies
 from semantic import Classes
 from utils import Utils
 

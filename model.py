@@ -16,9 +16,9 @@ from keras import ops
 
 import losses
 from checkpoint import Checkpointed, assign
+from codec.entropy import EntropyModel, StaticTables
 from config import UserError, config_train
-from entropy import EntropyModel, StaticTables
-from fit_entropy import ContextNetwork
+from context_network import ContextNetwork
 from network import Network, build, code_channels, float32, label_channels, map_symbols, precision
 from perceptual import VGG19
 from semantic import heat_map

@@ -199,7 +199,7 @@ def fit_context_models(model, checkpoint: Path, dataset) -> None:
     """Fit context models to what files of training images, flipped ones among them, would hold; they join the checkpoint."""
     from tqdm import tqdm
 
-    from fit_entropy import bits_per_symbol, fit
+    from context_network import bits_per_symbol, fit
 
     config = dataclasses.replace(model.config, batch_size=1, crop_size=0, random_flip=True)
     data = open_data(dataset, config)

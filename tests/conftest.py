@@ -51,7 +51,7 @@ def label_map(height: int, width: int) -> np.ndarray:
 
 def model_arrays(channels: int, levels: int, hidden: int = 7, spread: int = 300, seed: int = 0) -> dict[str, np.ndarray]:
     """A context model with arbitrary weights; a large `spread` makes it very sure of itself."""
-    from entropy import NEIGHBOURS, SHAPES
+    from codec.context_model import NEIGHBOURS, SHAPES
 
     rng = np.random.default_rng(seed)
     sizes = {"N": len(NEIGHBOURS) * (channels + 1), "C": channels, "H": hidden, "L": levels}

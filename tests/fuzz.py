@@ -20,7 +20,7 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from codec import HEADER, MAGIC, VERSION, pack, unpack
+from codec.container import HEADER, MAGIC, VERSION, pack, unpack
 from config import UserError, config_test, directories
 from utils import Utils
 

@@ -11,7 +11,7 @@ from test_data import bad_images
 
 import compress
 import decompress
-from codec import pack, unpack
+from codec.container import pack, unpack
 from config import config_test
 from data import Data
 from model import Model

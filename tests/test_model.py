@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 from conftest import model_arrays, photo
 
+from codec.context_model import ContextModel
+from codec.entropy import StaticTables
 from config import UserError
-from entropy import ContextModel, StaticTables
 from model import Model, gradient_penalty
 from network import Network
 from utils import pad, padded_size, to_float, to_uint8

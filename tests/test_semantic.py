@@ -11,11 +11,11 @@ import decompress
 import losses
 import semantic
 import train
-from codec import join, split, unpack
+from codec.container import join, split, unpack
+from codec.context_model import ContextModel
 from config import UserError, config_test, config_train, directories
+from context_network import fit
 from data import Data
-from entropy import ContextModel
-from fit_entropy import fit
 from model import Model
 from network import code_channels, label_channels, map_symbols
 from semantic import Classes, Selection
@@ -201,13 +201,13 @@ def test_boundaries_are_of_the_instances_as_they_are_trained_on(street):
 
 
 def test_a_fit_to_too_much_takes_a_part(monkeypatch):
-    import fit_entropy
+    import context_network
 
     symbols = [np.random.default_rng(i).integers(0, 5, (20, 20, 2), dtype=np.uint8) for i in range(10)]
-    row = fit_entropy.network_inputs(symbols[0], 5)[0].nbytes
-    monkeypatch.setattr(fit_entropy, "MAX_INPUT_BYTES", 1000 * row)
+    row = context_network.network_inputs(symbols[0], 5)[0].nbytes
+    monkeypatch.setattr(context_network, "MAX_INPUT_BYTES", 1000 * row)
     pairs = [(image, None) for image in symbols]
-    inputs, targets = fit_entropy._rows(pairs, 5, False, np.random.default_rng(0))
+    inputs, targets = context_network._rows(pairs, 5, False, np.random.default_rng(0))
     assert 850 < len(inputs) == len(targets) < 1150
     assert len({row.tobytes() for row in np.concatenate([inputs.reshape(len(inputs), -1), targets], axis=1)}) > 700
 

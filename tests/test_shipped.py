@@ -61,7 +61,7 @@ CODE_AND_DECODE = """
 import sys, hashlib
 from pathlib import Path
 from config import config_test
-from codec import unpack
+from codec.container import unpack
 from compress import encode
 from data import Data
 from model import Model

@@ -8,9 +8,10 @@ from conftest import model_arrays
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import entropy
+from codec import context_model, entropy
+from codec.context_model import NEIGHBOURS, POWERS, SHAPES, ContextModel, Field
+from codec.entropy import FREQUENCY_SUM, StaticTables
 from config import UserError
-from entropy import FREQUENCY_SUM, NEIGHBOURS, POWERS, SHAPES, ContextModel, Field, StaticTables
 
 
 def symbol_field(kind: str, shape: tuple, levels: int, seed: int) -> np.ndarray:
@@ -116,7 +117,7 @@ def test_the_encoder_sees_exactly_what_the_decoder_sees_however_it_is_cut_into_c
     model = ContextModel(model_arrays(3, 5))
     symbols = symbol_field("blocks", (30, 40, 3), 5, 0)
     payload = model.encode(symbols)
-    monkeypatch.setattr(entropy, "CHUNK", 17)
+    monkeypatch.setattr(context_model, "CHUNK", 17)
     assert model.encode(symbols) == payload
 
 
@@ -189,7 +190,7 @@ def correlated(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def fitted():
-    from fit_entropy import fit
+    from context_network import fit
 
     return fit([correlated(seed) for seed in range(12)], 5, steps=400)
 
@@ -204,7 +205,7 @@ def test_a_fitted_model_beats_the_tables_by_far(fitted):
 
 
 def test_rounding_to_integers_costs_next_to_nothing(fitted):
-    from fit_entropy import bits_per_symbol
+    from context_network import bits_per_symbol
 
     network, model = fitted
     images = [(correlated(seed), None) for seed in (99, 100)]

@@ -1,100 +1,28 @@
-"""Entropy models: what turns symbols into a payload and back. Integers only, so that every machine agrees.
+"""The learned entropy model. It predicts each symbol from those that are decoded already.
 
-`StaticTables` has one table of frequencies for each channel. `ContextModel` looks at what is decoded already: small dense
-networks, one for each channel, see the symbols of neighbouring positions (all channels) and of the same position (the
-channels before), and give the frequencies of the symbol that comes next.
+Small dense networks, one for each channel, see the symbols of neighbouring positions (all channels) and of the same position
+(the channels before), and give the frequencies of the symbol that comes next.
 
     neighbours ─▶ dense ─┐
                          ├─ + ─▶ clip ─▶ dense ─▶ clip ─▶ dense ─▶ logits ─▶ 2^logits, to the sum 65536 ─▶ range coder
     channels before ─▶ dense ─┘
 
-Weights are int16, sums int32, the exponential is a table of integers: no floating-point number decides a frequency, nor is
-one rounded on its way into the range coder (see `_weights`).
+Weights are int16, sums are int32, and the exponential is a table of integers.
 
-Positions (y, x) with the same x + 2y see only positions with a smaller one. So decoding goes over these diagonals, all
-positions of one at once: about w + 2h steps of C channels, where row by row it would be h * w.
+A position (y, x) sees only positions with a smaller x + 2y. Decoding therefore goes over the diagonals of equal x + 2y, and
+handles all positions of one together: about w + 2h steps of C channels, instead of h * w.
 """
 
 import math
 from collections.abc import Iterator
-from typing import Protocol
 
 import constriction
 import numpy as np
 
+from codec.entropy import FREQUENCY_SUM, RangeDecoder, checked, payload_of, weights_of
 from config import UserError
 
-FREQUENCY_SUM = 2**16  # the total of each table of integer frequencies
 FAMILY = constriction.stream.model.Categorical(perfect=False)  # of tables that come with the symbols
-
-
-class EntropyModel(Protocol):
-    """What turns the symbols (h, w, K), uint8 in 0..L-1, of the first K channels into a payload and back.
-
-    With a mask (h, w), only those at positions where it is not 0; the others decode as 0.
-    """
-
-    def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
-        """Symbols -> payload."""
-
-    def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
-        """Inverse of encode, for symbols of this shape. Raises UserError for a payload that encode did not make."""
-
-    def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """The information content of the symbols under this model, by channel: (K,), in bits."""
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# A table for each channel
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-class StaticTables:
-    """The entropy model with a fixed table of symbol frequencies for each channel."""
-
-    def __init__(self, frequencies: np.ndarray):
-        """frequencies: (C, L) integers from 1 up, each row with the sum FREQUENCY_SUM."""
-        whole = np.issubdtype(frequencies.dtype, np.integer)
-        if not whole or frequencies.min() < 1 or (frequencies.sum(axis=1) != FREQUENCY_SUM).any():
-            raise UserError(f"symbol frequencies: not all whole, at least 1, with the sum {FREQUENCY_SUM}")
-        self.frequencies = frequencies
-        self._models = [constriction.stream.model.Categorical(row, perfect=False) for row in _weights(frequencies)]
-
-    def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
-        coder = constriction.stream.queue.RangeEncoder()
-        for channel in range(symbols.shape[2]):
-            coder.encode(symbols[_everywhere(mask, symbols.shape)][:, channel].astype(np.int32), self._models[channel])
-        return _payload(coder)
-
-    def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
-        decoder = _Decoder(payload)
-        where = _everywhere(mask, shape)
-        symbols = np.zeros(shape, np.uint8)
-        symbols[where] = np.stack([decoder.decode(model, int(where.sum())) for model in self._models[: shape[2]]], axis=-1)
-        return _checked(self, symbols, payload, mask)
-
-    def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        bits = np.log2(FREQUENCY_SUM / self.frequencies)
-        coded = symbols[_everywhere(mask, symbols.shape)]
-        return np.array([bits[c, coded[:, c]].sum() for c in range(symbols.shape[2])])
-
-
-def _everywhere(mask: np.ndarray | None, shape: tuple) -> np.ndarray:
-    return np.ones(shape[:2], bool) if mask is None else mask != 0
-
-
-def integer_frequencies(probabilities: np.ndarray) -> np.ndarray:
-    """Probabilities (C, L) -> integer frequencies (C, L) uint32, each at least 1, each row with the sum FREQUENCY_SUM."""
-    shares = probabilities / probabilities.sum(axis=1, keepdims=True)
-    frequencies = np.maximum(1, np.rint(shares * FREQUENCY_SUM)).astype(np.int64)
-    rows = np.arange(len(frequencies))
-    frequencies[rows, frequencies.argmax(axis=1)] += FREQUENCY_SUM - frequencies.sum(axis=1)  # rounding's rest
-    return frequencies.astype(np.uint32)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Context model
-# ----------------------------------------------------------------------------------------------------------------------
 
 NEIGHBOURS = ((0, -1), (-1, -1), (-1, 0), (-1, 1), (0, -2), (-2, 0))  # (dy, dx), each with dx + 2 dy < 0
 MARGIN = 2  # positions that NEIGHBOURS reach beyond the feature map, above and on both sides
@@ -181,7 +109,7 @@ class Field:
 
 
 class ContextModel:
-    """The learned entropy model. fit_entropy.py makes it; its arrays are stored with a checkpoint.
+    """The learned entropy model. context_network.py makes it; its arrays are stored with a checkpoint.
 
     The K of C channels that are sent see the others as 0. One for classes, which has C = 1, sees them one-hot.
     """
@@ -199,25 +127,25 @@ class ContextModel:
     def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
         coder = constriction.stream.queue.RangeEncoder()
         for _, coded, frequencies in self._tables(symbols, mask):
-            coder.encode(coded, FAMILY, _weights(frequencies))
-        return _payload(coder)
+            coder.encode(coded, FAMILY, weights_of(frequencies))
+        return payload_of(coder)
 
     def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
         field = Field(shape, self.channels, self.levels, mask, self.one_hot)
-        decoder = _Decoder(payload)
+        decoder = RangeDecoder(payload)
         for positions in field.diagonals():
             sums, values = self._sums(field, positions), field.flat[positions]
             chosen = np.empty((field.K, len(positions)))
             for c in range(field.K):
                 frequencies = self._frequencies(c, sums[:, c], values)
-                symbols = decoder.decode(FAMILY, _weights(frequencies))
+                symbols = decoder.decode(FAMILY, weights_of(frequencies))
                 chosen[c] = frequencies[np.arange(len(symbols)), symbols]
                 seen = field.values(symbols[:, None])
                 values[:, c : c + seen.shape[1]] = seen
                 field.symbols[positions, c] = symbols
             field.flat[positions] = values
             decoder.account(chosen)
-        return _checked(self, field.map_of(field.symbols), payload, mask)
+        return checked(self, field.map_of(field.symbols), payload, mask)
 
     def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         bits = np.zeros(symbols.shape[2])
@@ -302,54 +230,3 @@ def _check(arrays: dict[str, np.ndarray]) -> tuple[int, int, bool]:
         if bound.max() >= 2**31:
             raise UserError("context model: weights so large that its sums overflow")
     return sizes["C"], sizes["L"], one_hot
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The range coder
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def _weights(frequencies: np.ndarray) -> np.ndarray:
-    """Frequencies (..., L) of the sum 2^16 -> floats that constriction's `perfect=False` turns into exactly those.
-
-    It scales what it is given to the sum 2^24 - L, cuts off fractions, and gives each symbol one more. Of that very sum, our
-    whole numbers are scaled by 1 and have no fractions; 256 times the frequency, of 2^24, is what becomes of them.
-    """
-    return frequencies * 256.0 - 1
-
-
-def _payload(coder) -> bytes:
-    return coder.get_compressed().astype("<u4").tobytes()
-
-
-class _Decoder:
-    """constriction's range decoder, which ends at a payload that no encoder wrote."""
-
-    def __init__(self, payload: bytes):
-        if len(payload) % 4:
-            raise UserError("damaged (the payload is not a whole number of words)")
-        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
-        self._bits_left = 8 * len(payload) + 64.0
-
-    def decode(self, *arguments) -> np.ndarray:
-        try:
-            return self._coder.decode(*arguments)
-        except (AssertionError, ValueError) as error:  # constriction found bits that no encoder writes
-            raise UserError(f"damaged (the payload cannot be decoded: {error})") from None
-
-    def account(self, frequencies: np.ndarray) -> None:
-        """To call with the frequencies of what was decoded: no payload holds more information than it has bits.
-
-        Without this, a forged size would be decoded to its end, out of nothing, before the payload is found to be too short.
-        (A payload forged of the most probable symbols can hold a large picture, and takes as long as one; see max_pixels.)
-        """
-        self._bits_left -= np.log2(FREQUENCY_SUM / frequencies).sum()
-        if self._bits_left < 0:
-            raise UserError("damaged (the payload is too short for this image size)")
-
-
-def _checked(model: EntropyModel, symbols: np.ndarray, payload: bytes, mask: np.ndarray | None = None) -> np.ndarray:
-    """The symbols, if the model makes this payload of them; else the file was not made of them."""
-    if model.encode(symbols, mask) != payload:
-        raise UserError("damaged (the payload is not of this image size)")
-    return symbols

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec import HEADER, VERSION, pack, unpack
+from codec.container import HEADER, VERSION, pack, unpack
+from codec.entropy import FREQUENCY_SUM, StaticTables, integer_frequencies
 from config import UserError
-from entropy import FREQUENCY_SUM, StaticTables, integer_frequencies
 
 TABLES = StaticTables(integer_frequencies(np.array([[1, 2, 4, 2, 1], [1, 1, 90, 4, 4], [1e-9, 0, 1, 0, 0]])))
 FINGERPRINT = b"\x01\x02\x03\x04"

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 from tqdm import trange
 
-from entropy import (
+from codec.context_model import (
     HIDDEN_BITS,
     HIDDEN_MAX,
     LOGIT_BITS,
