@@ -1,4 +1,4 @@
-"""Reading images and path tables, and the tf.data pipeline that feeds training."""
+"""What there is to train on: path tables, and the tf.data pipeline that feeds training."""
 
 import contextlib
 import dataclasses
@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cGAN import labels as label_maps
 from cGAN import selection
 from cGAN.labels import Classes, LabelBatch, LabelMap
+from codec.pictures import images_in, read_image
 from config import UserError, config_train, directories
 from path_tables import Columns, read_columns
-from utils import PICTURE_SUFFIXES, Utils
-
-Image.MAX_IMAGE_PIXELS = None  # the knob max_pixels is checked before anything is decoded
+from utils import Utils
 
 MAP_COLUMNS = ("semantic_map_paths", "semantic_map_path")  # today's name, and the older spelling
 INSTANCE_COLUMN = "instance_map_paths"
@@ -47,48 +46,13 @@ class Dataset:
 
 
 class Data:
-    """Static methods that read, and `batches`, which trains."""
+    """Static methods that read path tables, and the batches of a training run."""
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # Images
-    # ------------------------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def read_image(path: str | Path, max_pixels: int) -> np.ndarray:
-        """PNG, JPEG, WebP or BMP -> (H, W, 3) uint8. Raises UserError naming the file.
-
-        Gray becomes RGB, palettes are looked up, 16 bits are cut to 8, transparency is laid over white, and the
-        camera's orientation tag is applied.
-        """
-        path = Path(path)
-        if path.is_dir():
-            raise UserError(f"{path}: is a folder, where an image file is wanted")
-        try:
-            with Image.open(path, formats=("PNG", "JPEG", "WEBP", "BMP")) as image:
-                if image.width * image.height > max_pixels:
-                    raise UserError(
-                        f"{path}: {image.width}x{image.height} is over max_pixels ({max_pixels}); "
-                        f"make it smaller, or raise the cap with -k max_pixels=N"
-                    )
-                return _to_rgb(ImageOps.exif_transpose(image))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such image file") from None
-        except UserError:
-            raise
-        except Exception as error:  # Pillow's decoders throw what they like at a damaged file
-            raise UserError(f"{path}: cannot be decoded as PNG, JPEG, WebP or BMP ({error})") from None
+    read_image, images_in = staticmethod(read_image), staticmethod(images_in)  # until the last caller has moved to codec/
 
     # ------------------------------------------------------------------------------------------------------------------
     # Path tables
     # ------------------------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def images_in(folder: str | Path) -> list[str]:
-        """All image files below a folder, sorted."""
-        found = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
-        if not found:
-            raise UserError(f"{folder}: no images in this folder (looked for {' '.join(PICTURE_SUFFIXES)})")
-        return found
 
     @staticmethod
     def read_table(source: str | Path, column: str = "path") -> list[str]:
@@ -98,7 +62,7 @@ class Data:
         """
         source = Path(source)
         if source.is_dir():
-            return Data.images_in(source)
+            return images_in(source)
         columns = read_columns(source)
         name = _column(columns, column)
         if name is None:
@@ -248,7 +212,7 @@ class Data:
 
     def _read(self, path: str, crop_size: int) -> tuple[np.ndarray, LabelMap | None]:
         """Read an image and its label map, and bring them to size."""
-        image = Data.read_image(path, self.config.max_pixels)
+        image = read_image(path, self.config.max_pixels)
         fitted = fit_image(image, self.fit, crop_size)
         if not self.config.use_conditional_GAN:
             return fitted, None
@@ -360,16 +324,6 @@ def augment(
         return np.ascontiguousarray(plane[window][:, ::step])
 
     return cut(image), labels and labels.map(cut)
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit gray; Pillow's own conversion would clip it
-        gray = np.asarray(image).astype(np.float64) / 257
-        image = Image.fromarray(np.clip(np.rint(gray), 0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

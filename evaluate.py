@@ -15,8 +15,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from codec.files import output_names
+from codec.pictures import images_in
 from config import UserError, config_test
-from data import Data
 from evaluation import report
 from evaluation.baselines import available
 from evaluation.measure import MatchedBaseline, Measure, OurCodec, Result, add_miou, add_perceptual
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     if bool(args.miou) != bool(args.semantic_maps):
         raise UserError("--miou and -sm: one needs the other")
     checkpoints = checkpoint_names(args.restore)
-    names = Utils.output_names(Data.images_in(source), source, "")
+    names = output_names(images_in(source), source, "")
     measure = Measure(output, source, {path: str(name) for path, name in names.items()}, knobs)
     with Utils.quiet_tensorflow():
         segmenter = Segmenter.load(args.miou) if args.miou else None
@@ -78,9 +79,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
     """Load a checkpoint. Raises UserError for one whose files have a label map."""
+    from codec.entropy import StaticTables
     from compress import encode
     from decompress import decode
-    from entropy import StaticTables
 
     with Utils.quiet_tensorflow():
         from model import Model

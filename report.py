@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from codec.pictures import picture_path
 from config import UserError
 from evaluation import plots, report
 from utils import Utils
@@ -29,7 +30,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.losses:
-        plots.plot_losses(Path(args.losses), Utils.picture_path(args.output))
+        plots.plot_losses(Path(args.losses), picture_path(args.output))
         print(args.output)
         return 0
     report.write(Path(args.report), read_results(Path(args.report)), Path(args.input) if args.input else None)

@@ -21,8 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
+from codec.files import atomic
+from codec.pictures import images_in
 from config import UserError
-from data import INSTANCE_COLUMN, MAP_COLUMNS, Data
+from data import INSTANCE_COLUMN, MAP_COLUMNS
 from path_tables import SUFFIXES, write_columns
 from utils import Utils
 
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--seed: {args.seed} is negative")
     if not Path(args.folder).is_dir():
         raise UserError(f"{args.folder}: no such folder")
-    images = [path for path in Data.images_in(args.folder) if Path(path).stem.endswith(args.image_suffix)]
+    images = [path for path in images_in(args.folder) if Path(path).stem.endswith(args.image_suffix)]
     if not images:
         raise UserError(f"{args.folder}: no image whose name ends in {args.image_suffix}; see --image-suffix")
     columns: dict[str, list[str]] = {"path": images}
@@ -80,7 +82,7 @@ def match_maps(images: list[str], args: argparse.Namespace, folder: str, map_suf
         relative = Path(path).relative_to(below).with_suffix("")
         return relative.with_name(relative.name.removesuffix(suffix))
 
-    maps = {key(path, folder, map_suffix): path for path in Data.images_in(folder) if Path(path).stem.endswith(map_suffix)}
+    maps = {key(path, folder, map_suffix): path for path in images_in(folder) if Path(path).stem.endswith(map_suffix)}
     keys = [key(path, args.folder, args.image_suffix) for path in images]
     for image, k in zip(images, keys, strict=True):
         if k not in maps:
@@ -105,7 +107,7 @@ def write_table(table: Path, columns: dict[str, list[str]]) -> None:
         path = Path(name).resolve()
         return str(path.relative_to(base)) if path.is_relative_to(base) else os.fspath(path)
 
-    with Utils.atomic(table) as partial:
+    with atomic(table) as partial:
         write_columns(partial, {name: [stored(path) for path in paths] for name, paths in columns.items()})
 
 

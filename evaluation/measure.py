@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from cGAN.labels import map_of, read_classes
+from codec.files import atomic
+from codec.pictures import read_image, save_picture
 from config import UserError, config_test
-from data import Data
 from evaluation.baselines import Baseline
 from evaluation.metrics import ms_ssim, psnr
 from perceptual import fid, kid, patches_of
@@ -140,7 +141,7 @@ class Measure:
 
     def _record(self, codec: Codec, path: str, name: str, before: dict) -> dict:
         """Return what is known of an image already if it is still true; else measure it."""
-        image = Data.read_image(path, self.knobs.max_pixels)
+        image = read_image(path, self.knobs.max_pixels)
         facts = {
             "source": str(Path(path).relative_to(self.source)),
             "sha256": hashlib.sha256(image.tobytes()).hexdigest()[:16],  # of the pixels
@@ -159,14 +160,14 @@ class Measure:
         data = encode()
         encoded = time.perf_counter()
         file, picture = self._files(codec, name)
-        with Utils.atomic(file) as partial:
+        with atomic(file) as partial:
             partial.write_bytes(data)
         data = file.read_bytes()
         read = time.perf_counter()
         reconstruction = codec.decode(data, height, width)
         decoded = time.perf_counter()
         peak = None if codec.matched_to else Utils.memory("VmHWM")  # of other codecs, our own libraries would be most of it
-        Utils.save_picture(reconstruction, picture)
+        save_picture(reconstruction, picture)
         decibels = psnr(image, reconstruction)
         return {
             "width": width,
@@ -188,7 +189,7 @@ class Measure:
         return self.output / "pictures" / codec / f"{name}.png"
 
     def pixels(self, path: str | Path) -> np.ndarray:
-        return Data.read_image(path, self.knobs.max_pixels)
+        return read_image(path, self.knobs.max_pixels)
 
     def sources(self, results: list[Result]) -> dict[str, str]:
         """Return the images that any codec could be measured on: name -> path."""
@@ -226,7 +227,7 @@ class Measure:
         })  # fmt: skip
 
     def write(self, result: Result) -> Result:
-        with Utils.atomic(self._results(result["codec"])) as partial:
+        with atomic(self._results(result["codec"])) as partial:
             partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
         return result
 

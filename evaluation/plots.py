@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codec.files import atomic
 from config import UserError
 from utils import Utils
 
@@ -99,5 +100,5 @@ def read_scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    with Utils.atomic(path) as partial:
+    with atomic(path) as partial:
         figure.savefig(partial, dpi=110)

@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from data import Data
+from codec.files import atomic
+from codec.pictures import read_image, save_picture
 from evaluation.plots import AXES, plot_rates
 from utils import Utils
 
@@ -49,7 +50,7 @@ def write(output: Path, results: list[dict], source: Path | None) -> None:
             crops = write_crops(output, r, results, source)
             body += [f"<h2>{text(r['label'])}: crops at equal bytes</h2>", CROP_NOTE, "<div class=crops>", *crops, "</div>"]
         body += [f"<details><summary>{text(r['label'])}, each image</summary>", image_table(r), "</details>"]
-    with Utils.atomic(output / "index.html") as partial:
+    with atomic(output / "index.html") as partial:
         partial.write_text(PAGE.format(title=title, body="\n".join(body)), encoding="utf-8")
 
 
@@ -86,7 +87,7 @@ def write_csv(path: Path, results: list[dict]) -> None:
     import pandas as pd
 
     rows = [{"codec": r["codec"], "image": name} | record for r in results for name, record in r["images"].items()]
-    with Utils.atomic(path) as partial:
+    with atomic(path) as partial:
         pd.DataFrame(rows).to_csv(partial, index=False, errors="surrogateescape")
 
 
@@ -152,7 +153,7 @@ def write_crops(output: Path, ours: dict, results: list[dict], source: Path) -> 
             panels.append(_read(output / "pictures" / r["codec"] / f"{name}.png")[box])
             captions.append(f"{r['label']}: {_figures(r['images'][name])}")
         crop = Path("crops") / ours["codec"] / f"{name}.png"
-        Utils.save_picture(Utils.side_by_side(panels, captions), output / crop)
+        save_picture(Utils.side_by_side(panels, captions), output / crop)
         elements.append(image(crop, name))
     return elements
 
@@ -209,12 +210,12 @@ def compare_channels(output: Path, ours: list[dict], source: Path) -> Path | Non
         rows.append(Utils.side_by_side(panels, captions))
     if not rows:
         return None
-    Utils.save_picture(Utils.stack(rows), output / "comparison.png")
+    save_picture(Utils.stack(rows), output / "comparison.png")
     return Path("comparison.png")
 
 
 def _read(path: Path) -> np.ndarray:
-    return Data.read_image(path, max_pixels=2**62)
+    return read_image(path, max_pixels=2**62)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cGAN.labels import Classes
+from codec.files import atomic
 from config import UserError
 from data import Data
-from utils import Utils
 
 if TYPE_CHECKING:
     import keras
@@ -53,9 +53,9 @@ class Segmenter:
         """Write the weights and the classes. Raises UserError where a network is already."""
         self.check_new(folder)
         arrays = {f"{i:03}": array for i, array in enumerate(self.network.get_weights())}
-        with Utils.atomic(folder / CLASSES) as path:
+        with atomic(folder / CLASSES) as path:
             path.write_text(f"{self.classes}\n", encoding="utf-8")
-        with Utils.atomic(folder / WEIGHTS) as path, path.open("wb") as file:
+        with atomic(folder / WEIGHTS) as path, path.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
     @staticmethod

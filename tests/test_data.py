@@ -7,6 +7,7 @@ from conftest import PROJECT, photo
 from PIL import Image
 
 from cGAN.labels import Classes
+from codec.pictures import read_image
 from config import UserError, directories
 from data import Data, fit_image
 
@@ -22,7 +23,7 @@ CAP = 10**6
 def test_each_format_is_read_as_rgb(suffix, tmp_path):
     image = photo(20, 30)
     Image.fromarray(image).save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
-    read = Data.read_image(tmp_path / f"a.{suffix}", CAP)
+    read = read_image(tmp_path / f"a.{suffix}", CAP)
     assert read.shape == (20, 30, 3) and read.dtype == np.uint8
     if suffix != "jpg":
         np.testing.assert_array_equal(read, image)
@@ -34,7 +35,7 @@ def test_gray_palette_and_16_bit_images_become_rgb(tmp_path):
     Image.fromarray(gray.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
     Image.fromarray(gray).convert("P").save(tmp_path / "palette.png")
     for name in ("gray", "sixteen", "palette"):
-        read = Data.read_image(tmp_path / f"{name}.png", CAP)
+        read = read_image(tmp_path / f"{name}.png", CAP)
         np.testing.assert_array_equal(read, gray[:, :, None].repeat(3, axis=2), err_msg=name)
 
 
@@ -42,7 +43,7 @@ def test_transparency_is_laid_over_white(tmp_path):
     image = np.zeros((2, 2, 4), np.uint8)
     image[0, 0] = (10, 20, 30, 255)
     Image.fromarray(image).save(tmp_path / "a.png")
-    read = Data.read_image(tmp_path / "a.png", CAP)
+    read = read_image(tmp_path / "a.png", CAP)
     assert read[0, 0].tolist() == [10, 20, 30] and read[1, 1].tolist() == [255, 255, 255]
 
 
@@ -50,7 +51,7 @@ def test_the_cameras_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     Image.fromarray(photo(20, 30)).save(tmp_path / "a.jpg", exif=exif)
-    assert Data.read_image(tmp_path / "a.jpg", CAP).shape == (30, 20, 3)
+    assert read_image(tmp_path / "a.jpg", CAP).shape == (30, 20, 3)
 
 
 def bad_images(folder) -> dict[str, str]:
@@ -66,13 +67,13 @@ def bad_images(folder) -> dict[str, str]:
 def test_a_file_that_is_no_image_is_an_error_that_names_it(tmp_path):
     for name, complaint in bad_images(tmp_path).items():
         with pytest.raises(UserError, match=f"{name}.*{complaint}"):
-            Data.read_image(tmp_path / name, CAP)
+            read_image(tmp_path / name, CAP)
 
 
 def test_an_image_over_the_cap_is_refused_before_it_is_decoded(tmp_path):
     Image.fromarray(photo(60, 60)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="max_pixels"):
-        Data.read_image(tmp_path / "a.png", 3599)
+        read_image(tmp_path / "a.png", 3599)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ def test_relative_paths_resolve_against_the_table_or_the_working_directory(suffi
     table = folder / "tables" / f"t.{suffix}"
     frame.to_csv(table, index=False) if suffix == "csv" else frame.to_hdf(table, key="df")
     paths = Data.read_table(table)
-    assert [Data.read_image(path, CAP).shape for path in paths] == [(40, 40, 3)] * 2
+    assert [read_image(path, CAP).shape for path in paths] == [(40, 40, 3)] * 2
 
 
 def test_a_missing_image_is_an_error_that_says_what_was_tried(folder):
@@ -365,6 +366,6 @@ def test_make_paths_finds_maps_and_instances_among_the_images_of_one_folder(tmp_
 
 def test_resampling_writes_the_trained_size_and_never_in_place(folder):
     assert script("resample").main(["images", "small", "--fit", "width512"]) == 0
-    assert Data.read_image("small/a.png", CAP).shape == (512, 512, 3)
+    assert read_image("small/a.png", CAP).shape == (512, 512, 3)
     assert script("resample").main(["images", "images"]) == 2
     assert script("resample").main(["images", "images/below"]) == 2

@@ -12,9 +12,9 @@ from PIL import Image
 
 import evaluate
 import report as report_command
-from codec import unpack
+from codec.container import unpack
+from codec.pictures import read_image
 from config import UserError, config_test
-from data import Data
 from evaluation import baselines, measure, plots, report
 from evaluation.metrics import psnr
 
@@ -54,8 +54,8 @@ def test_the_figures_are_of_files_on_disk_that_were_decoded_again(measured, fold
             (file,) = (measured / "files" / name).glob(f"{image}.*")
             assert record["bytes"] == file.stat().st_size
             assert record["bpp"] == pytest.approx(8 * file.stat().st_size / (record["width"] * record["height"]))
-            original = Data.read_image(folder / f"{image}.png", 10**6)
-            decoded = Data.read_image(measured / "pictures" / name / f"{image}.png", 10**6)
+            original = read_image(folder / f"{image}.png", 10**6)
+            decoded = read_image(measured / "pictures" / name / f"{image}.png", 10**6)
             assert record["psnr"] == pytest.approx(psnr(original, decoded))
             assert (record["ms_ssim"] is None) == (image == "below/small")
         assert r["mean"]["bytes"] == np.mean([record["bytes"] for record in r["images"].values()])

@@ -10,8 +10,8 @@ from PIL import Image
 import evaluate
 import segmentation
 from cGAN.labels import Classes
+from codec.pictures import read_image
 from config import UserError
-from data import Data
 from evaluation.segmentation import Segmenter, iou, miou
 
 CLASSES = Classes.of(["Dark", "Light"], [[0, 0, 0], [255, 255, 255]], "test")  # and void
@@ -93,7 +93,7 @@ def test_what_was_saved_segments_alike_whatever_the_size(tmp_path):
 def test_the_shipped_network_sees_what_it_saw_when_it_was_trained():
     """Its predictions, counted by class, before its weights were moved from a .keras archive to unet.npz."""
     segmenter = Segmenter.load(PROJECT / "checkpoints/camvid_unet")
-    counts = np.bincount(segmenter.segment(Data.read_image(PROJECT / "images/kodim21.png", 10**6)).ravel(), minlength=11)
+    counts = np.bincount(segmenter.segment(read_image(PROJECT / "images/kodim21.png", 10**6)).ravel(), minlength=11)
     np.testing.assert_allclose(counts, SHIPPED_COUNTS, atol=40)  # of 393,216 pixels; another processor rounds otherwise
 
 
