@@ -25,6 +25,7 @@ MAP_COLUMNS = ("semantic_map_paths", "semantic_map_path")  # today's name, and t
 INSTANCE_COLUMN = "instance_map_paths"
 LABEL_MAPS_CHECKED = 20  # before training
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+FITS = {"sample": "native", "cityscapes": "512x1024", "ADE20k": "width512", "camvid": "native"}  # see Dataset
 MAX_BAD_SHARE = 0.01  # of a table's images that may be unreadable before a run stops
 
 
@@ -98,26 +99,18 @@ class Data:
         The held-out images of a table are those of `val`; else of the table of the same name with "val" for "train"; else a
         fifth of its images, at most four, from its end.
         """
-        fits = {"sample": "native", "cityscapes": "512x1024", "ADE20k": "width512", "camvid": "native"}
-        tables: list[str | Path]
-        if name in fits:
-            tables = [Utils.locate(getattr(where, f"{name}_{split}")) for split in ("train", "val")]
-        else:
-            table = Path(name).resolve()
-            sibling = table.parent / table.name.replace("train", "val")
-            held_out = val or (sibling if sibling.exists() and sibling != table else None)
-            tables = [name, held_out] if held_out else [name]
+        tables = _tables_of(name, where, val)
         paths = [_without_duplicates(Data.read_table(table), table) for table in tables]
-        if len(paths) == 1:
-            n = min(4, len(paths[0]) // 5)
-            paths = [paths[0][:-n], paths[0][-n:]] if n else [paths[0], paths[0]]
-        _warn_of_overlap(*paths, tables[0])
+        train, held_out = paths[0], paths[-1]
+        if len(paths) == 1 and (n := min(4, len(train) // 5)):
+            train, held_out = train[:-n], train[-n:]
+        _warn_of_overlap(train, held_out, tables[0])
         maps, instances = (
             {image: path for table in tables for image, path in Data.read_pairs(table, column).items()}
             for column in (MAP_COLUMNS[0], INSTANCE_COLUMN)
         )
         classes = getattr(where, f"{name}_classes", None)
-        return Dataset(*paths, fits.get(name, "native"), maps, instances, Utils.locate(classes) if classes else None)
+        return Dataset(train, held_out, FITS.get(name, "native"), maps, instances, Utils.locate(classes) if classes else None)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Training batches
@@ -234,6 +227,7 @@ class Data:
         elif self.config.selective_regions == "classes":
             preserved = selection.random_regions(labels.classes, rng, selection.SYNTHESIZED_CLASSES)
         else:
+            assert labels.instances is not None  # _read reads them, or numbers the connected regions
             preserved = selection.random_regions(labels.instances, rng, selection.SYNTHESIZED_INSTANCES)
         return dataclasses.replace(labels, preserved=preserved)
 
@@ -301,7 +295,7 @@ def fit_image(image: np.ndarray, fit: str, crop_size: int = 0, resample=Image.Re
     else:
         size = (height, width)
     scale = max(1, max(32, crop_size) / min(size))
-    size = tuple(round(side * scale) for side in size)
+    size = (round(size[0] * scale), round(size[1] * scale))
     if size != (height, width):
         image = np.asarray(Image.fromarray(image).resize(size[::-1], resample))
     if crop_size:
@@ -329,6 +323,16 @@ def augment(
 # ----------------------------------------------------------------------------------------------------------------------
 # Files
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def _tables_of(name: str, where: directories, val: str | Path | None) -> list[str | Path]:
+    """Return the tables, or folders, of a dataset: one to train on, and one of held-out images if there is one."""
+    if name in FITS:
+        return [Utils.locate(getattr(where, f"{name}_{split}")) for split in ("train", "val")]
+    table = Path(name).resolve()
+    sibling = table.parent / table.name.replace("train", "val")
+    held_out = val or (sibling if sibling.exists() and sibling != table else None)
+    return [name, held_out] if held_out else [name]
 
 
 def _column(columns: Columns, wanted: str) -> str | None:

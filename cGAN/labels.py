@@ -6,7 +6,7 @@ A plane is an array (H, W) of the image's size. What a plane means is said by it
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ class LabelMap:
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "LabelMap":
         """Apply a function to every plane that is there."""
         planes = {field.name: getattr(self, field.name) for field in fields(self)}
-        return LabelMap(**{name: None if plane is None else function(plane) for name, plane in planes.items()})
+        return replace(self, **{name: function(plane) for name, plane in planes.items() if plane is not None})
 
 
 class LabelBatch(NamedTuple):
@@ -62,14 +62,14 @@ class Classes:
         """Read a CSV file with the columns index, name, R, G, B. A last class "Void" is added if there is none."""
         try:
             with open(path, newline="", encoding="utf-8") as file:
-                rows = sorted((int(row["index"]), row["name"], *(int(row[c]) for c in "RGB")) for row in csv.DictReader(file))
+                rows = sorted((int(row["index"]), row["name"], [int(row[c]) for c in "RGB"]) for row in csv.DictReader(file))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not a CSV file with the columns index, name, R, G, B ({error})") from None
         if [row[0] for row in rows] != list(range(len(rows))):
             raise UserError(f"{path}: the indices are not 0, 1, 2, ...")
-        return cls.of([row[1] for row in rows], [row[2:] for row in rows], path)
+        return cls.of([row[1] for row in rows], [row[2] for row in rows], path)
 
     @classmethod
     def parse(cls, text: str, n: int) -> "Classes":

@@ -16,7 +16,7 @@ def heat_map(preserved: np.ndarray, stride: int = 16) -> np.ndarray:
     height, width = (-(-side // stride) * stride for side in preserved.shape)
     padded = np.zeros((height, width), bool)
     padded[: preserved.shape[0], : preserved.shape[1]] = preserved
-    return padded.reshape(height // stride, stride, width // stride, stride).any(axis=(1, 3))
+    return np.any(padded.reshape(height // stride, stride, width // stride, stride), axis=(1, 3))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

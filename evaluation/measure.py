@@ -66,10 +66,12 @@ class Coder(Protocol):
 class OurCodec:
     """A checkpoint of this project."""
 
-    suffix, matched_to = ".gc", None
+    suffix = ".gc"
+    matched_to: str | None = None
 
     def __init__(self, name: str, coder: Coder, channels: int, key: str):
-        self.name, self.coder, self.channels, self.key = name, coder, channels, key
+        self.name, self.coder, self.key = name, coder, key
+        self.channels: int | None = channels
         self.label = f"{name} (C={channels})"
 
     def can(self, name: str) -> bool:
@@ -85,10 +87,11 @@ class OurCodec:
 class MatchedBaseline:
     """Another codec, asked for files of the sizes that a codec of ours needed, image by image."""
 
-    channels = None
+    channels: int | None = None
 
     def __init__(self, baseline: Baseline, matched_to: str, sizes: Mapping[str, int]):
-        self.baseline, self.matched_to, self.sizes = baseline, matched_to, sizes
+        self.baseline, self.sizes = baseline, sizes
+        self.matched_to: str | None = matched_to
         self.name, self.suffix = f"{baseline.name}@{matched_to}", baseline.suffix
         self.label, self.key = baseline.label, baseline.version
 
