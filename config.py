@@ -193,7 +193,8 @@ class config_train(config_base):
     # What counts those bits: a table of frequencies for each channel, or a context model that learns along.
     rate_model: str = knob("static", allowed=("static", "context"))
     lambda_adversarial: float = knob(1.0, low=0)        # weight of the generator's adversarial loss; lower: smoother
-    # Least squares, sigmoid cross-entropy, hinge, or Wasserstein: wgan needs weight_clipping or spectral_norm; wgan_gp is by penalty.
+    # Least squares, sigmoid cross-entropy, hinge, or Wasserstein: wgan by weight_clipping or spectral_norm, wgan_gp by a
+    # gradient penalty.
     gan_loss: str = knob("lsgan", allowed=("lsgan", "vanilla", "hinge", "wgan", "wgan_gp"))
     use_vanilla_GAN: bool = knob(False)                 # the seed's name for gan_loss=vanilla
     lambda_gp: float = knob(10.0, low=0)                # wgan_gp: weight of the gradient penalty

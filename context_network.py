@@ -1,7 +1,6 @@
-"""Fitting of the context model: a network in floating point is trained on symbols of training images, then rounded.
+"""The context model as a Keras network: it is trained on symbols of training images, then rounded to integers."""
 
-`train.py` does this at the end of training, and alone with --fit-entropy.
-"""
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -29,14 +28,14 @@ PARTIAL_SHARE = 0.25  # of the positions see the first K channels only, as in fi
 
 
 def fit(
-    symbols: list[np.ndarray],  #      (h, w, C) uint8, of many images
+    symbols: Sequence[np.ndarray],  #  (h, w, C) uint8, of many images
     levels: int,  #                    L
     steps: int,
     seed: int = 0,
-    masks: list | None = None,  #      (h, w), of each image: learn only positions where it is not 0
+    masks: Sequence | None = None,  #  (h, w), of each image: learn only positions where it is not 0
     one_hot: bool = False,  #          symbols are classes, C = 1
 ) -> tuple["ContextNetwork", ContextModel]:
-    """Train a context model on symbols of training images. Returns the network in floating point, and the integer model."""
+    """Train a context model on symbols of training images. Return the network in floating point, and the integer model."""
     channels = symbols[0].shape[2]
     pairs = list(zip(symbols, masks or [None] * len(symbols), strict=True))
     keras.utils.set_random_seed(seed)
@@ -54,7 +53,7 @@ def fit(
 
 
 def _rows(pairs: list, levels: int, one_hot: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets of all coded positions, or of a random part of them that fits into MAX_INPUT_BYTES."""
+    """Return inputs and targets of all coded positions, or of a random part of them that fits into MAX_INPUT_BYTES."""
     row_bytes = network_inputs(*pairs[0][:1], levels, pairs[0][1], one_hot)[:1].nbytes
     total = sum(image[..., 0].size if mask is None else np.count_nonzero(mask) for image, mask in pairs)
     inputs, targets = [], []
@@ -67,14 +66,14 @@ def _rows(pairs: list, levels: int, one_hot: bool, rng: np.random.Generator) -> 
 
 
 def network_inputs(symbols: np.ndarray, levels: int, mask=None, one_hot: bool = False) -> np.ndarray:
-    """Symbols (h, w, C) -> what the network sees of each coded position's neighbours: (n, N) int16, row by row."""
+    """Return what the network sees of the neighbours of each coded position of symbols (h, w, C): (n, N) int16, by rows."""
     field = Field.of(symbols, symbols.shape[2], levels, mask, one_hot)
     positions = np.flatnonzero(field.flat[:, -1])
     return field.neighbours(positions).astype(np.int16)
 
 
 def network_targets(symbols: np.ndarray, mask=None) -> np.ndarray:
-    """The symbols (n, C) int32 of the coded positions, row by row."""
+    """Return the symbols (n, C) int32 of the coded positions, row by row."""
     coded = symbols.reshape(-1, symbols.shape[2]) if mask is None else symbols[mask != 0]
     return coded.astype(np.int32)
 
@@ -88,7 +87,7 @@ def _hide_channels(inputs: np.ndarray, channels: int, rng: np.random.Generator) 
 
 
 class ContextNetwork(keras.Model):
-    """The context model in floating point; its layers and names are those of entropy.ContextModel."""
+    """The context model in floating point; its layers and names are those of ContextModel."""
 
     def __init__(self, channels: int, levels: int, one_hot: bool = False):
         super().__init__()
@@ -107,7 +106,7 @@ class ContextNetwork(keras.Model):
         self.earlier = np.tri(channels, k=-1, dtype=np.float32)[:, :, None]
 
     def call(self, inputs):
-        """(neighbours (B, N), symbols (B, C)) -> logits (B, C, L), to base e, of each channel's symbol."""
+        """Return logits (B, C, L), to base e, of each channel's symbol, of (neighbours (B, N), symbols (B, C))."""
         neighbours, symbols = inputs
         layer = self.layer
         values = 2 * ops.cast(symbols, "float32") - (self.levels - 1)
@@ -118,13 +117,13 @@ class ContextNetwork(keras.Model):
         return ops.einsum("nci,cil->ncl", h, layer["logits"]) + layer["bias3"]
 
     def probabilities(self, symbols, m):
-        """Symbols (B, h, w, C), floats -> probabilities (B, h, w, C, L) of each, given what comes before it.
+        """Return the probabilities (B, h, w, C, L) of symbols (B, h, w, C), floats, each given what comes before it.
 
         For a rate loss (Mentzer et al. 2018): gradients go to the weights, and to the symbols as context of later ones.
         m: (B, h, w, 1), 1 where symbols are coded.
         """
         shape = ops.shape(symbols)
-        field = ops.concatenate([m * (2 * symbols - (self.levels - 1)), m], axis=-1)  # as entropy.Field has them
+        field = ops.concatenate([m * (2 * symbols - (self.levels - 1)), m], axis=-1)  # as Field has them
         field = ops.pad(field, ((0, 0), (MARGIN, 0), (MARGIN, MARGIN), (0, 0)))
         neighbours = ops.concatenate(
             [field[:, MARGIN + y :, MARGIN + x :][:, : shape[1], : shape[2]] for y, x in NEIGHBOURS], axis=-1
@@ -133,7 +132,7 @@ class ContextNetwork(keras.Model):
         return ops.softmax(ops.reshape(self(rows), (*shape, self.levels)))
 
     def to_integers(self) -> ContextModel:
-        """The same in fixed point. Half a unit goes into each bias, so that cutting off bits rounds to nearest."""
+        """Return the same in fixed point. Half a unit goes into each bias, so that cutting off bits rounds to nearest."""
         logit = 2**LOGIT_BITS / np.log(2)
         scales = {  # of weights and bias; bits that are cut off after the layer
             ("neighbours", "before", "bias1"): (2**WEIGHT_BITS, 2**WEIGHT_BITS, WEIGHT_BITS - HIDDEN_BITS),
@@ -155,7 +154,7 @@ class ContextNetwork(keras.Model):
         return ContextModel(arrays)
 
     def information(self, symbols: np.ndarray, mask=None) -> np.ndarray:
-        """As ContextModel.information, in floating point: the bits that symbols (h, w, C) need, by channel."""
+        """Return the bits that symbols (h, w, C) need, by channel, as ContextModel.information does."""
         targets = network_targets(symbols, mask)
         logits = self((network_inputs(symbols, self.levels, mask, self.one_hot), targets))
         nats = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
@@ -163,6 +162,6 @@ class ContextNetwork(keras.Model):
 
 
 def bits_per_symbol(model, images: list[tuple]) -> float:
-    """What an entropy model, or the network, needs for the symbols of some images; each comes with its mask, or None."""
+    """Return what an entropy model, or the network, needs for some images' symbols; each comes with its mask, or None."""
     coded = sum(network_targets(symbols, mask).size for symbols, mask in images)
     return sum(model.information(symbols, mask).sum() for symbols, mask in images) / max(1, coded)

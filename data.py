@@ -146,6 +146,12 @@ class Data:
         if lossy := [maps[path] for path in self.paths if Path(maps[path]).suffix.lower() in LOSSY_SUFFIXES]:
             raise UserError(f"{lossy[0]}: is a JPEG, whose noise makes classes that are not there; save label maps as PNG")
 
+    @classmethod
+    def of(cls, dataset: Dataset, config: config_train) -> "Data":
+        """Return what trains on a data set. Unreadable files are reported on stderr."""
+        maps = {"maps": dataset.maps, "instances": dataset.instances}
+        return cls(dataset.train, config, dataset.fit, report=lambda line: print(line, file=sys.stderr), **maps)
+
     @property
     def steps_per_epoch(self) -> int:
         return -(-len(self.paths) // self.config.batch_size)

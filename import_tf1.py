@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from checkpoint import new_folder
+from cGAN.labels import Classes
+from codec.checkpoint import write_checkpoint
 from codec.entropy import integer_frequencies
 from config import UserError, config_train
-from semantic import Classes
 from utils import Utils
 
 SCOPES = {  # our networks, and where the seed has their variables
@@ -63,9 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     layers = sort_layers(read_variables(args.checkpoint, args.ema))
     config = find_knobs(layers, classes, args.checkpoint)
     arrays = convert(layers, config, args.checkpoint)
-    with new_folder(output) as partial:
-        (partial / "config.json").write_text(config.to_json())
-        np.savez(partial / "model.npz", frequencies=reachable_frequencies(config), **arrays)
+    write_checkpoint(output, config, arrays, reachable_frequencies(config))
     branches = ", noise" * config.sample_noise + ", label maps" * config.use_conditional_GAN
     print(f"{output}: W={config.width}, {config.n_residual_blocks} residual blocks, C={config.channel_bottleneck}{branches}")
     return 0
@@ -136,7 +134,7 @@ def convert(layers: dict, config: config_train, path: str) -> dict[str, np.ndarr
         from model import Model
     model = Model(config)
     arrays, problems, used = {}, [], set()
-    for name, var in model._weights(model.networks).items():
+    for name, var in model.weights.items():
         network, layer, leaf = name.split("/")
         kind, _, number = layer.rpartition("_")
         if kind == "Quantizer":

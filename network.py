@@ -8,6 +8,7 @@ Notation, after Johnson et al. 2016: c7s1-k a 7x7 stride-1 convolution with k fi
 residual block of two 3x3 convolutions, uk an upsampling to twice the size; each followed by norm and ReLU. Tensors are NHWC.
 """
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -358,9 +359,14 @@ def build(config: config_train, role: str, x: KerasTensor, channels: int):
     if name not in methods:
         raise UserError(f"knob {role}: Network has no method {name!r}; it has {', '.join(methods)}")
     misfit = UserError(f"knob {role}: Network.{name} does not make {channels} channels of {x.shape[-1]}, as this role needs")
+    method = getattr(Network, name)
     try:
-        output = getattr(Network, name)(x, config)
-    except (TypeError, RecursionError):
+        inspect.signature(method).bind(x, config)
+    except TypeError:
+        raise misfit from None
+    try:
+        output = method(x, config)  # what it raises is shown as it is
+    except RecursionError:  # multiscale_discriminator, of itself
         raise misfit from None
     tensor = output[0] if role == "discriminator" and isinstance(output, tuple) else output
     if isinstance(output, tuple) != (role == "discriminator") or getattr(tensor, "shape", (None,))[-1] != channels:

@@ -23,6 +23,7 @@ from codec.files import atomic, new_folder
 from config import UserError, config_train
 
 CONTEXT_FILES = {"symbols": "context.npz", "code": "context_code.npz", "mask": "context_mask.npz"}  # by what they code
+CENTERS = "quantizer/Quantizer_0/centers"
 Arrays = dict[str, np.ndarray]
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class Checkpoint:
     @property
     def centers(self) -> np.ndarray:
         """The quantizer's centers, (L,) float32."""
-        return self.weights["quantizer/Quantizer_0/centers"].astype(np.float32)
+        return self.weights[CENTERS].astype(np.float32)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -85,15 +86,25 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     arrays = read_arrays(folder / "model.npz")
     contexts = {of: read_arrays(folder / name) for of, name in CONTEXT_FILES.items() if (folder / name).exists()}
     knobs = json.loads((folder / "config.json").read_text())  # as written, without the defaults of knobs that came later
-    mark = fingerprint(knobs, arrays, *contexts.values())
-    frequencies = {"symbols": arrays.pop("frequencies", None)}
-    if "quantizer/Quantizer_0/centers" not in arrays:
-        raise UserError(f"checkpoint {folder}: quantizer/Quantizer_0/centers is missing")
+    return _assemble(folder, config, arrays, contexts, fingerprint(knobs, arrays, *contexts.values()))
+
+
+def unsaved_checkpoint(config: config_train, weights: Arrays, frequencies: np.ndarray) -> Checkpoint:
+    """Return the checkpoint that `write_checkpoint` would write of these, for a model in training."""
+    arrays = {**weights, "frequencies": frequencies}
+    return _assemble(Path("unsaved"), config, arrays, {}, fingerprint(json.loads(config.to_json()), arrays))
+
+
+def _assemble(folder: Path, config: config_train, arrays: Arrays, contexts: dict[str, Arrays], mark: bytes) -> Checkpoint:
+    frequencies = {"symbols": arrays.get("frequencies")}
+    weights = {name: array for name, array in arrays.items() if name != "frequencies"}
+    if CENTERS not in weights:
+        raise UserError(f"checkpoint {folder}: {CENTERS} is missing")
     tables = {of: _tables(shape, frequencies.get(of), folder / "model.npz") for of, shape in config.coded.items()}
     models: dict[str, EntropyModel] = dict(tables)
-    for of in set(contexts) & set(config.coded):
+    for of in contexts.keys() & config.coded.keys():
         models[of] = _context_model(contexts[of], config.coded[of], folder / CONTEXT_FILES[of])
-    return Checkpoint(folder, config, arrays, models, tables["symbols"], mark)
+    return Checkpoint(folder, config, weights, models, tables["symbols"], mark)
 
 
 def read_knobs(folder: Path) -> config_train:

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from codec.files import atomic
-from config import UserError
+from config import UserError, config_test
 
 Image.MAX_IMAGE_PIXELS = None  # the knob max_pixels is checked before anything is decoded
 
@@ -20,7 +20,7 @@ MIN_SIDE = 32  # pixels; the reflection padding of a feature map needs 2 x 2 pos
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def read_image(path: str | Path, max_pixels: int) -> np.ndarray:
+def read_image(path: str | Path, max_pixels: int = config_test.max_pixels) -> np.ndarray:
     """Read a PNG, JPEG, WebP or BMP file as (H, W, 3) uint8. Raises UserError naming the file.
 
     Gray becomes RGB, palettes are looked up, 16 bits are cut to 8, transparency is laid over white, and the
@@ -71,7 +71,7 @@ def picture_path(path: str | Path, suffixes: tuple[str, ...] = PICTURE_SUFFIXES)
     return path
 
 
-def save_picture(picture: np.ndarray | Image.Image, path: Path) -> None:
+def save_picture(picture: np.ndarray | Image.Image, path: str | Path) -> None:
     """Write an image (H, W, 3) uint8 or a Pillow picture. The file appears whole or not at all."""
     with atomic(path) as partial:
         try:
