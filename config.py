@@ -111,6 +111,7 @@ class config_train(config_base):
     discriminator: str = knob("patch_discriminator")    # or dcgan_discriminator, wgan_critic; used at each scale
     width: int = knob(960, low=16)                      # W, channels at 1/16 scale, a multiple of 16; 192 suits a CPU
     n_residual_blocks: int = knob(9, low=0)             # in the generator; 3-4 suit a CPU
+    n_encoder_blocks: int = knob(1, low=0)              # residual blocks of subpixel_encoder
     channel_bottleneck: int = knob(8, low=1, high=255)  # C, the rate: at most C*log2(L)/256 bits per pixel
     centers: tuple = knob((-2.0, -1.0, 0.0, 1.0, 2.0), low=-100, high=100)  # of the quantizer, ascending; L = how many
     learn_centers: bool = knob(False)                   # train the centers too
@@ -127,6 +128,7 @@ class config_train(config_base):
     #                                                     as the seed; map: it is v itself, C values at each position: no
     #                                                     weights; layers: each block of the generator gets its own, and
     #                                                     learns how much of it to add: finer texture
+    noise_finest: int = knob(16, allowed=(1, 2, 4, 8, 16))  # layers: blocks larger than this many times z get no noise
     noise_dim: int = knob(128, low=1)                   # dcgan: length of v ~ N(0, I)
     noise_norm: str = knob("channel", allowed=("channel", "batch"))  # dcgan; batch: the seed; mutes noise at batch size 1
     multiscale: bool = knob(True)                       # discriminate at several scales, or at full size only
@@ -189,7 +191,7 @@ class config_train(config_base):
     batch_size: int = knob(1, low=1)                    # images a step, of all devices; over 1 needs equal sizes: set crop_size
     recompute: bool = knob(True)                        # save memory: E's activations anew for the gradient, freed memory
     #                                                     returned; false for a small network, or with memory to spare
-    mixed_precision: str = knob("float32", allowed=("float32", "float16", "bfloat16"))  # of the networks in training; the
+    mixed_precision: str = knob("float32", allowed=("auto", "float32", "float16", "bfloat16"))  # of the networks in training; the
     #                                                     half ones suit a GPU: float16 with loss scaling, any; bfloat16, new
     jit_compile: bool = knob(False)                     # compile the step with XLA: pays on a GPU, and not on a CPU
     num_epochs: int = knob(50, low=1)                   # passes over the path table; --epochs and --steps override it
@@ -198,6 +200,7 @@ class config_train(config_base):
     # Data
     crop_size: int = knob(0, low=0)                     # px, a multiple of 16; random square crops; 0: whole images
     random_flip: bool = knob(False)                     # left-right
+    random_scale: float = knob(1.0, low=0.1, high=1)    # before each crop, scale the image by a random factor from this to 1
 
     # Monitoring
     diagnostic_steps: int = knob(128, low=1)            # steps between summaries and sample pictures
@@ -223,7 +226,7 @@ class config_train(config_base):
     @property
     def noise_scales(self) -> tuple:
         """How much larger than z the blocks of the generator make it, one after the other."""
-        return (1,) * (1 + self.n_residual_blocks) + (2, 4, 8, 16)
+        return (1,) * (1 + self.n_residual_blocks) + tuple(k for k in (2, 4, 8, 16) if k <= self.noise_finest)
 
     @property
     def adversarial_loss(self) -> str:

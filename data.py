@@ -319,13 +319,23 @@ def fit_image(image: np.ndarray, fit: str, crop_size: int = 0, resample=Image.Re
 
 
 def augment(image: np.ndarray, config: config_train, rng: np.random.Generator) -> np.ndarray:
-    """A random square crop (`crop_size`) and a random left-right flip (`random_flip`)."""
+    """A random scale (`random_scale`), a random square crop (`crop_size`) and a random left-right flip (`random_flip`)."""
     if crop := config.crop_size:
+        image = random_scale(image, max(config.random_scale, crop / min(image.shape[:2])), rng)
         top, left = (rng.integers(side - crop + 1) for side in image.shape[:2])
         image = image[top : top + crop, left : left + crop]
     if config.random_flip and rng.random() < 0.5:
         image = image[:, ::-1]
     return np.ascontiguousarray(image)
+
+
+def random_scale(image: np.ndarray, lowest: float, rng: np.random.Generator) -> np.ndarray:
+    """Planes (H, W, ...) scaled by a random factor from `lowest` to 1; no random number is drawn where `lowest` is 1."""
+    if lowest >= 1:
+        return image
+    factor = rng.uniform(lowest, 1)
+    size = tuple(round(factor * side) for side in image.shape[1::-1])
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

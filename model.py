@@ -54,7 +54,8 @@ class Model(Checkpointed):
         v = keras.Input((config.noise_dim,))
         z = keras.Input((None, None, C + config.noise_channels + config.code_channels + config.selective))
         self.quantizer = keras.Model(w, Network.quantizer(w, config))
-        with precision(config.mixed_precision if training else "float32"):
+        self.precision = training_precision(config.mixed_precision)
+        with precision(self.precision if training else "float32"):
             self.encoder = keras.Model(x, float32(build(config, "encoder", x, C)))
             self.generator = keras.Model(z, float32(build(config, "generator", z, 3)))
             self.networks = {"encoder": self.encoder, "quantizer": self.quantizer, "generator": self.generator}
@@ -72,7 +73,7 @@ class Model(Checkpointed):
             if config.use_conditional_GAN:  # D sees image and label map
                 x = keras.Input((None, None, 3 + config.label_channels))
             build(config, "discriminator", x, 1)  # what multiscale_discriminator puts on each scale
-            with precision(config.mixed_precision):
+            with precision(self.precision):
                 logits, maps = Network.multiscale_discriminator(x, config)
             if config.use_feature_matching_loss and not maps:
                 raise UserError(f"knob use_feature_matching_loss: Network.{config.discriminator} returns no maps to match")
@@ -391,6 +392,26 @@ class Model(Checkpointed):
 # ----------------------------------------------------------------------------------------------------------------------
 # Helpers
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def training_precision(wanted: str) -> str:
+    """The precision that the knob `mixed_precision` means here; `auto` is bfloat16 where it is fast, else float32."""
+    if wanted != "auto":
+        return wanted
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        return "bfloat16" if capability >= (8, 0) else "float32"
+    return "bfloat16" if cpu_has("amx_bf16", "avx512_bf16") else "float32"
+
+
+def cpu_has(*flags: str) -> bool:
+    """Whether the processor has one of these instruction sets, by the names of /proc/cpuinfo; False where there is none."""
+    try:
+        present = open("/proc/cpuinfo").read().split()
+    except OSError:
+        return False
+    return any(flag in present for flag in flags)
 
 
 def gradient_penalty(critic, x, x_hat, shares):

@@ -196,6 +196,21 @@ def upsample_block(x, filters: int, config: config_train):
     return ops.relu(norm(x, config))
 
 
+def subpixel_block(x, filters: int, config: config_train):
+    """Twice the height and width by a convolution and depth-to-space (Shi et al. 2016), then norm and ReLU.
+
+    The kernel starts alike for the four pixels of each block (ICNR, Aitken et al. 2017), so that training begins without a grid.
+    """
+    x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    x = layers.Conv2D(4 * filters, 3, use_bias=has_bias(config), kernel_initializer=icnr)(x)
+    return ops.relu(norm(ops.depth_to_space(x, 2), config))
+
+
+def icnr(shape: tuple, dtype=None):
+    """A kernel (k, k, in, 4 * out) for depth-to-space by 2 whose four groups of filters are the same random one."""
+    return ops.tile(keras.initializers.GlorotUniform()((*shape[:-1], shape[-1] // 4), dtype), (1, 1, 1, 4))
+
+
 def bounded(layer, config: config_train):
     """A layer of a discriminator, with the knob `spectral_norm` such that its kernel's largest singular value is 1.
 
@@ -251,6 +266,21 @@ class Network:
         return reflect_conv(h, config.channel_bottleneck, kernel=3)  # (B, H/16, W/16, C)
 
     @staticmethod
+    def subpixel_encoder(x: KerasTensor, config: config_train) -> KerasTensor:
+        """E for CPUs: space-to-depth by 4, c3s1-W/2, d W/2, d W, residual blocks at 1/16, c3s1-C (linear).
+
+        It has no layer above a quarter of the image's size, where convolutions of few channels move memory rather than compute.
+        """
+        f = config.width
+        h = ops.space_to_depth(x, 4)  # (B, H/4, W/4, 16 * channels of x)
+        h = conv_block(h, f // 2, kernel=3, config=config)  # (B, H/4, W/4, f/2)
+        h = conv_block(h, f // 2, kernel=3, stride=2, config=config)  # (B, H/8, W/8, f/2)
+        h = conv_block(h, f, kernel=3, stride=2, config=config)  # (B, H/16, W/16, f)
+        for _ in range(config.n_encoder_blocks):
+            h = residual_block(h, config)  # (B, H/16, W/16, f)
+        return reflect_conv(h, config.channel_bottleneck, kernel=3)  # (B, H/16, W/16, C)
+
+    @staticmethod
     def quantizer(w: KerasTensor, config: config_train) -> tuple[KerasTensor, dict[str, KerasTensor]]:
         """q: feature map -> nearest centers w_hat (B, h, w, C).
 
@@ -270,6 +300,25 @@ class Network:
         for i in (2, 4, 8, 16):
             h = add_noise(upsample_block(h, f // i, config), noise)  # (B, i/16 H, i/16 W, f/i)
         return ops.tanh(reflect_conv(h, 3, kernel=7))  # (B, H, W, 3)
+
+    @staticmethod
+    def subpixel_generator(z: KerasTensor, config: config_train) -> KerasTensor:
+        """G for CPUs: c3s1-W, residual blocks at 1/16, two sub-pixel doublings, a residual block at 1/4, two bilinear doublings.
+
+        The sub-pixel convolutions do their work at low resolution. The last two doublings are bilinear and have few channels:
+        ending in depth-to-space left a grid of 4 px.
+        """
+        f = config.width
+        z, noise = split_noise(z, config)
+        h = add_noise(conv_block(z, f, kernel=3, config=config), noise)  # (B, H/16, W/16, f)
+        for _ in range(config.n_residual_blocks):
+            h = add_noise(residual_block(h, config), noise)  # (B, H/16, W/16, f)
+        h = add_noise(subpixel_block(h, f // 2, config), noise)  # (B, H/8, W/8, f/2)
+        h = add_noise(subpixel_block(h, f // 4, config), noise)  # (B, H/4, W/4, f/4)
+        h = residual_block(h, config)  # (B, H/4, W/4, f/4)
+        for k in (8, 16):
+            h = add_noise(upsample_block(h, f // k, config), noise)  # (B, H/2, W/2, f/8), (B, H, W, f/16)
+        return ops.tanh(reflect_conv(h, 3, kernel=3))  # (B, H, W, 3)
 
     @staticmethod
     def noise_generator(v: KerasTensor, w_hat: KerasTensor, config: config_train) -> KerasTensor:
