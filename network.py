@@ -8,7 +8,7 @@ Notation, after Johnson et al. 2016: c7s1-k a 7x7 stride-1 convolution with k fi
 residual block of two 3x3 convolutions, uk an upsampling to twice the size; each followed by norm and ReLU. Tensors are NHWC.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import keras
@@ -199,7 +199,7 @@ def upsample_block(x, filters: int, config: config_train):
 def subpixel_block(x, filters: int, config: config_train):
     """Twice the height and width by a convolution and depth-to-space (Shi et al. 2016), then norm and ReLU.
 
-    The kernel starts alike for the four pixels of each block (ICNR, Aitken et al. 2017), so that training begins without a grid.
+    The kernel starts alike for the four pixels of each block (ICNR, Aitken et al. 2017): training begins without a grid.
     """
     x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     x = layers.Conv2D(4 * filters, 3, use_bias=has_bias(config), kernel_initializer=icnr)(x)
@@ -303,10 +303,10 @@ class Network:
 
     @staticmethod
     def subpixel_generator(z: KerasTensor, config: config_train) -> KerasTensor:
-        """G for CPUs: c3s1-W, residual blocks at 1/16, two sub-pixel doublings, a residual block at 1/4, two bilinear doublings.
+        """G for CPUs: c3s1-W, residual blocks at 1/16, two sub-pixel doublings, a residual block at 1/4, u W/8, u W/16, c3s1-3.
 
-        The sub-pixel convolutions do their work at low resolution. The last two doublings are bilinear and have few channels:
-        ending in depth-to-space left a grid of 4 px.
+        The sub-pixel convolutions do their work at low resolution. The last two doublings are those of the knob `upsampling`
+        with few channels; `bilinear` leaves no grid, where depth-to-space at the end left one of 4 px.
         """
         f = config.width
         z, noise = split_noise(z, config)
@@ -357,11 +357,35 @@ class Network:
         return bounded(layers.Conv2D(1, 4, padding="same"), config)(h), maps  # (B, H/16, W/16, 1)
 
     @staticmethod
-    def multiscale_discriminator(x: KerasTensor, config: config_train) -> tuple[list, dict[str, KerasTensor]]:
+    def projected_discriminator(
+        x: KerasTensor, config: config_train, features: Sequence[KerasTensor]
+    ) -> tuple[list, dict[str, KerasTensor]]:
+        """A patch discriminator on the image, and a small head on each depth of a frozen network (Sauer et al. 2021).
+
+        features: what AlexNet makes of x (features.py), (B, h_k, w_k, c_k). Returns the logits of the patches and of each head,
+        and the intermediate maps by "0/name" (patches) and "head k/name".
+        """
+        f = config.discriminator_width
+        patches, maps = Network.patch_discriminator(x, config)
+        logits, maps = [patches], {f"0/{name}": h for name, h in maps.items()}
+        for k, h in enumerate(features, start=1):
+            h = h * ops.rsqrt(ops.mean(ops.square(h), axis=-1, keepdims=True) + 1e-6)  # depths differ in their range
+            h = ops.leaky_relu(bounded(layers.Conv2D(f, 1), config)(h), 0.2)  # (B, h_k, w_k, f)
+            h = maps[f"head {k}/map1"] = ops.leaky_relu(bounded(layers.Conv2D(f, 3, padding="same"), config)(h), 0.2)
+            logits.append(bounded(layers.Conv2D(1, 1), config)(h))  # (B, h_k, w_k, 1)
+        return logits, maps
+
+    @staticmethod
+    def multiscale_discriminator(
+        x: KerasTensor, config: config_train, features: Sequence[KerasTensor] = ()
+    ) -> tuple[list, dict[str, KerasTensor]]:
         """Discriminators of one design on the image, and on the image pooled once and twice (Wang et al. 2018).
 
-        Returns the logits at each scale, and all intermediate maps by "scale/name".
+        Returns the logits at each scale, and all intermediate maps by "scale/name". With `features`, those of a frozen network,
+        the projected discriminator takes their place.
         """
+        if features:
+            return Network.projected_discriminator(x, config, features)
         logits, maps = [], {}
         for scale in range(config.n_scales if config.multiscale else 1):
             if scale > 0:
