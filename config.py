@@ -108,7 +108,8 @@ class config_train(config_base):
     # Networks
     encoder: str = knob("encoder")                      # any static method of Network with the same signature
     generator: str = knob("generator")                  # likewise
-    discriminator: str = knob("patch_discriminator")    # or dcgan_discriminator, wgan_critic; used at each scale
+    discriminator: str = knob("patch_discriminator")    # or dcgan_discriminator, wgan_critic, used at each scale; or
+    #                                                     projected_discriminator, which judges AlexNet's features too
     width: int = knob(960, low=16)                      # W, channels at 1/16 scale, a multiple of 16; 192 suits a CPU
     n_residual_blocks: int = knob(9, low=0)             # in the generator; 3-4 suit a CPU
     n_encoder_blocks: int = knob(1, low=0)              # residual blocks of subpixel_encoder
@@ -167,6 +168,7 @@ class config_train(config_base):
     max_c: float = knob(0.01, low=1e-6)
     use_feature_matching_loss: bool = knob(True)        # match the discriminator's intermediate maps
     lambda_feature_matching: float = knob(10.0, low=0)  # its weight
+    lambda_lpips: float = knob(0.0, low=0)              # weight of LPIPS by AlexNet, in all stages; 0.5 to 1 beside lambda_X=12
     use_vgg_loss: bool = knob(False)                    # match VGG19's features too, in all stages; see perceptual.py
     lambda_vgg: float = knob(0.1, low=0)                # its weight; about pix2pixHD's 10, whose inputs are 127.5 times smaller
     vgg_weights: str = knob("imagenet")                 # Keras' own (its cache, or a download), or a path to that file
@@ -234,6 +236,11 @@ class config_train(config_base):
         return "vanilla" if self.use_vanilla_GAN else "wgan" if self.gan_loss == "wgan_gp" else self.gan_loss
 
     @property
+    def uses_alexnet(self) -> bool:
+        """Whether a loss looks at AlexNet's features of the images."""
+        return self.lambda_lpips > 0 or self.discriminator == "projected_discriminator"
+
+    @property
     def label_channels(self) -> int:
         """Of a label map as the networks see it at full size: the classes, one-hot, and the instances' boundaries."""
         return self.n_classes + self.use_instances
@@ -261,6 +268,7 @@ class config_train(config_base):
     def __post_init__(self):
         super().__post_init__()
         batch_norm = self.discriminator == "dcgan_discriminator"
+        projected = self.discriminator == "projected_discriminator"
         clipped, penalized = self.weight_clipping, self.gan_loss == "wgan_gp"
         rules = {
             "use_vanilla_GAN": (not self.use_vanilla_GAN or self.gan_loss in ("lsgan", "vanilla"),
@@ -270,12 +278,13 @@ class config_train(config_base):
             "weight_clipping": (not clipped or not (penalized or self.spectral_norm),
                                 "does not go with wgan_gp or spectral_norm, which bound D in another way"),
             "spectral_norm": (not self.spectral_norm or not batch_norm, "is undone by the batch norm of dcgan_discriminator"),
-            "discriminator": (not penalized or not batch_norm,
-                              "has a batch norm, which mixes the images whose gradients wgan_gp penalizes one by one"),
+            "discriminator": (not penalized or not (batch_norm or projected),
+                              "does not go with wgan_gp, which penalizes the gradient of one image by the image alone"),
             "n_classes": (self.n_classes * (1 + self.use_instances) <= 255, "is over 127, the most that go with use_instances"),
             "selective": (not self.selective or (self.use_conditional_GAN and self.semantic_code != "none"),
                           "needs use_conditional_GAN, and a semantic_code to synthesize from"),
             "width": (self.width % 16 == 0, "is not a multiple of 16"),
+            "lambda_lpips": (not self.uses_alexnet or not 0 < self.crop_size < 48, "needs crops of at least 48 px"),
             "crop_size": (self.crop_size % 16 == 0 and self.crop_size != 16, "is not 0 or a multiple of 16 from 32 up"),
             "centers": (2 <= self.L <= 255 and list(self.centers) == sorted(set(self.centers)),
                         "are not 2 to 255 different values in ascending order"),

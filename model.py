@@ -19,6 +19,7 @@ from checkpoint import Checkpointed, assign
 from config import UserError, config_train
 from entropy import EntropyModel, StaticTables
 from fit_entropy import ContextNetwork
+from features import AlexNet, lpips
 from network import Network, build, code_channels, float32, label_channels, map_symbols, precision
 from perceptual import VGG19
 from semantic import heat_map
@@ -26,6 +27,7 @@ from utils import STRIDE, Utils, pad, to_float, to_uint8
 
 HISTOGRAM_DECAY = 0.999  # a step; of the symbols' running histogram, which becomes the entropy coder's tables
 CONTEXT_LEARNING_RATE = 2e-3  # of the context model that learns along (knob rate_model), by Adam
+MAX_SHIFT = 7  # px, of both images before AlexNet sees them
 
 
 class Model(Checkpointed):
@@ -72,12 +74,19 @@ class Model(Checkpointed):
         if training:
             if config.use_conditional_GAN:  # D sees image and label map
                 x = keras.Input((None, None, 3 + config.label_channels))
-            build(config, "discriminator", x, 1)  # what multiscale_discriminator puts on each scale
+            if config.discriminator != "projected_discriminator":
+                build(config, "discriminator", x, 1)  # what multiscale_discriminator puts on each scale
+            self.alexnet = None
+            if config.uses_alexnet:
+                self.alexnet = AlexNet.load(dtype=self.precision if self.precision == "float32" else f"mixed_{self.precision}")
+            features = []
+            if config.discriminator == "projected_discriminator":
+                features = [keras.Input((None, None, channels)) for channels in AlexNet.channels]
             with precision(self.precision):
-                logits, maps = Network.multiscale_discriminator(x, config)
+                logits, maps = Network.multiscale_discriminator(x, config, features)
             if config.use_feature_matching_loss and not maps:
                 raise UserError(f"knob use_feature_matching_loss: Network.{config.discriminator} returns no maps to match")
-            self.discriminator = keras.Model(x, float32((logits, maps)))
+            self.discriminator = keras.Model([x, *features] if features else x, float32((logits, maps)))
             if config.use_vgg_loss:
                 self.vgg19 = VGG19(config.vgg_weights)
             self._init_training()
@@ -290,8 +299,13 @@ class Model(Checkpointed):
             if config.use_vgg_loss and stage != "discriminator":
                 terms["vgg"] = losses.perceptual(self.vgg19(x), self.vgg19(x_hat))
                 G_loss += config.lambda_vgg * terms["vgg"]
+            real_features, fake_features = self._features(x, x_hat, step, stage)
+            if config.lambda_lpips and stage != "discriminator":
+                terms["lpips"] = tf.reduce_mean(lpips(real_features, fake_features, self.alexnet.lin))
+                G_loss += config.lambda_lpips * terms["lpips"]
             if stage != "distortion":
-                adversarial, discriminator = self._gan_losses(x, x_hat, labels, step, terms)
+                images = (x, real_features), (x_hat, fake_features)
+                adversarial, discriminator = self._gan_losses(*images, labels, step, terms)
                 G_loss += adversarial
 
         def warm(decay: float):  # at first, averages follow faster
@@ -316,6 +330,23 @@ class Model(Checkpointed):
         frequencies += (1.0 - tf.reduce_sum(frequencies, axis=-1, keepdims=True)) * self.histogram  # where nothing is coded
         self.histogram.assign_sub((1 - warm(HISTOGRAM_DECAY)) * (self.histogram - frequencies))
         return terms
+
+    def _features(self, x, x_hat, step, stage: str) -> tuple[list, list]:
+        """AlexNet's features of both images, for all losses that want them in this stage; else two empty lists.
+
+        Both images are shifted alike by 0 to 7 px, other ones at each step: the network's first stride is 4 px, so that it
+        would not see a grid of that size.
+        """
+        projected = self.config.discriminator == "projected_discriminator"
+        if not (projected and stage != "distortion") and not (self.config.lambda_lpips and stage != "discriminator"):
+            return [], []
+        height, width = tf.unstack(tf.shape(x)[1:3])
+        room = tf.minimum(MAX_SHIFT, tf.minimum(height, width) - AlexNet.min_side)
+        top, left = tf.unstack(
+            tf.random.stateless_uniform((2,), seed=(self.config.seed + 3, step), maxval=room + 1, dtype=tf.int32)
+        )
+        window = slice(top, height - room + top), slice(left, width - room + left)
+        return tuple(self.alexnet(image[:, window[0], window[1]]) for image in (x, x_hat))
 
     def _encode_for_training(self, x):
         """E's feature map of x; with the knob `recompute`, its activations are not kept for the gradient."""
@@ -347,16 +378,22 @@ class Model(Checkpointed):
         w = self.semantic_encoder(label_channels(labels, self.config), training=True)
         return [self.quantizer(w)[0]], losses.range_penalty(w, self.config.centers[0], self.config.centers[-1])
 
-    def _gan_losses(self, x, x_hat, labels, step, terms: dict) -> tuple:
-        """The weighted loss that D adds to G's, and D's own. Adds their terms to `terms`."""
+    def _gan_losses(self, real: tuple, fake: tuple, labels, step, terms: dict) -> tuple:
+        """The weighted loss that D adds to G's, and D's own. Adds their terms to `terms`.
+
+        real, fake: x and x_hat, each with its features, which only the projected discriminator looks at.
+        """
         config = self.config
         s = [label_channels(labels, config)] if config.use_conditional_GAN else []
+        projected = config.discriminator == "projected_discriminator"
 
-        def discriminate(image, training=not config.spectral_norm):
-            return self.discriminator(ops.concatenate([image, *s], axis=-1), training=training)
+        def discriminate(image, features=(), training=not config.spectral_norm):
+            image = ops.concatenate([image, *s], axis=-1)
+            return self.discriminator([image, *features] if projected else image, training=training)
 
-        real_logits, real_maps = discriminate(x, training=True)  # spectral_norm: normalizes the kernels, once a step, so that
-        fake_logits, fake_maps = discriminate(x_hat)  # x and x_hat are judged by the same ones
+        x, x_hat = real[0], fake[0]
+        real_logits, real_maps = discriminate(*real, training=True)  # spectral_norm: normalizes the kernels, once a step, so
+        fake_logits, fake_maps = discriminate(*fake)  # that x and x_hat are judged by the same ones
         kind = config.adversarial_loss
         terms["adversarial"] = getattr(losses, f"{kind}_generator")(fake_logits)
         terms["discriminator"] = getattr(losses, f"{kind}_discriminator")(real_logits, fake_logits)
