@@ -147,9 +147,12 @@ class config_train(config_base):
     # Networks
     encoder: str = knob("encoder")                      # any static method of Network with the same signature
     generator: str = knob("generator")                  # likewise
-    discriminator: str = knob("patch_discriminator")    # or dcgan_discriminator, wgan_critic; used at each scale
+    # patch_discriminator, dcgan_discriminator or wgan_critic, used at each scale; or projected_discriminator, which judges the
+    # patches of the image at full size, and AlexNet's features of it.
+    discriminator: str = knob("patch_discriminator")
     width: int = knob(960, low=16)                      # W, channels at 1/16 scale, a multiple of 16; 192 suits a CPU
     n_residual_blocks: int = knob(9, low=0)             # in the generator; 3 or 4 suit a CPU
+    n_encoder_blocks: int = knob(1, low=0)              # residual blocks of subpixel_encoder
     channel_bottleneck: int = knob(8, low=1, high=255)  # C, the rate: at most C*log2(L)/256 bits per pixel
     centers: tuple = knob((-2.0, -1.0, 0.0, 1.0, 2.0), low=-100, high=100)  # of the quantizer, ascending; L is their number
     learn_centers: bool = knob(False)                   # train the centers too
@@ -165,6 +168,7 @@ class config_train(config_base):
     # dcgan: a network makes the map from one v for the image, as the seed does. map: C values at each position, no weights.
     # layers: each block of the generator gets a map, and learns how much of it to add, for finer texture.
     noise_mode: str = knob("dcgan", allowed=("dcgan", "map", "layers"))
+    noise_finest: int = knob(16, allowed=(1, 2, 4, 8, 16))  # layers: blocks larger than this many times z get no noise
     noise_dim: int = knob(128, low=1)                   # dcgan: length of v ~ N(0, I)
     noise_norm: str = knob("channel", allowed=("channel", "batch"))  # dcgan; batch: the seed; mutes noise at batch size 1
     multiscale: bool = knob(True)                       # discriminate at several scales, or at full size only
@@ -203,6 +207,7 @@ class config_train(config_base):
     max_c: float = knob(0.01, low=1e-6)
     use_feature_matching_loss: bool = knob(True)        # match the discriminator's intermediate maps
     lambda_feature_matching: float = knob(10.0, low=0)  # its weight
+    lambda_lpips: float = knob(0.0, low=0)              # weight of LPIPS by AlexNet; 0.5 to 1 suit lambda_X=12
     use_vgg_loss: bool = knob(False)                    # match VGG19's features too, in all stages; see perceptual.py
     lambda_vgg: float = knob(0.1, low=0)                # its weight; about pix2pixHD's 10, whose inputs are 127.5 times smaller
     vgg_weights: str = knob("imagenet")                 # Keras' own (its cache, or a download), or a path to that file
@@ -227,8 +232,9 @@ class config_train(config_base):
     batch_size: int = knob(1, low=1)                    # images a step, of all devices; over 1 needs equal sizes: set crop_size
     # Save memory: compute E's activations again for the gradient, and return freed memory. Turn it off for a small network.
     recompute: bool = knob(True)
-    # Of the networks in training. Half precision suits a GPU: float16, with loss scaling, any; bfloat16 a recent one.
-    mixed_precision: str = knob("float32", allowed=("float32", "float16", "bfloat16"))
+    # Of the networks in training. auto: bfloat16 where the processor or the GPU computes it fast, else float32. float16, with
+    # loss scaling, suits any GPU; bfloat16 a recent one, or a processor with AMX.
+    mixed_precision: str = knob("float32", allowed=("auto", "float32", "float16", "bfloat16"))
     jit_compile: bool = knob(False)                     # compile the step with XLA: pays on a GPU, not on a CPU
     num_epochs: int = knob(50, low=1)                   # passes over the path table; --epochs and --steps override it
     seed: int = knob(0, low=0, high=2**31)              # of weights, shuffling, crops and noise
@@ -236,6 +242,7 @@ class config_train(config_base):
     # Data
     crop_size: int = knob(0, low=0)                     # px, a multiple of 16; random square crops; 0: whole images
     random_flip: bool = knob(False)                     # left-right
+    random_scale: float = knob(1.0, low=0.1, high=1)    # before each crop, scale the image by a random factor from this to 1
 
     # Monitoring
     diagnostic_steps: int = knob(128, low=1)            # steps between summaries and sample pictures
@@ -261,12 +268,17 @@ class config_train(config_base):
     @property
     def noise_scales(self) -> tuple[int, ...]:
         """How much larger than z the output of each block of the generator is."""
-        return (1,) * (1 + self.n_residual_blocks) + (2, 4, 8, 16)
+        return (1,) * (1 + self.n_residual_blocks) + tuple(k for k in (2, 4, 8, 16) if k <= self.noise_finest)
 
     @property
     def adversarial_loss(self) -> str:
         """The loss of losses.py that gan_loss and use_vanilla_GAN mean."""
         return "vanilla" if self.use_vanilla_GAN else "wgan" if self.gan_loss == "wgan_gp" else self.gan_loss
+
+    @property
+    def uses_alexnet(self) -> bool:
+        """Whether a loss looks at AlexNet's features of the images."""
+        return self.lambda_lpips > 0 or self.discriminator == "projected_discriminator"
 
     @property
     def label_channels(self) -> int:
@@ -296,6 +308,7 @@ class config_train(config_base):
     def __post_init__(self) -> None:
         super().__post_init__()
         batch_norm = self.discriminator == "dcgan_discriminator"
+        projected = self.discriminator == "projected_discriminator"
         clipped, penalized = self.weight_clipping, self.gan_loss == "wgan_gp"
         rules = {
             "use_vanilla_GAN": (not self.use_vanilla_GAN or self.gan_loss in ("lsgan", "vanilla"),
@@ -305,12 +318,13 @@ class config_train(config_base):
             "weight_clipping": (not clipped or not (penalized or self.spectral_norm),
                                 "does not go with wgan_gp or spectral_norm, which bound D in another way"),
             "spectral_norm": (not self.spectral_norm or not batch_norm, "is undone by the batch norm of dcgan_discriminator"),
-            "discriminator": (not penalized or not batch_norm,
-                              "has a batch norm, which mixes the images whose gradients wgan_gp penalizes one by one"),
+            "discriminator": (not penalized or not (batch_norm or projected),
+                              "does not go with wgan_gp, which penalizes the gradient of one image by the image alone"),
             "n_classes": (self.n_classes * (1 + self.use_instances) <= 255, "is over 127, the most that go with use_instances"),
             "selective": (not self.selective or (self.use_conditional_GAN and self.semantic_code != "none"),
                           "needs use_conditional_GAN, and a semantic_code to synthesize from"),
             "width": (self.width % 16 == 0, "is not a multiple of 16"),
+            "lambda_lpips": (not self.uses_alexnet or not 0 < self.crop_size < 48, "needs crops of at least 48 px"),
             "crop_size": (self.crop_size % 16 == 0 and self.crop_size != 16, "is not 0 or a multiple of 16 from 32 up"),
             "centers": (2 <= self.L <= 255 and list(self.centers) == sorted(set(self.centers)),
                         "are not 2 to 255 different values in ascending order"),

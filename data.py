@@ -313,9 +313,13 @@ def fit_image(image: np.ndarray, fit: str, crop_size: int = 0, resample=Image.Re
 def augment(
     image: np.ndarray, labels: LabelMap | None, config: config_train, rng: np.random.Generator
 ) -> tuple[np.ndarray, LabelMap | None]:
-    """Cut out a random square (`crop_size`) and flip it at random (`random_flip`), from the image and its label map alike."""
+    """Scale the image at random (`random_scale`), cut out a random square (`crop_size`), and flip it at random (`random_flip`).
+
+    The label map goes through the same. Images are scaled only if they are cut.
+    """
     window = np.s_[:, :]
     if crop := config.crop_size:
+        image, labels = scale_at_random(image, labels, max(config.random_scale, crop / min(image.shape[:2])), rng)
         top, left = (rng.integers(side - crop + 1) for side in image.shape[:2])
         window = np.s_[top : top + crop, left : left + crop]
     step = -1 if config.random_flip and rng.random() < 0.5 else 1
@@ -324,6 +328,21 @@ def augment(
         return np.ascontiguousarray(plane[window][:, ::step])
 
     return cut(image), labels and labels.map(cut)
+
+
+def scale_at_random(
+    image: np.ndarray, labels: LabelMap | None, lowest: float, rng: np.random.Generator
+) -> tuple[np.ndarray, LabelMap | None]:
+    """Scale an image and its label map by a factor between `lowest` and 1. Draw no random number if `lowest` is 1."""
+    if lowest >= 1:
+        return image, labels
+    factor = rng.uniform(lowest, 1)
+    height, width = (round(factor * side) for side in image.shape[:2])
+    rows, columns = (
+        ((np.arange(n) + 0.5) * side / n).astype(int) for n, side in zip((height, width), image.shape, strict=False)
+    )
+    scaled = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+    return scaled, labels and labels.map(lambda plane: plane[rows][:, columns])  # the nearest class, for a mean is none
 
 
 # ----------------------------------------------------------------------------------------------------------------------

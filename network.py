@@ -9,7 +9,7 @@ residual block of two 3x3 convolutions, uk an upsampling to twice the size; each
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import keras
@@ -197,6 +197,21 @@ def upsample_block(x, filters: int, config: config_train):
     return ops.relu(norm(x, config))
 
 
+def subpixel_block(x, filters: int, config: config_train):
+    """Twice the height and width by a convolution and depth-to-space (Shi et al. 2016), then norm and ReLU.
+
+    The kernel starts alike for the four pixels of each block (ICNR, Aitken et al. 2017): training begins without a grid.
+    """
+    x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    x = layers.Conv2D(4 * filters, 3, use_bias=has_bias(config), kernel_initializer=icnr)(x)
+    return ops.relu(norm(ops.depth_to_space(x, 2), config))
+
+
+def icnr(shape: tuple, dtype=None):
+    """A kernel (k, k, in, 4 * out) for depth-to-space by 2 whose four groups of filters are the same random one."""
+    return ops.tile(keras.initializers.GlorotUniform()((*shape[:-1], shape[-1] // 4), dtype), (1, 1, 1, 4))
+
+
 def bounded(layer, config: config_train):
     """A layer of a discriminator, with the knob `spectral_norm` such that its kernel's largest singular value is 1.
 
@@ -252,6 +267,21 @@ class Network:
         return reflect_conv(h, config.channel_bottleneck, kernel=3)  # (B, H/16, W/16, C)
 
     @staticmethod
+    def subpixel_encoder(x: KerasTensor, config: config_train) -> KerasTensor:
+        """E for CPUs: space-to-depth by 4, c3s1-W/2, d W/2, d W, residual blocks at 1/16, c3s1-C (linear).
+
+        It has no layer above a quarter of the image's size, where convolutions of few channels move memory rather than compute.
+        """
+        f = config.width
+        h = ops.space_to_depth(x, 4)  # (B, H/4, W/4, 16 * channels of x)
+        h = conv_block(h, f // 2, kernel=3, config=config)  # (B, H/4, W/4, f/2)
+        h = conv_block(h, f // 2, kernel=3, stride=2, config=config)  # (B, H/8, W/8, f/2)
+        h = conv_block(h, f, kernel=3, stride=2, config=config)  # (B, H/16, W/16, f)
+        for _ in range(config.n_encoder_blocks):
+            h = residual_block(h, config)  # (B, H/16, W/16, f)
+        return reflect_conv(h, config.channel_bottleneck, kernel=3)  # (B, H/16, W/16, C)
+
+    @staticmethod
     def quantizer(w: KerasTensor, config: config_train) -> tuple[KerasTensor, dict[str, KerasTensor]]:
         """q: feature map -> nearest centers w_hat (B, h, w, C).
 
@@ -271,6 +301,25 @@ class Network:
         for i in (2, 4, 8, 16):
             h = add_noise(upsample_block(h, f // i, config), noise)  # (B, i/16 H, i/16 W, f/i)
         return ops.tanh(reflect_conv(h, 3, kernel=7))  # (B, H, W, 3)
+
+    @staticmethod
+    def subpixel_generator(z: KerasTensor, config: config_train) -> KerasTensor:
+        """G for CPUs: c3s1-W, residual blocks at 1/16, two sub-pixel doublings, a residual block at 1/4, u W/8, u W/16, c3s1-3.
+
+        The sub-pixel convolutions do their work at low resolution. The last two doublings are those of the knob `upsampling`
+        with few channels; `bilinear` leaves no grid, where depth-to-space at the end left one of 4 px.
+        """
+        f = config.width
+        z, noise = split_noise(z, config)
+        h = add_noise(conv_block(z, f, kernel=3, config=config), noise)  # (B, H/16, W/16, f)
+        for _ in range(config.n_residual_blocks):
+            h = add_noise(residual_block(h, config), noise)  # (B, H/16, W/16, f)
+        h = add_noise(subpixel_block(h, f // 2, config), noise)  # (B, H/8, W/8, f/2)
+        h = add_noise(subpixel_block(h, f // 4, config), noise)  # (B, H/4, W/4, f/4)
+        h = residual_block(h, config)  # (B, H/4, W/4, f/4)
+        for k in (8, 16):
+            h = add_noise(upsample_block(h, f // k, config), noise)  # (B, H/2, W/2, f/8), (B, H, W, f/16)
+        return ops.tanh(reflect_conv(h, 3, kernel=3))  # (B, H, W, 3)
 
     @staticmethod
     def noise_generator(v: KerasTensor, w_hat: KerasTensor, config: config_train) -> KerasTensor:
@@ -309,11 +358,35 @@ class Network:
         return bounded(layers.Conv2D(1, 4, padding="same"), config)(h), maps  # (B, H/16, W/16, 1)
 
     @staticmethod
-    def multiscale_discriminator(x: KerasTensor, config: config_train) -> tuple[list, dict[str, KerasTensor]]:
+    def projected_discriminator(
+        x: KerasTensor, config: config_train, features: Sequence[KerasTensor]
+    ) -> tuple[list, dict[str, KerasTensor]]:
+        """A patch discriminator on the image, and a small head on each depth of a frozen network (Sauer et al. 2021).
+
+        features: what AlexNet makes of x (features.py), (B, h_k, w_k, c_k). Returns the logits of the patches and of each head,
+        and the intermediate maps by "0/name" (patches) and "head k/name".
+        """
+        f = config.discriminator_width
+        patches, maps = Network.patch_discriminator(x, config)
+        logits, maps = [patches], {f"0/{name}": h for name, h in maps.items()}
+        for k, h in enumerate(features, start=1):
+            h = h * ops.rsqrt(ops.mean(ops.square(h), axis=-1, keepdims=True) + 1e-6)  # depths differ in their range
+            h = ops.leaky_relu(bounded(layers.Conv2D(f, 1), config)(h), 0.2)  # (B, h_k, w_k, f)
+            h = maps[f"head {k}/map1"] = ops.leaky_relu(bounded(layers.Conv2D(f, 3, padding="same"), config)(h), 0.2)
+            logits.append(bounded(layers.Conv2D(1, 1), config)(h))  # (B, h_k, w_k, 1)
+        return logits, maps
+
+    @staticmethod
+    def multiscale_discriminator(
+        x: KerasTensor, config: config_train, features: Sequence[KerasTensor] = ()
+    ) -> tuple[list, dict[str, KerasTensor]]:
         """Discriminators of one design on the image, and on the image pooled once and twice (Wang et al. 2018).
 
-        Returns the logits at each scale, and all intermediate maps by "scale/name".
+        Returns the logits at each scale, and all intermediate maps by "scale/name". With `features`, those of a frozen network,
+        the projected discriminator takes their place.
         """
+        if features:
+            return Network.projected_discriminator(x, config, features)
         logits, maps = [], {}
         for scale in range(config.n_scales if config.multiscale else 1):
             if scale > 0:
@@ -378,11 +451,16 @@ def build(config: config_train, role: str, x: KerasTensor, channels: int):
 def precision(name: str) -> Iterator[None]:
     """Within this context, networks compute with numbers of this kind, and have weights of float32."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
+    keras.config.set_dtype_policy(dtype_policy(name))
     try:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def dtype_policy(precision: str) -> str:
+    """Return the name of Keras' policy for computing in a precision, with weights of float32."""
+    return precision if precision == "float32" else f"mixed_{precision}"
 
 
 def float32(outputs):

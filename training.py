@@ -31,15 +31,17 @@ from codec.entropy import integer_frequencies
 from codec.pictures import STRIDE
 from config import UserError, config_train
 from context_network import ContextNetwork
+from devices import training_precision
+from features import VGG19, AlexNet, lpips
 from model import Model, named_weights
-from network import Network, build, code_channels, float32, label_channels, map_symbols, precision
-from perceptual import VGG19
+from network import Network, build, code_channels, dtype_policy, float32, label_channels, map_symbols, precision
 from schedule import learning_rates, stage
 from tensorflow_runtime import TensorFlowRuntime
 from utils import Utils
 
 HISTOGRAM_DECAY = 0.999  # a step; of the symbols' running histogram, which becomes the entropy coder's tables
 CONTEXT_LEARNING_RATE = 2e-3  # of the context model that learns along (knob rate_model), by Adam
+MAX_SHIFT = 7  # px, of both images before AlexNet sees them
 
 
 class Trainer:
@@ -50,8 +52,10 @@ class Trainer:
             Utils.return_freed_memory()
         self.config = config
         self.step = 0
-        self.model = Model(config, policy=config.mixed_precision)
-        self.discriminator = _discriminator(config)
+        self.precision = training_precision(config.mixed_precision)
+        self.model = Model(config, policy=self.precision)
+        self.discriminator = _discriminator(config, self.precision)
+        self.alexnet = AlexNet.load(dtype=dtype_policy(self.precision)) if config.uses_alexnet else None
         self.vgg19 = VGG19(config.vgg_weights) if config.use_vgg_loss else None
         self.G_variables = [v for net in self.model.networks.values() for v in net.trainable_variables]
         self.E_variables = [v for net in self._encoders() for v in net.trainable_variables]
@@ -237,9 +241,13 @@ class Trainer:
         if self.vgg19 and stage != "discriminator":
             terms["vgg"] = losses.perceptual(self.vgg19(x), self.vgg19(x_hat))
             G_loss += config.lambda_vgg * terms["vgg"]
+        features, features_hat = self._features(x, x_hat, step, stage)
+        if self.alexnet and config.lambda_lpips and stage != "discriminator":
+            terms["lpips"] = tf.reduce_mean(lpips(features, features_hat, self.alexnet.lin))
+            G_loss += config.lambda_lpips * terms["lpips"]
         if stage == "distortion":
             return G_loss, None, terms, symbols, coded
-        adversarial, D_loss, gan_terms = self._gan_losses(x, x_hat, labels, step)
+        adversarial, D_loss, gan_terms = self._gan_losses((x, features), (x_hat, features_hat), labels, step)
         return G_loss + adversarial, D_loss, terms | gan_terms, symbols, coded
 
     def _encode(self, x):
@@ -280,16 +288,38 @@ class Trainer:
         symbols = tf.reduce_sum(assignment * tf.range(self.config.L, dtype=tf.float32), axis=-1)
         return losses.rate(assignment, self.context_network.probabilities(symbols, coded), coded)
 
-    def _gan_losses(self, x, x_hat, labels: LabelBatch | None, step) -> tuple:
-        """Return the weighted loss that D adds to G's, D's own, and the terms by name."""
+    def _features(self, x, x_hat, step, stage: str) -> tuple[list, list]:
+        """Return AlexNet's features of both images, for all losses of this stage that want them; else two empty lists.
+
+        Both images are shifted alike by 0 to 7 px, differently at each step: the network's first stride is 4 px, and without
+        the shift it would not see a grid of that size.
+        """
+        judged = self.config.discriminator == "projected_discriminator" and stage != "distortion"
+        compared = self.config.lambda_lpips and stage != "discriminator"
+        if not self.alexnet or not (judged or compared):
+            return [], []
+        height, width = tf.unstack(tf.shape(x)[1:3])
+        room = tf.minimum(MAX_SHIFT, tf.minimum(height, width) - AlexNet.min_side)
+        seed = (self.config.seed + 3, step)
+        top, left = tf.unstack(tf.random.stateless_uniform((2,), seed, maxval=room + 1, dtype=tf.int32))
+        rows, columns = slice(top, height - room + top), slice(left, width - room + left)
+        return self.alexnet(x[:, rows, columns]), self.alexnet(x_hat[:, rows, columns])
+
+    def _gan_losses(self, real: tuple, fake: tuple, labels: LabelBatch | None, step) -> tuple:
+        """Return the weighted loss that D adds to G's, D's own, and the terms by name.
+
+        real, fake: x and x_hat, each with its features, which the projected discriminator alone looks at.
+        """
         config = self.config
         s = [label_channels(_planes(labels), config)] if config.use_conditional_GAN else []
 
-        def discriminate(image, training=not config.spectral_norm):
-            return self.discriminator(ops.concatenate([image, *s], axis=-1), training=training)
+        def discriminate(image, features=(), training=not config.spectral_norm):
+            image = ops.concatenate([image, *s], axis=-1)
+            projected = config.discriminator == "projected_discriminator"
+            return self.discriminator([image, *features] if projected else image, training=training)
 
-        real_logits, real_maps = discriminate(x, training=True)  # spectral_norm: normalizes the kernels, once a step, so that
-        fake_logits, fake_maps = discriminate(x_hat)  # x and x_hat are judged by the same ones
+        real_logits, real_maps = discriminate(*real, training=True)  # spectral_norm: normalizes the kernels, once a step, so
+        fake_logits, fake_maps = discriminate(*fake)  # that x and x_hat are judged by the same ones
         kind = config.adversarial_loss
         terms = {
             "adversarial": getattr(losses, f"{kind}_generator")(fake_logits),
@@ -299,6 +329,7 @@ class Trainer:
         }
         D_loss = terms["discriminator"]
         if config.gan_loss == "wgan_gp":
+            x, x_hat = real[0], fake[0]
             batch = tf.shape(x)[0]
             n = self.strategy.num_replicas_in_sync
             shares = tf.random.stateless_uniform((n * batch, 1, 1, 1), seed=(config.seed + 2, step))
@@ -372,15 +403,19 @@ def gradient_penalty(critic: Callable, x, x_hat, shares):
     return losses.gradient_penalty(tape.gradient(total, between))
 
 
-def _discriminator(config: config_train) -> keras.Model:
-    """Return D, which sees the image, and the label map of a conditional GAN."""
+def _discriminator(config: config_train, policy: str) -> keras.Model:
+    """Return D, which sees the image with the label map of a conditional GAN, and AlexNet's features if it is projected."""
     x = keras.Input((None, None, 3 + (config.label_channels if config.use_conditional_GAN else 0)))
-    build(config, "discriminator", x, 1)  # what multiscale_discriminator puts on each scale
-    with precision(config.mixed_precision):
-        logits, maps = Network.multiscale_discriminator(x, config)
+    features = []
+    if config.discriminator == "projected_discriminator":
+        features = [keras.Input((None, None, channels)) for channels in AlexNet.channels]
+    else:
+        build(config, "discriminator", x, 1)  # what multiscale_discriminator puts on each scale
+    with precision(policy):
+        logits, maps = Network.multiscale_discriminator(x, config, features)
     if config.use_feature_matching_loss and not maps:
         raise UserError(f"knob use_feature_matching_loss: Network.{config.discriminator} returns no maps to match")
-    return keras.Model(x, float32((logits, maps)))
+    return keras.Model([x, *features] if features else x, float32((logits, maps)))
 
 
 def _optimizer(config: config_train, variables: list) -> keras.optimizers.Optimizer:

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from cGAN.labels import Classes, LabelMap
 from codec.pictures import save_picture
 from config import UserError, config_train, directories
 from data import Data, Dataset
+from devices import describe, warnings
 from distribution import Cluster
 from evaluation.metrics import psnr
 from fit_entropy import fit_context_models
@@ -42,6 +44,8 @@ class Run:
     def train(self, trainer: Trainer, data: Data, dataset: Dataset, steps: int) -> int:
         """Train up to step `steps`, then fit context models. Return 0, or 128 + the signal that stopped it."""
         start = trainer.step
+        if self.devices.chief:
+            self._announce(trainer)
         held_out = [data.held_out(path) for path in dataset.val[: trainer.config.n_sample_images]]
         diary = Diary(self.logs, self.samples, held_out) if self.devices.chief else None
         with Utils.stop_signals() as received:
@@ -60,6 +64,18 @@ class Run:
             with trainer.averaged_codec() as codec:
                 fit_context_models(codec, trainer.config, folder, dataset)
         return status
+
+    def _announce(self, trainer: Trainer) -> None:
+        """Print what this run computes on, how precisely, how many parameters, and how many pixels a step takes."""
+        for line in warnings(trainer.precision):
+            print(f"warning: {line}", file=sys.stderr)
+        networks = trainer.model.networks | {"discriminator": trainer.discriminator}
+        sizes = [f"{name} {net.count_params() / 1e6:.2f} M" for name, net in networks.items() if name != "quantizer"]
+        batch, side = trainer.config.batch_size, trainer.config.crop_size
+        size = f"{side}x{side} px, {batch * side**2 / 1e6:.2f} megapixels" if side else "whole images"
+        print(f"device: {describe()}; precision: {trainer.precision}")
+        print(f"parameters: {', '.join(sizes)}")
+        print(f"a step: {batch} x {size}")
 
     def _loop(self, trainer: Trainer, data: Data, steps: int, diary: "Diary | None", received: list[int]) -> None:
         """Train until step `steps` or a signal. On the way, the chief writes checkpoints, and keeps the diary."""

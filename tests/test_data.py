@@ -6,10 +6,10 @@ import pytest
 from conftest import PROJECT, photo
 from PIL import Image
 
-from cGAN.labels import Classes
+from cGAN.labels import Classes, LabelMap
 from codec.pictures import read_image
 from config import UserError, directories
-from data import Data, fit_image
+from data import Data, augment, fit_image
 
 CAP = 10**6
 
@@ -251,6 +251,30 @@ def test_crops_and_flips_are_cut_from_the_image(tmp_path, tiny_config):
     slopes = {row[1] - row[0] for row in rows}
     assert slopes == {1, -1} and len({row[0] for row in rows}) > 5
     assert all(abs(row[-1] - row[0]) == 63 for row in rows)
+
+
+def test_random_scales_show_an_image_at_several_sizes_with_its_label_map(tiny_config):
+    ramp = np.zeros((128, 256, 3), np.uint8)
+    ramp[:] = np.arange(256)[None, :, None]
+    labels = LabelMap(ramp[..., 0] // 64)
+    config = tiny_config(random_scale=0.5)
+    slopes = []
+    for seed in range(20):
+        image, cut = augment(ramp, labels, config, np.random.default_rng(seed))
+        assert image.shape == (64, 64, 3) and cut.classes.shape == (64, 64)
+        row = image[0, :, 0].astype(int)
+        slopes.append((row[-1] - row[0]) / 63)  # levels a pixel: 1 at full size, 2 at half
+        inner = np.abs(row % 64 - 32) < 28  # away from the borders of classes
+        assert np.array_equal(cut.classes[0][inner], row[inner] // 64)
+    assert 0.95 < min(slopes) < 1.3 and 1.7 < max(slopes) < 2.1
+
+
+def test_a_scale_of_1_draws_nothing_and_changes_nothing(tiny_config):
+    ramp = np.arange(128 * 96 * 3, dtype=np.uint8).reshape(128, 96, 3)
+    rng, same = np.random.default_rng(3), np.random.default_rng(3)
+    image, labels = augment(ramp, None, tiny_config(), rng)
+    top, left = (same.integers(side - 64 + 1) for side in (128, 96))
+    assert labels is None and np.array_equal(image, ramp[top : top + 64, left : left + 64])
 
 
 def test_unreadable_images_are_named_skipped_and_counted(photos, tiny_config, tmp_path):
