@@ -49,7 +49,8 @@ def test_a_bad_knob_is_an_error_that_names_it(assignment, named):
         (["gan_loss=wgan_gp", "weight_clipping=true"], "weight_clipping"),
         (["spectral_norm=true", "weight_clipping=true"], "weight_clipping"),
         (["spectral_norm=true", "discriminator=dcgan_discriminator"], "batch norm"),
-        (["gan_loss=wgan_gp", "discriminator=dcgan_discriminator"], "batch norm"),
+        (["gan_loss=wgan_gp", "discriminator=dcgan_discriminator"], "gradient of one image"),
+        (["gan_loss=wgan_gp", "discriminator=projected_discriminator"], "gradient of one image"),
     ],
 )
 def test_knobs_that_contradict_each_other_are_refused_with_the_reason(assignments, named):

@@ -180,7 +180,7 @@ def test_networks_compute_what_the_original_system_does(bottleneck_norm):
     model = Model(config)
     rng = np.random.default_rng(1)
     weights = {}
-    for name, var in model._weights(model.networks).items():
+    for name, var in model.weights.items():
         if "gamma" in name or "beta" in name or "bias" in name:
             var.assign(rng.normal(1, 0.5, var.shape))
         weights[name] = var.numpy()
