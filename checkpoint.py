@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codec.checkpoint import CONTEXT_FILES, Arrays, read_arrays, read_knobs, resolve_checkpoint
+from codec.checkpoint import CONTEXT_FILES, Arrays, read_arrays, read_knobs, resolve_checkpoint, save_arrays
 from codec.files import new_folder
 from config import UserError
 from utils import Utils
@@ -39,7 +39,7 @@ def export(source: Path, output: Path, other: Path | None = None, share: float =
         raise UserError(f"checkpoint {source}: {broken[0]} has values beyond half precision, 65504")
     read_knobs(source)
     with new_folder(output) as partial:
-        np.savez_compressed(partial / "model.npz", **halves)
+        save_arrays(partial / "model.npz", halves, compressed=True)
         for name in ("config.json", *CONTEXT_FILES.values()):
             if (source / name).exists():
                 shutil.copy(source / name, partial)

@@ -277,10 +277,10 @@ def compress_folder(codec: Codec, images: list[str], source: Path, output: Path,
         writer = csv.DictWriter(file, list(results[0]))
         writer.writeheader()
         writer.writerows(results)
-    for name, form in MEASURED.items():
-        if name in results[0]:
-            values = [result[name] for result in results if result[name] is not None]
-            print(f"mean {name}: " + (f"{np.mean(values):{form}}" if values else "n/a") + f" over {len(values)} images")
+    for key, form in MEASURED.items():
+        if key in results[0]:
+            values = [result[key] for result in results if result[key] is not None]
+            print(f"mean {key}: " + (f"{np.mean(values):{form}}" if values else "n/a") + f" over {len(values)} images")
     print(f"results: {output / 'results.csv'}")
     return 2 if failures else 0
 

@@ -54,7 +54,7 @@ def fit(
 
 def _rows(pairs: list, levels: int, one_hot: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return inputs and targets of all coded positions, or of a random part of them that fits into MAX_INPUT_BYTES."""
-    row_bytes = network_inputs(*pairs[0][:1], levels, pairs[0][1], one_hot)[:1].nbytes
+    row_bytes = network_inputs(pairs[0][0], levels, pairs[0][1], one_hot)[:1].nbytes
     total = sum(image[..., 0].size if mask is None else np.count_nonzero(mask) for image, mask in pairs)
     inputs, targets = [], []
     for image, mask in pairs:

@@ -94,12 +94,12 @@ def sort_layers(variables: dict[str, np.ndarray]) -> dict[str, dict[str, list[di
     for name, array in variables.items():
         network = next((network for network, scope in SCOPES.items() if name.startswith(scope)), None)
         *above, layer, leaf = name.split("/")
-        match = re.fullmatch(r"(.*?)(?:_(\d+))?", layer)
-        kind = KINDS.get(match[1])
+        stem, number = _numbered(layer)
+        kind = KINDS.get(stem)
         if network is None or kind is None:
             odd.append(name)
             continue
-        place = (_natural("/".join(above)), int(match[2] or 0))
+        place = (_natural("/".join(above)), number)
         found.setdefault(network, {}).setdefault(kind, {}).setdefault(place, {})[leaf] = (name, array)
     if odd:
         print(f"warning: left out, as no part of a network of ours: {', '.join(sorted(odd))}", file=sys.stderr)
@@ -133,7 +133,9 @@ def convert(layers: dict, config: config_train, path: str) -> dict[str, np.ndarr
     with Utils.quiet_tensorflow():
         from model import Model
     model = Model(config)
-    arrays, problems, used = {}, [], set()
+    arrays: Arrays = {}
+    problems: list[str] = []
+    used: set[str] = set()
     for name, var in model.weights.items():
         network, layer, leaf = name.split("/")
         kind, _, number = layer.rpartition("_")
@@ -179,6 +181,12 @@ def reachable_frequencies(config: config_train) -> np.ndarray:
     """Tables for the symbols that a feature map after a ReLU can have, the centers from 0 up: all alike."""
     reachable = np.array(config.centers) >= 0
     return integer_frequencies(np.tile(reachable / reachable.sum(), (config.channel_bottleneck, 1)))
+
+
+def _numbered(layer: str) -> tuple[str, int]:
+    """Split "conv2d_3" into "conv2d" and 3; a name without a number has the number 0."""
+    stem, _, number = layer.rpartition("_")
+    return (stem, int(number)) if stem and number.isdigit() else (layer, 0)
 
 
 def _natural(text: str) -> tuple:

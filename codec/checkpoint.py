@@ -195,12 +195,18 @@ def write_checkpoint(
             raise UserError(f"{folder}: {name} is not finite; nothing was saved; lower the learning rate")
     with new_folder(folder) as partial:
         (partial / "config.json").write_text(config.to_json())
-        np.savez(partial / "model.npz", frequencies=frequencies, **weights)
+        save_arrays(partial / "model.npz", {"frequencies": frequencies, **weights})
         if state is not None:
-            np.savez(partial / "training.npz", **state)
+            save_arrays(partial / "training.npz", state)
 
 
 def save_context_model(context: ContextModel, folder: Path, of: str = "symbols") -> None:
     """Make a context model part of a checkpoint, whose fingerprint then changes. The file appears whole or not at all."""
-    with atomic(folder / CONTEXT_FILES[of]) as path, path.open("wb") as file:
-        np.savez_compressed(file, **context.arrays)
+    with atomic(folder / CONTEXT_FILES[of]) as path:
+        save_arrays(path, context.arrays, compressed=True)
+
+
+def save_arrays(file: Path, arrays: Mapping[str, Any], *, compressed: bool = False) -> None:
+    """Write arrays by name to an .npz file."""
+    with file.open("wb") as stream:
+        (np.savez_compressed if compressed else np.savez)(stream, **arrays)
