@@ -18,9 +18,9 @@ import losses
 from checkpoint import Checkpointed, assign
 from config import UserError, config_train
 from entropy import EntropyModel, StaticTables
+from features import VGG19
 from fit_entropy import ContextNetwork
 from network import Network, build, code_channels, float32, label_channels, map_symbols, precision
-from perceptual import VGG19
 from semantic import heat_map
 from utils import STRIDE, Utils, pad, to_float, to_uint8
 
