@@ -8,7 +8,8 @@
 Every image becomes a file, which is decoded again; report/results/ gets a JSON file a codec, all of one shape, and
 report/results.csv all of it; report/index.html shows tables, plots and pictures without a network. --baselines: JPEG, JPEG
 2000, WebP, AVIF and JPEG XL, each at three scales, by files as near to each checkpoint's, image by image, as they come.
-What is measured already, in files that are still there, is not measured again: an interrupted run goes on.
+What is measured already, in files that are still there, is not measured again: an interrupted run goes on. LPIPS, DISTS and
+the distances of EfficientNet-Lite0's features are measured where their weights are: python3 perceptual.py --get, once.
 """
 
 import argparse
@@ -26,7 +27,6 @@ import numpy as np
 
 from config import UserError, config_test
 from data import Data
-from perceptual import LPIPS, Inception, fid, kid, patches_of
 from segmentation import Segmenter, miou
 from semantic import map_of, read_map
 from utils import Utils
@@ -40,7 +40,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-i", "--input", required=True, metavar="FOLDER", help="of images")
     parser.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder to write")
     parser.add_argument("--baselines", action="store_true", help="measure other codecs, too")
-    parser.add_argument("--lpips", metavar="WEIGHTS", help="measure LPIPS, too, by weights that perceptual.py wrote")
+    parser.add_argument("--lpips", metavar="WEIGHTS", help="measure LPIPS by this file's weights, too; perceptual.py "
+                        "writes one")  # fmt: skip
     parser.add_argument("--fid", nargs="?", const="imagenet", metavar="WEIGHTS", help="measure FID and KID, too, by Keras' "
                         "Inception v3 (default: the weights in Keras' cache, or a download)")  # fmt: skip
     parser.add_argument("--miou", metavar="CKPT", help="measure by this network how well its pictures can be segmented; "
@@ -71,10 +72,13 @@ def main(argv: list[str] | None = None) -> int:
     from entropy import StaticTables
 
     with Utils.quiet_tensorflow():
+        from evaluation import perceptual
         from model import Model
     segmenter = Segmenter.load(args.miou) if args.miou else None
-    lpips = measure.optional(LPIPS.load, args.lpips)
-    inception = measure.optional(Inception, args.fid)
+    pairs, sets = perceptual.available(lambda line: print(line, file=sys.stderr))
+    pairs += filter(None, [measure.optional(perceptual.lpips_from, args.lpips)])
+    inception = measure.optional(perceptual.inception, args.fid)
+    sets += [inception] if inception else []
 
     results = []
     for name, path in names.items():
@@ -93,8 +97,10 @@ def main(argv: list[str] | None = None) -> int:
                 results.append(measure.codec(BaselineCodec(codec, ours["codec"], sizes)))
     if segmenter:
         add_miou(results, segmenter, measure, Path(args.semantic_maps))
-    if lpips or inception:
-        add_perceptual(results, lpips, inception, measure)
+    if pairs or sets:
+        add_perceptual(results, pairs, sets, measure)
+    if inception and not any("fid" in r["mean"] for r in results):
+        measure.failures.append("FID, KID: the images do not have two patches of 256x256 px")
     report.write(output, results, source)
     print(report.text_table(results))
     print(f"report: {output / 'index.html'}")
@@ -130,32 +136,24 @@ def add_miou(results: list[dict], segmenter, measure: "Measure", maps: Path) -> 
         measure.write(r)
 
 
-def add_perceptual(results: list[dict], lpips, inception, measure: "Measure") -> None:
-    """Add LPIPS to each image and the means, FID and KID to the means; lpips, inception: what measures, or None."""
+def add_perceptual(results: list[dict], pairs: list, sets: list, measure: "Measure") -> None:
+    """Add the measures of pairs to each image and to the means, and those of sets to the means."""
     from tqdm import tqdm
 
-    sources = measure.sources(results)
-    patches: dict[str, list] = {r["codec"]: [] for r in results} | {"": []}
-    for name, path in tqdm(sources.items(), desc="perceptual", unit="image"):
+    for name, path in tqdm(measure.sources(results).items(), desc="perceptual", unit="image"):
         original = Data.read_image(path, measure.knobs.max_pixels)
-        if inception and (own := patches_of(original)):
-            patches[""].append(inception.features(own))
+        records = {r["codec"]: r["images"][name] for r in results if name in r["images"]}
+        pictures = {codec: Data.read_image(measure.picture(codec, name), measure.knobs.max_pixels) for codec in records}
+        for pair in pairs:
+            pair.add(original, pictures, records)
+        for each in sets:
+            each.add(original, pictures)
         for r in results:
-            if name in r["images"]:
-                picture = Data.read_image(measure.picture(r["codec"], name), measure.knobs.max_pixels)
-                if lpips:
-                    r["images"][name]["lpips"] = lpips(original, picture)
-                if inception and (own := patches_of(picture)):
-                    patches[r["codec"]].append(inception.features(own))
-    enough = sum(map(len, patches[""])) > 1
-    if inception and not enough:
-        measure.failures.append("FID, KID: the images do not have two patches of 256x256 px")
+            measure.write(r)
     for r in results:
-        if lpips:
-            r["mean"] |= _means(r["images"].values(), ("lpips",))
-        if enough and patches[r["codec"]]:
-            features = [np.concatenate(patches[codec]) for codec in ("", r["codec"])]
-            r["mean"] |= {"fid": fid(*features), "kid": kid(*features), "patches": len(features[1])}
+        r["mean"] |= _means(r["images"].values(), tuple(pair.name for pair in pairs))
+        for each in sets:
+            r["mean"] |= each.distances(r["codec"])
         measure.write(r)
 
 
