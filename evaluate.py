@@ -8,7 +8,8 @@
 Every image becomes a file, which is decoded again; report/results/ gets a JSON file a codec, all of one shape, and
 report/results.csv all of it; report/index.html shows tables, plots and pictures without a network. --baselines: JPEG, JPEG
 2000, WebP, AVIF and JPEG XL, each at three scales, by files as near to each checkpoint's, image by image, as they come.
-What is measured already, in files that are still there, is not measured again: an interrupted run goes on.
+What is measured already, in files that are still there, is not measured again: an interrupted run goes on. LPIPS, DISTS and
+the distances of EfficientNet-Lite0's features are measured if their weights are in the cache: python3 perceptual.py --get.
 """
 
 import argparse
@@ -22,7 +23,6 @@ from evaluation import report
 from evaluation.baselines import available
 from evaluation.measure import MatchedBaseline, Measure, OurCodec, Result, add_miou, add_perceptual
 from evaluation.segmentation import Segmenter
-from perceptual import LPIPS, Inception
 from utils import Utils
 
 
@@ -32,7 +32,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-i", "--input", required=True, metavar="FOLDER", help="of images")
     parser.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder to write")
     parser.add_argument("--baselines", action="store_true", help="measure other codecs, too")
-    parser.add_argument("--lpips", metavar="WEIGHTS", help="measure LPIPS, too, by weights that perceptual.py wrote")
+    parser.add_argument("--lpips", metavar="WEIGHTS", help="measure LPIPS by this file's weights, too; perceptual.py "
+                        "writes one")  # fmt: skip
     parser.add_argument("--fid", nargs="?", const="imagenet", metavar="WEIGHTS", help="measure FID and KID, too, by Keras' "
                         "Inception v3 (default: the weights in Keras' cache, or a download)")  # fmt: skip
     parser.add_argument("--miou", metavar="CKPT", help="measure by this network how well its pictures can be segmented; "
@@ -59,16 +60,22 @@ def main(argv: list[str] | None = None) -> int:
     measure = Measure(output, source, {path: str(name) for path, name in names.items()}, knobs)
     with Utils.quiet_tensorflow():
         segmenter = Segmenter.load(args.miou) if args.miou else None
-        lpips = measure.optional(LPIPS.load, args.lpips)
-        inception = measure.optional(Inception, args.fid)
+        from evaluation import perceptual
+
+        pairs, sets = perceptual.available(lambda line: print(line, file=sys.stderr))
+        pairs += filter(None, [measure.optional(perceptual.lpips_from, args.lpips)])
+        inception = measure.optional(perceptual.inception, args.fid)
+        sets += [inception] if inception else []
 
     results = [measure.codec(our_codec(name, path, knobs)) for name, path in checkpoints.items()]
     if args.baselines:
         results += measure_baselines(results, measure)
     if segmenter:
         add_miou(results, segmenter, measure, Path(args.semantic_maps))
-    if lpips or inception:
-        add_perceptual(results, lpips, inception, measure)
+    if pairs or sets:
+        add_perceptual(results, pairs, sets, measure)
+    if inception and not any("fid" in r["mean"] for r in results):
+        measure.failures.append("FID, KID: the images do not have two patches of 256x256 px")
     report.write(output, results, source)
     print(report.text_table(results))
     print(f"report: {output / 'index.html'}")

@@ -53,7 +53,7 @@ def load(name: str, path: str | Path | None = None) -> Arrays:
     path = Path(path) if path else _cached(name)
     how = HOW_TO_GET if path == _cached(name) else f"python3 perceptual.py vgg -o {path}"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:  # np.load(path) leaves it open if damaged
             return dict(file)
     except FileNotFoundError:
         raise UserError(f"{path}: missing; {how} gets it") from None
@@ -110,6 +110,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         self.storages: Arrays = {}  # PyTorch's: flat arrays, whose values follow after the pickles
 
     def find_class(self, module: str, name: str):
+        module = module.replace("numpy._core", "numpy.core")  # its name since NumPy 2
         known = {
             ("numpy.core.multiarray", "_reconstruct"): lambda kind, shape, code: np.empty(0),  # its state follows
             ("numpy", "ndarray"): "ndarray",  # only names the kind for _reconstruct

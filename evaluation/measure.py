@@ -17,7 +17,6 @@ from codec.pictures import read_image, save_picture
 from config import UserError, config_test
 from evaluation.baselines import Baseline
 from evaluation.metrics import ms_ssim, psnr
-from perceptual import fid, kid, patches_of
 from utils import Utils
 
 if TYPE_CHECKING:
@@ -282,29 +281,22 @@ def add_miou(results: list[Result], segmenter: "Segmenter", measure: Measure, ma
         measure.write(r)
 
 
-def add_perceptual(results: list[Result], lpips: Any, inception: Any, measure: Measure) -> None:
-    """Add LPIPS to each image and the means, FID and KID to the means; lpips, inception: what measures, or None."""
+def add_perceptual(results: list[Result], pairs: list, sets: list, measure: Measure) -> None:
+    """Add the measures of pairs of pictures to each image and to the means, and those of sets of pictures to the means."""
     from tqdm import tqdm
 
-    patches: dict[str, list] = {r["codec"]: [] for r in results} | {"": []}
     for name, path in tqdm(measure.sources(results).items(), desc="perceptual", unit="image"):
         original = measure.pixels(path)
-        if inception and (own := patches_of(original)):
-            patches[""].append(inception.features(own))
+        records = {r["codec"]: r["images"][name] for r in results if name in r["images"]}
+        pictures = {codec: measure.pixels(measure.picture(codec, name)) for codec in records}
+        for pair in pairs:
+            pair.add(original, pictures, records)
+        for each in sets:
+            each.add(original, pictures)
         for r in results:
-            if name in r["images"]:
-                picture = measure.pixels(measure.picture(r["codec"], name))
-                if lpips:
-                    r["images"][name]["lpips"] = lpips(original, picture)
-                if inception and (own := patches_of(picture)):
-                    patches[r["codec"]].append(inception.features(own))
-    enough = sum(map(len, patches[""])) > 1
-    if inception and not enough:
-        measure.failures.append("FID, KID: the images do not have two patches of 256x256 px")
+            measure.write(r)
     for r in results:
-        if lpips:
-            r["mean"] |= means(r["images"].values(), ("lpips",))
-        if enough and patches[r["codec"]]:
-            features = [np.concatenate(patches[codec]) for codec in ("", r["codec"])]
-            r["mean"] |= {"fid": fid(*features), "kid": kid(*features), "patches": len(features[1])}
+        r["mean"] |= means(r["images"].values(), tuple(pair.name for pair in pairs))
+        for each in sets:
+            r["mean"] |= each.distances(r["codec"])
         measure.write(r)
