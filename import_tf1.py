@@ -133,7 +133,7 @@ def convert(layers: dict, config: config_train, path: str) -> dict[str, np.ndarr
     with Utils.quiet_tensorflow():
         from model import Model
     model = Model(config)
-    arrays: Arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     problems: list[str] = []
     used: set[str] = set()
     for name, var in model.weights.items():

@@ -206,17 +206,19 @@ def test_the_perceptual_loss_teaches_the_generator_and_is_not_saved(vgg19_weight
     import tensorflow as tf
 
     import losses
-    from model import Model
+    from training import Trainer
 
     changes = {"use_vgg_loss": True, "vgg_weights": vgg19_weights, "width": 16, "distortion_steps": 1, "lambda_X": 0}
-    model = Model(tiny_config(**changes, lambda_range=0), training=True)
+    trainer = Trainer(tiny_config(**changes, lambda_range=0))
+    model = trainer.model
     x = tf.constant(to_x(photo(64, 64)))
     x_hat = model.generator(model.quantizer(model.encoder(x))[0])
     before = model.generator.trainable_variables[0].numpy()
-    terms = model.train_step(x)
-    assert terms["vgg"] == pytest.approx(float(losses.perceptual(model.vgg19(x), model.vgg19(x_hat))), rel=1e-3)
+    terms = trainer.train_step(x)
+    expected = losses.perceptual(trainer.vgg19(x), trainer.vgg19(x_hat))
+    assert float(terms["vgg"]) == pytest.approx(float(expected), rel=1e-3)
     assert np.abs(model.generator.trainable_variables[0].numpy() - before).max() > 0  # of this loss alone
-    model.save(tmp_path / "ckpt-1")
+    trainer.save(tmp_path / "ckpt-1")
     assert sum(file.stat().st_size for file in (tmp_path / "ckpt-1").iterdir()) < 5e6
 
 
