@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from codec.files import atomic
 from config import UserError
 from utils import Utils
 
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"the weights come from a package that is not here ({error}): pip install lpips") from None
     state = lpips.LPIPS(net=args.network).state_dict()
     arrays = from_torch({name: value.numpy() for name, value in state.items()}, args.network)
-    with Utils.atomic(args.output) as path, path.open("wb") as file:
+    with atomic(args.output) as path, path.open("wb") as file:
         np.savez(file, **arrays)
     print(args.output)
     return 0
