@@ -60,7 +60,7 @@ def print_contents(coders: list[EntropyModel], symbols: list[np.ndarray]) -> Non
     """Print bits per symbol by channel, of the static tables and of the checkpoint's coder, and bytes."""
     n = sum(image[:, :, 0].size for image in symbols)  # positions
     for coder in coders:
-        bits = sum(coder.information(image) for image in symbols)
+        bits = np.sum([coder.information(image) for image in symbols], axis=0)
         channels = " ".join(f"{value:.3f}" for value in bits / n)
         print(f"{type(coder).__name__:14} {bits.mean() / n:.4f} bits per symbol; by channel {channels}; "
               f"{bits.sum() / 8 / len(symbols):.1f} bytes an image")  # fmt: skip

@@ -58,7 +58,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.here:
-        print(*measure(*args.case[0], args.steps, args.knob))
+        width, height, image_width = args.case[0]
+        seconds, gigabytes = measure(width, height, image_width, args.steps, args.knob)
+        print(seconds, gigabytes)
         return 0
     first = None
     for case in args.case or (CASES[:1] if args.knobs else CASES):
