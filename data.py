@@ -49,8 +49,6 @@ class Dataset:
 class Data:
     """Static methods that read path tables, and the batches of a training run."""
 
-    read_image, images_in = staticmethod(read_image), staticmethod(images_in)  # until the last caller has moved to codec/
-
     # ------------------------------------------------------------------------------------------------------------------
     # Path tables
     # ------------------------------------------------------------------------------------------------------------------

@@ -5,17 +5,21 @@
     python3 evaluate.py -r checkpoints/photo_c4 checkpoints/photo_c8 checkpoints/photo_c16 -i kodak/ -o report/ --baselines
     python3 evaluate.py -r checkpoints/photo_c8 -i test/ -o report/ --baselines --miou checkpoints/camvid_unet -sm testannot/
 
-Every image becomes a file, which is decoded again; report/results/ gets a JSON file a codec, all of one shape, and
-report/results.csv all of it; report/index.html shows tables, plots and pictures without a network. --baselines: JPEG, JPEG
-2000, WebP, AVIF and JPEG XL, each at three scales, by files as near to each checkpoint's, image by image, as they come.
-What is measured already, in files that are still there, is not measured again: an interrupted run goes on. LPIPS, DISTS and
-the distances of EfficientNet-Lite0's features are measured if their weights are in the cache: python3 perceptual.py --get.
+Every image becomes a file, which is decoded again. report/results/ gets a JSON file for each codec, report/results.csv has all
+of it, and report/index.html shows tables, plots and pictures without a network. --baselines: JPEG, JPEG 2000, WebP, AVIF and
+JPEG XL, each at three scales, by files whose sizes come as near as possible to those of each checkpoint, image by image.
+An interrupted run goes on where it stopped: what is measured already, in files that are still there, is not measured again.
+LPIPS, DISTS and the distances of EfficientNet-Lite0's features are measured if their weights are in the cache; get them with
+python3 perceptual.py --get.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from codec import Codec
+from codec.checkpoint import resolve_checkpoint
+from codec.entropy import StaticTables
 from codec.files import output_names
 from codec.pictures import images_in
 from config import UserError, config_test
@@ -86,28 +90,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
     """Load a checkpoint. Raises UserError for one whose files have a label map."""
-    from codec.entropy import StaticTables
-    from compress import encode
-    from decompress import decode
-
     with Utils.quiet_tensorflow():
-        from model import Model
-    model = Model.load(path)
-    if model.config.code_channels:
+        codec = Codec.load(path, knobs)
+    if codec.config.code_channels:
         raise UserError(f"{path}: its files have a label map; compress.py measures such models, with -sm")
-    if isinstance(model.entropy_model, StaticTables):
+    if isinstance(codec.checkpoint.entropy_models["symbols"], StaticTables):
         print(f"warning: {path} has no context model: its files are larger than need be; see train.py --fit-entropy",
               file=sys.stderr)  # fmt: skip
-
-    class Coder:
-        def encode(self, image):
-            return encode(model, image, knobs.channels)
-
-        def decode(self, data):
-            return decode(model, data, knobs)
-
-    key = f"{model.fingerprint.hex()} {knobs.to_json()}"
-    return OurCodec(name, Coder(), model.config.channel_bottleneck, key)
+    key = f"{codec.checkpoint.fingerprint.hex()} {knobs.to_json()}"
+    return OurCodec(name, codec, codec.config.channel_bottleneck, key)
 
 
 def measure_baselines(results: list[Result], measure: Measure) -> list[Result]:
@@ -121,9 +112,7 @@ def measure_baselines(results: list[Result], measure: Measure) -> list[Result]:
 
 
 def checkpoint_names(paths: list[str]) -> dict[str, str]:
-    """A name for each checkpoint: its run's."""
-    from checkpoint import resolve_checkpoint
-
+    """Return a name for each checkpoint, which is that of its run."""
     names: dict[str, str] = {}
     for path in paths:
         folder = resolve_checkpoint(path)

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import pretrained
+from codec.files import atomic
 from utils import Utils
 
 NETWORKS = {"alex": "alexnet", "vgg": "vgg16"}
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
             print(path)
     if args.network:
         (source,) = pretrained.get([NETWORKS[args.network]], folder)
-        with Utils.atomic(args.output) as partial:
+        with atomic(args.output) as partial:
             shutil.copyfile(source, partial)
         print(args.output)
     return 0

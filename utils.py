@@ -13,21 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from codec import files, pictures
-from codec.pictures import LOSSLESS_SUFFIXES, PICTURE_SUFFIXES, STRIDE, pad, padded_size, to_float, to_uint8  # noqa: F401
 from config import UserError
-from evaluation import metrics
 
 PROJECT = Path(__file__).resolve().parent
 
 
 class Utils:
     """Static methods only."""
-
-    # Until the last caller has moved to codec/ and evaluation/
-    atomic, output_names = staticmethod(files.atomic), staticmethod(files.output_names)
-    picture_path, save_picture = staticmethod(pictures.picture_path), staticmethod(pictures.save_picture)
-    psnr, ms_ssim = staticmethod(metrics.psnr), staticmethod(metrics.ms_ssim)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Command lines
@@ -75,6 +67,8 @@ class Utils:
             os.dup2(stderr, 2)
             os.close(stderr)
             os.close(null)
+            if "tensorflow" not in sys.modules:  # it was not imported, and the next context has to mute it
+                del os.environ["TF_CPP_MIN_LOG_LEVEL"]
 
     @staticmethod
     def return_freed_memory() -> None:

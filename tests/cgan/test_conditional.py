@@ -1,162 +1,27 @@
-"""Label maps, heat maps, the conditional GAN and selective compression."""
+"""The conditional GAN and selective compression, from what the networks see to the commands."""
+
+import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PROJECT, knobs, photo
+from conftest import PROJECT, knobs, label_map, photo
 from PIL import Image
 
 import compress
 import decompress
 import losses
-import semantic
 import train
-from codec.container import join, split, unpack
-from codec.context_model import ContextModel
-from config import UserError, config_test, config_train, directories
-from context_network import fit
+from cGAN.labels import Classes, LabelBatch, LabelMap, boundaries
+from codec import Codec, label_maps
+from codec.checkpoint import read_knobs, resolve_checkpoint
+from codec.pictures import read_image
+from config import config_train, directories
 from data import Data
-from model import Model
 from network import code_channels, label_channels, map_symbols
-from semantic import Classes, Selection
-
-CLASSES = Classes.of(["Sky", "Road", "Car"], [[0, 0, 255], [128, 64, 128], [255, 0, 0]], "test")  # and void
-
-
-def label_map(height: int, width: int) -> np.ndarray:
-    s = np.zeros((height, width), np.uint8)
-    s[height // 2 :] = 1
-    s[height // 2 : 3 * height // 4, width // 4 : width // 2] = 2
-    return s
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Maps
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "I;16", "RGB", "RGBA"])
-def test_a_label_map_is_read_in_each_of_its_forms(mode, tmp_path):
-    s = label_map(8, 12)
-    picture = Image.fromarray(s.astype(np.uint16) if mode == "I;16" else s)
-    if mode == "P":
-        picture.putpalette([7, 7, 7] * 256)
-    if mode.startswith("RGB"):
-        picture = Image.fromarray(CLASSES.colours[s]).convert(mode)
-    picture.save(tmp_path / "s.png")
-    np.testing.assert_array_equal(semantic.read_map(tmp_path / "s.png", CLASSES, s.shape), s)
-
-
-def test_unknown_ids_and_colours_become_void(tmp_path):
-    s = np.array([[0, 1, 2], [3, 4, 255]], np.uint8)
-    Image.fromarray(s).save(tmp_path / "s.png")
-    np.testing.assert_array_equal(semantic.read_map(tmp_path / "s.png", CLASSES, (2, 3)), [[0, 1, 2], [3, 3, 3]])
-    colours = np.array([[[0, 0, 255], [255, 0, 0], [1, 2, 3]]], np.uint8)
-    Image.fromarray(colours).save(tmp_path / "s.png")
-    np.testing.assert_array_equal(semantic.read_map(tmp_path / "s.png", CLASSES, (1, 3)), [[0, 2, 3]])
-
-
-def test_what_is_no_label_map_is_an_error_that_names_it(tmp_path):
-    Image.fromarray(photo(40, 50)).save(tmp_path / "photo.png")
-    with pytest.raises(UserError, match=r"photo.png.*none of the 3 classes"):
-        semantic.read_map(tmp_path / "photo.png", CLASSES, (40, 50))
-    with pytest.raises(UserError, match=r"none.png"):
-        semantic.read_map(tmp_path / "none.png", CLASSES, (40, 50))
-    Image.fromarray(label_map(8, 8)).save(tmp_path / "s.png")
-    with pytest.raises(UserError, match=r"s.png: 8x8 px, where its image is 9x8"):
-        semantic.read_labels(tmp_path / "s.png", None, CLASSES, (8, 9))
-
-
-def test_classes_survive_the_knob_and_have_void_last(tmp_path):
-    (tmp_path / "c.csv").write_text("index,name,R,G,B\n0,Sky,1,2,3\n1,Sign Symbol,4,5,6\n")
-    classes = Classes.read(tmp_path / "c.csv")
-    again = Classes.parse(str(classes), 3)
-    assert again.names == ("Sky", "Sign Symbol", "Void") and (again.colours == classes.colours).all()
-    assert again.indices("sign symbol,0") == [1, 0]
-    with pytest.raises(UserError, match=r"'Tree'.*Sky"):
-        classes.indices("Sky,Tree")
-    with pytest.raises(UserError, match="n_classes"):
-        Classes.parse(str(classes), 4)
-    assert len(Classes.parse("", 5)) == 5
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        'index,name,R,G,B\n0,"a,b",0,0,0\n',
-        "index,name,R,G,B\n0,Void,0,0,0\n1,a,0,0,0\n",
-        "index,name\n0,a\n",
-        "index,name,R,G,B\n1,a,0,0,0\n",
-        "index,name,R,G,B\n0,a,0,0,300\n",
-    ],
-)
-def test_a_bad_class_file_is_an_error_that_names_it(text, tmp_path):
-    (tmp_path / "c.csv").write_text(text)
-    with pytest.raises(UserError, match=r"c\.csv"):
-        Classes.read(tmp_path / "c.csv")
-
-
-def test_boundaries_by_hand():
-    instances = np.array([[1, 1, 2], [1, 1, 2], [1, 1, 1]])
-    np.testing.assert_array_equal(semantic.boundaries(instances), [[0, 1, 1], [0, 1, 1], [0, 0, 1]])
-
-
-def test_connected_regions_by_hand():
-    regions = semantic.connected_regions(np.array([[0, 1, 0], [0, 1, 0], [1, 0, 0]]))
-    assert len(np.unique(regions)) == 4  # 0 at the left, 0 at the right and below, 1 above, 1 at the corner
-    assert regions[0, 0] == regions[1, 0] != regions[0, 2] == regions[2, 1]
-    assert regions[0, 1] == regions[1, 1] != regions[2, 0]
-
-
-def test_a_heat_map_has_each_block_of_which_anything_is_preserved():
-    m = np.zeros((33, 48), bool)
-    m[15, 16] = m[32, 0] = True
-    np.testing.assert_array_equal(semantic.heat_map(m), [[0, 1, 0], [0, 0, 0], [1, 0, 0]])
-
-
-def test_a_quarter_of_the_instances_is_synthesized():
-    instances = np.repeat(np.arange(8), 4).reshape(8, 4)
-    m = semantic.random_regions(instances, np.random.default_rng(0), semantic.SYNTHESIZED_INSTANCES)
-    assert (m.all(axis=1) | ~m.any(axis=1)).all() and (~m.any(axis=1)).sum() == 2
-
-
-def test_half_of_the_classes_are_synthesized_whole(street, tmp_path):
-    changes = {"use_conditional_GAN": True, "n_classes": 4, "selective": True, "selective_regions": "classes"}
-    config = config_train().override(knobs(**changes, crop_size=0, batch_size=1)[1::2])
-    pairs = {str(street / f"{i}.png"): str(street / f"{i}_s.png") for i in range(4)}
-    data = Data(list(pairs), config, maps=pairs)
-    for index in range(4):
-        planes = data.sample(index)
-        kept = {c: planes[planes[..., 3] == c, 5] for c in np.unique(planes[..., 3])}
-        assert all(len(np.unique(m)) == 1 for m in kept.values())
-        assert sum(m[0] == 0 for m in kept.values()) == max(1, round(len(kept) / 2))
-
-
-def test_selections_by_hand(tmp_path):
-    s = np.array([[0, 1], [2, 3]], np.uint8)
-    Image.fromarray(np.array([[0, 255], [0, 0]], np.uint8)).save(tmp_path / "m.png")
-    for selection, expected in [
-        (Selection(), [[1, 1], [1, 1]]),
-        (Selection(preserve="car,Sky"), [[1, 0], [1, 0]]),
-        (Selection(synthesize="car"), [[1, 1], [0, 1]]),
-        (Selection(box="1,0,1,2"), [[0, 1], [0, 1]]),
-        (Selection(preserve="car", mask=str(tmp_path / "m.png")), [[0, 1], [1, 0]]),
-    ]:
-        np.testing.assert_array_equal(selection.preserved(s, CLASSES), expected)
-    for selection, named in [
-        (Selection(preserve="Sky", synthesize="Car"), "--preserve and --synthesize"),
-        (Selection(box="1,0,2,2"), "--box"),
-        (Selection(box="a"), "--box"),
-        (Selection(mask="none.png"), "none.png"),
-        (Selection(preserve="Tree"), "Tree"),
-    ]:
-        with pytest.raises(UserError, match=named):
-            selection.preserved(s, CLASSES)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# What the networks see
-# ----------------------------------------------------------------------------------------------------------------------
+from training import Trainer
 
 
 @pytest.mark.parametrize("scale", [4, 8, 16])
@@ -177,6 +42,10 @@ def test_the_generator_sees_the_classes_that_the_file_has(scale):
             symbol = symbols[0, k + y, 2 * k + x, 0]
             np.testing.assert_array_equal(block[y, x], [*np.eye(4)[symbol % 4], symbol // 4])
     full = label_channels(tf.constant(labels), config).numpy()
+    one = LabelMap(labels[0, ..., 0], labels[0, ..., 1])  # the codec has the same in numpy
+    np.testing.assert_array_equal(label_maps.map_symbols(one, config), symbols[0])
+    np.testing.assert_array_equal(label_maps.code_channels(symbols[0], config), channels[0])
+    np.testing.assert_array_equal(label_maps.label_channels(one, config), full[0])
     np.testing.assert_array_equal(full[..., :4].argmax(-1), labels[..., 0])
     np.testing.assert_array_equal(full[..., 4], labels[..., 1])
 
@@ -191,47 +60,13 @@ def test_distortion_is_of_what_is_preserved():
 
 
 def test_boundaries_are_of_the_instances_as_they_are_trained_on(street):
-    """Of resized ones: a boundary that is resized itself is torn."""
+    """They are computed after resizing: a boundary that is resized itself is torn."""
     config = config_train().override(knobs(use_conditional_GAN=True, use_instances=True, n_classes=4, crop_size=0)[1::2])
     dataset = Data.dataset(str(street / "street.csv"), directories())
     data = Data(dataset.train, config, "512x1024", maps=dataset.maps, instances=dataset.instances)
-    planes = data._planes(dataset.train[0], crop_size=0)
-    assert planes.shape == (512, 1024, 6)
-    np.testing.assert_array_equal(planes[..., 4], semantic.boundaries(planes[..., 5]))
-
-
-def test_a_fit_to_too_much_takes_a_part(monkeypatch):
-    import context_network
-
-    symbols = [np.random.default_rng(i).integers(0, 5, (20, 20, 2), dtype=np.uint8) for i in range(10)]
-    row = context_network.network_inputs(symbols[0], 5)[0].nbytes
-    monkeypatch.setattr(context_network, "MAX_INPUT_BYTES", 1000 * row)
-    pairs = [(image, None) for image in symbols]
-    inputs, targets = context_network._rows(pairs, 5, False, np.random.default_rng(0))
-    assert 850 < len(inputs) == len(targets) < 1150
-    assert len({row.tobytes() for row in np.concatenate([inputs.reshape(len(inputs), -1), targets], axis=1)}) > 700
-
-
-def test_sections_come_back():
-    sections = [b"abcd" * 5, b"", b"wxyz"]
-    assert split(join(sections), 3) == sections
-    with pytest.raises(UserError, match="section"):
-        split(join(sections)[:10], 3)
-
-
-def test_classes_and_masked_symbols_survive_the_context_model():
-    maps = [np.roll(label_map(24, 30), i, axis=1)[..., None] for i in range(6)]
-    _, model = fit(maps, 4, 60, one_hot=True)
-    assert model.one_hot
-    np.testing.assert_array_equal(model.decode(model.encode(maps[0]), maps[0].shape), maps[0])
-    rng = np.random.default_rng(0)
-    symbols, mask = rng.integers(0, 5, (9, 14, 3), dtype=np.uint8), rng.integers(0, 2, (9, 14))
-    _, model = fit([symbols], 5, 5, masks=[mask])
-    changed = np.where(mask[..., None], symbols, 4 - symbols).astype(np.uint8)
-    payload = model.encode(symbols, mask)
-    assert payload == model.encode(changed, mask) and len(payload) < 0.8 * len(model.encode(symbols))
-    np.testing.assert_array_equal(model.decode(payload, symbols.shape, mask), symbols * (mask[..., None] != 0))
-    assert isinstance(model, ContextModel)
+    image, labels = data.held_out(dataset.train[0])
+    assert image.shape == (512, 1024, 3)
+    np.testing.assert_array_equal(labels.boundaries, boundaries(labels.instances))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -254,6 +89,18 @@ def street(tmp_path_factory):
     frame.to_csv(folder / "street.csv", index=False)
     (folder / "classes.csv").write_text("index,name,R,G,B\n0,Sky,0,0,255\n1,Road,128,64,128\n2,Car,255,0,0\n")
     return folder
+
+
+def test_half_of_the_classes_are_synthesized_whole(street):
+    changes = {"use_conditional_GAN": True, "n_classes": 4, "selective": True, "selective_regions": "classes"}
+    config = config_train().override(knobs(**changes, crop_size=0, batch_size=1)[1::2])
+    pairs = {str(street / f"{i}.png"): str(street / f"{i}_s.png") for i in range(4)}
+    data = Data(list(pairs), config, maps=pairs)
+    for index in range(4):
+        _, labels = data.sample(index)
+        kept = {c: labels.preserved[labels.classes == c] for c in np.unique(labels.classes)}
+        assert all(len(np.unique(m)) == 1 for m in kept.values())
+        assert sum(m[0] == 0 for m in kept.values()) == max(1, round(len(kept) / 2))
 
 
 def run_training(street, tmp_path, *arguments, **changes) -> int:
@@ -288,47 +135,53 @@ def test_train_resume_compress_decompress(changes, street, tmp_path, capsys):
     report = capsys.readouterr().out
     assert ("label map:" in report) == (changes["semantic_code"] != "none")
     assert ("preserved:" in report) == bool(changes.get("selective"))
-    parts = decompress.sections(Model.load(ckpt), unpack(out.with_suffix(".gc").read_bytes()))
+    parts = Codec.load(ckpt).sections(out.with_suffix(".gc").read_bytes())
     extra = 3 * (len(parts) - 1)  # bytes, of the sections' lengths
     assert sum(map(len, parts.values())) + extra + 16 == out.with_suffix(".gc").stat().st_size
     assert decompress.main(["-r", ckpt, "-i", str(out.with_suffix(".gc")), "-o", str(tmp_path / "back.png")]) == 0
-    back = Data.read_image(tmp_path / "back.png", 10**6)
+    back = read_image(tmp_path / "back.png", 10**6)
     panels = 2 + bool(maps) + bool(changes.get("selective"))
-    shown = Data.read_image(out, 10**7)
+    shown = read_image(out, 10**7)
     assert shown.shape[1] == panels * 248 - 8
     left = (panels - 1) * 248 + (240 - 96) // 2
     np.testing.assert_array_equal(shown[:80, left : left + 96], back)
 
 
-def tiny_model(tmp_path, **changes) -> Model:
-    config = config_train().override(knobs(use_conditional_GAN=True, n_classes=4, **changes)[1::2])
-    Model(config, training=True).save(tmp_path / "ckpt-0")
-    return Model.load(tmp_path)
+def tiny_codec(tmp_path, **changes) -> Codec:
+    Trainer(config_train().override(knobs(use_conditional_GAN=True, n_classes=4, **changes)[1::2])).save(tmp_path / "ckpt-0")
+    return Codec.load(tmp_path)
+
+
+def batch(preserved=None) -> tuple:
+    """Return an image as a batch, and its label map."""
+    x = tf.constant(photo(64, 64)[None] / 127.5 - 1, tf.float32)
+    planes = [label_map(64, 64), np.zeros((64, 64)), np.ones((64, 64)) if preserved is None else preserved]
+    return x, LabelBatch(*(tf.constant(plane[None].astype(np.uint8)) for plane in planes))
 
 
 def test_what_is_not_preserved_does_not_change_the_file(tmp_path):
-    model = tiny_model(tmp_path, selective=True)
-    labels = np.stack([label_map(80, 96), np.zeros((80, 96))], axis=-1).astype(np.int32)
-    image, preserved = photo(80, 96), np.zeros((80, 96), bool)
+    codec = tiny_codec(tmp_path, selective=True)
+    preserved = np.zeros((80, 96), bool)
     preserved[16:48, 16:64] = True
+    labels = LabelMap(label_map(80, 96), np.zeros((80, 96), bool), preserved=preserved)
+    image = photo(80, 96)
     changed = np.where(preserved[..., None], image, 255 - image)
-    data = compress.encode(model, image, labels=labels, preserved=preserved)
-    assert data == compress.encode(model, changed, labels=labels, preserved=preserved)
-    assert data != compress.encode(model, 255 - image, labels=labels, preserved=preserved)
-    assert len(data) < 0.6 * len(compress.encode(model, image, labels=labels))
-    assert decompress.decode(model, data, config_test()).shape == image.shape
+    data = codec.encode(image, labels)
+    assert data == codec.encode(changed, labels)
+    assert data != codec.encode(255 - image, labels)
+    assert len(data) < 0.6 * len(codec.encode(image, dataclasses.replace(labels, preserved=None)))
+    assert codec.decode(data).shape == image.shape
 
 
 def test_every_trainable_gets_a_gradient_in_a_conditional_step(tmp_path):
     changes = {"semantic_code": "learned", "selective": True, "sample_noise": True, "optimizer": "sgd"}
     rates = {"G_learning_rate": 1, "D_learning_rate": 1}
     config = config_train().override(knobs(use_conditional_GAN=True, n_classes=4, **changes, **rates)[1::2])
-    model = Model(config, training=True)
-    before = [v.numpy() for v in model.G_variables + model.D_variables]
-    labels = np.stack([label_map(64, 64), np.zeros((64, 64)), np.ones((64, 64))], axis=-1)[None].astype(np.uint8)
-    labels[:, :32, :, 2] = 0
-    model.train_step(tf.constant(photo(64, 64)[None] / 127.5 - 1, tf.float32), tf.constant(labels))
-    for var, old in zip(model.G_variables + model.D_variables, before, strict=True):
+    trainer = Trainer(config)
+    variables = [*trainer.G_variables, *trainer.D_variables]
+    before = [v.numpy() for v in variables]
+    trainer.train_step(*batch(preserved=np.arange(64)[:, None] * np.ones(64) >= 32))
+    for var, old in zip(variables, before, strict=True):
         assert np.abs(var.numpy() - old).max() > 1e-8, f"{var.path} has no gradient"
 
 
@@ -342,7 +195,7 @@ def test_every_trainable_gets_a_gradient_in_a_conditional_step(tmp_path):
     ({"use_instances": True}, ["-sm", "0_s.png"], "--instances"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_and_status_2(changes, arguments, named, street, tmp_path, monkeypatch, capfd):
-    tiny_model(tmp_path, classes=str(Classes.read(street / "classes.csv")), **changes)
+    tiny_codec(tmp_path, classes=str(Classes.read(street / "classes.csv")), **changes)
     monkeypatch.chdir(street)
     Image.fromarray(label_map(40, 40)).save("small.png")
     assert compress.main(["-r", str(tmp_path), "-i", "0.png", "-o", str(tmp_path / "o.png"), *arguments]) == 2
@@ -351,7 +204,7 @@ def test_a_mistake_is_one_line_and_status_2(changes, arguments, named, street, t
 
 
 def test_maps_for_a_model_that_needs_none_are_a_warning(street, tmp_path, capfd):
-    tiny_model(tmp_path, semantic_code="none")
+    tiny_codec(tmp_path, semantic_code="none")
     maps = ["-sm", str(street / "0_s.png"), "--instances", str(street / "0_i.png")]
     assert compress.main(["-r", str(tmp_path), "-i", str(street / "0.png"), "-o", str(tmp_path / "o.png"), *maps]) == 0
     error = capfd.readouterr().err
@@ -360,13 +213,13 @@ def test_maps_for_a_model_that_needs_none_are_a_warning(street, tmp_path, capfd)
 
 @pytest.mark.parametrize(("light", "told"), [(0, "nothing is preserved"), (255, "all of it is preserved")])
 def test_a_mask_of_nothing_or_all_is_a_warning_and_the_right_result(light, told, street, tmp_path, capfd):
-    model = tiny_model(tmp_path, selective=True)
+    codec = tiny_codec(tmp_path, selective=True)
     Image.fromarray(np.full((80, 96), light, np.uint8)).save(tmp_path / "m.png")
     arguments = ["-r", str(tmp_path), "-i", str(street / "0.png"), "-sm", str(street / "0_s.png"), "-o", str(tmp_path / "o.gc")]
     assert compress.main([*arguments, "--mask", str(tmp_path / "m.png")]) == 0
     captured = capfd.readouterr()
     assert f"warning: 0.png: {told}" in captured.err and f"preserved:       {light / 255:.1%}" in captured.out
-    parts = decompress.sections(model, unpack((tmp_path / "o.gc").read_bytes()))
+    parts = codec.sections((tmp_path / "o.gc").read_bytes())
     assert bool(parts["symbols"]) == bool(light)
 
 
@@ -375,7 +228,7 @@ def test_a_folder_of_images_has_a_folder_of_maps_with_the_same_names(tmp_path, c
         for below, picture in [("photos", photo(48, 48)), ("maps", label_map(48, 48))]:
             (tmp_path / below / folder).mkdir(parents=True)
             Image.fromarray(picture).save(tmp_path / below / folder / "0.png")
-    tiny_model(tmp_path / "ckpt", selective=True)
+    tiny_codec(tmp_path / "ckpt", selective=True)
     arguments = ["-r", str(tmp_path / "ckpt"), "-i", str(tmp_path / "photos"), "-o", str(tmp_path / "out")]
     assert compress.main([*arguments, "-sm", str(tmp_path / "maps"), "--preserve", "1"]) == 0
     rows = (tmp_path / "out/results.csv").read_text().splitlines()
@@ -421,11 +274,10 @@ def test_what_is_wrong_with_the_maps_is_told_before_training(street, tmp_path, p
 
 def test_freezing_the_encoder_freezes_all_that_makes_the_file(tmp_path):
     changes = {"semantic_code": "learned", "freeze_encoder": True, "use_conditional_GAN": True, "n_classes": 4}
-    model = Model(config_train().override(knobs(**changes)[1::2]), training=True)
-    makers = [v for name in ("encoder", "semantic_encoder") for v in model.networks[name].trainable_variables]
+    trainer = Trainer(config_train().override(knobs(**changes)[1::2]))
+    makers = [v for name in ("encoder", "semantic_encoder") for v in trainer.model.networks[name].trainable_variables]
     before = [v.numpy() for v in makers]
-    labels = np.stack([label_map(64, 64), np.zeros((64, 64)), np.ones((64, 64))], axis=-1)[None].astype(np.uint8)
-    model.train_step(tf.constant(photo(64, 64)[None] / 127.5 - 1, tf.float32), tf.constant(labels))
+    trainer.train_step(*batch())
     assert all(np.array_equal(v.numpy(), old) for v, old in zip(makers, before, strict=True))
 
 
@@ -435,26 +287,28 @@ def test_a_table_without_maps_is_named(photos, tmp_path, monkeypatch, capfd):
     assert "semantic_map_paths" in capfd.readouterr().err
 
 
-def cgan_main(argv: list[str]) -> int:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("cGAN_train", PROJECT / "cGAN" / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main(argv)
+def cgan_train(*arguments: str, folder) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(PROJECT / "cGAN/train.py"), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
-def test_the_cgan_entry_point_trains_with_its_own_knobs(street, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    tables = ["-ds", str(street / "street.csv"), "--classes", str(street / "classes.csv")]
-    assert cgan_main([*tables, "-name", "c", *knobs(), "--steps", "1"]) == 0
-    config = Model.load(tmp_path / "checkpoints/c").config
+def test_the_cgan_command_trains_with_its_preset_and_goes_on_with_the_runs_knobs(street, checkpoint, tmp_path):
+    tables = ["-ds", str(street / "street.csv"), "--classes", str(street / "classes.csv"), "-name", "c"]
+    run = cgan_train(*tables, *knobs(semantic_scale=16), "--steps", "1", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    config = read_knobs(resolve_checkpoint(tmp_path / "checkpoints/c"))
     assert config.use_conditional_GAN and config.channel_bottleneck == 16 and config.n_classes == 4
+    other = cgan_train(*tables[:2], "-name", "d", "-r", str(checkpoint), "--steps", "9", folder=tmp_path)
+    assert other.returncode == 2 and str(checkpoint) in other.stderr.splitlines()[-1]  # it is no conditional GAN
 
 
-def test_the_cgan_entry_point_does_not_go_on_from_another_kind_of_model(street, checkpoint, tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    arguments = ["-ds", str(street / "street.csv"), "-name", "c", "-r", str(checkpoint), "--steps", "9"]
-    assert cgan_main([*arguments]) == 2
-    error = capfd.readouterr().err
-    assert str(checkpoint) in error and error.count("\n") == 1
+@pytest.mark.parametrize(("given", "passed"), [
+    (["-ds", "t.csv"], ["-c", str(PROJECT / "cGAN/camvid.json"), "-ds", "t.csv"]),
+    (["-rl", "-name", "a"], ["-k", "use_conditional_GAN=true", "-rl", "-name", "a"]),
+    (["-r", "x", "-k", "seed=1"], ["-k", "use_conditional_GAN=true", "-r", "x", "-k", "seed=1"]),
+    (["--fit-entropy", "-r", "x"], ["--fit-entropy", "-r", "x"]),
+])  # fmt: skip
+def test_a_run_that_goes_on_keeps_its_knobs(given, passed):
+    from cGAN.train import arguments
+
+    assert arguments(given) == passed
