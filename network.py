@@ -109,30 +109,32 @@ class ResizeLike(Layer):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def label_channels(labels, config: config_train):
-    """Labels (B, H, W, 2), the class and whether an instance ends here -> (B, H, W, n_classes [+ 1]) of 0 and 1."""
-    classes = ops.one_hot(ops.cast(labels[..., 0], "int32"), config.n_classes, dtype="float32")
+def label_channels(classes, boundaries, config: config_train):
+    """Return what networks see of a label map at full size: (B, H, W, n_classes [+ 1]) of 0 and 1.
+
+    classes: (B, H, W), 0..n_classes-1. boundaries: (B, H, W), not 0 where an instance ends.
+    """
+    channels = ops.one_hot(ops.cast(classes, "int32"), config.n_classes, dtype="float32")
     if not config.use_instances:
-        return classes
-    return ops.concatenate([classes, ops.cast(labels[..., 1:2], "float32")], axis=-1)
+        return channels
+    return ops.concatenate([channels, ops.cast(boundaries, "float32")[..., None]], axis=-1)
 
 
-def map_symbols(labels, config: config_train):
-    """Labels (B, H, W, 2) -> what a lossless code sends, (B, H/scale, W/scale, 1) int32: class [+ n_classes at a boundary].
+def map_symbols(classes, boundaries, config: config_train):
+    """Return what a lossless code sends of a label map, (B, H/scale, W/scale, 1) int32: class [+ n_classes at a boundary].
 
     The class is that of the middle of each scale x scale block; a boundary anywhere in the block counts.
     """
     scale = config.semantic_scale
-    labels = ops.cast(labels, "int32")
-    symbols = labels[:, scale // 2 :: scale, scale // 2 :: scale, :1]
+    symbols = ops.cast(classes[:, scale // 2 :: scale, scale // 2 :: scale, None], "int32")
     if config.use_instances:
-        edges = ops.max_pool(ops.cast(labels[..., 1:2], "float32"), scale, scale, "same")
+        edges = ops.max_pool(ops.cast(boundaries, "float32")[..., None], scale, scale, "same")
         symbols = symbols + config.n_classes * ops.cast(edges, "int32")
     return symbols
 
 
 def code_channels(symbols, config: config_train):
-    """Inverse of map_symbols, as G sees it: (B, h, w, code_channels) of 0 and 1, at 1/16 of the image's size."""
+    """Return what G sees of map_symbols: (B, h, w, code_channels) of 0 and 1, at 1/16 of the image's size."""
     symbols = symbols[..., 0]
     channels = ops.one_hot(symbols % config.n_classes, config.n_classes, dtype="float32")
     if config.use_instances:

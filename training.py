@@ -266,17 +266,17 @@ class Trainer:
         v = self._own_share(tf.random.stateless_normal(config.noise_shape(n * batch, h, w), seed=(config.seed, step)), batch)
         if config.channel_dropout:
             w_hat *= self._own_share(self._channel_mask(n * batch, step), batch)
-        side, penalty = self._code(labels) if config.code_channels else ([], 0.0)
+        side, penalty = self._code(labels) if labels and config.code_channels else ([], 0.0)
         if config.selective:
             w_hat *= m
             side.append(m)
         return self.model.generate(w_hat, v, side, training=True), penalty
 
-    def _code(self, labels: LabelBatch | None) -> tuple[list, Any]:
+    def _code(self, labels: LabelBatch) -> tuple[list, Any]:
         """Return what G sees of the label map, and the range penalty of a learned code."""
         if self.config.semantic_code == "lossless":
-            return [code_channels(map_symbols(_planes(labels), self.config), self.config)], 0.0
-        w = self.model.semantic_encoder(label_channels(_planes(labels), self.config), training=True)
+            return [code_channels(map_symbols(labels.classes, labels.boundaries, self.config), self.config)], 0.0
+        w = self.model.semantic_encoder(label_channels(labels.classes, labels.boundaries, self.config), training=True)
         penalty = losses.range_penalty(w, self.config.centers[0], self.config.centers[-1])
         return [self.model.quantizer(w)[0]], penalty
 
@@ -311,7 +311,10 @@ class Trainer:
         real, fake: x and x_hat, each with its features, which the projected discriminator alone looks at.
         """
         config = self.config
-        s = [label_channels(_planes(labels), config)] if config.use_conditional_GAN else []
+        s = []
+        if config.use_conditional_GAN:
+            assert labels is not None
+            s = [label_channels(labels.classes, labels.boundaries, config)]
 
         def discriminate(image, features=(), training=not config.spectral_norm):
             image = ops.concatenate([image, *s], axis=-1)
@@ -371,12 +374,6 @@ class Trainer:
 # ----------------------------------------------------------------------------------------------------------------------
 # Helpers
 # ----------------------------------------------------------------------------------------------------------------------
-
-
-def _planes(labels: LabelBatch | None) -> tf.Tensor:
-    """Return what network.py wants of a label map: (B, H, W, 2), classes and boundaries."""
-    assert labels is not None
-    return tf.stack([labels.classes, labels.boundaries], axis=-1)
 
 
 def _warm(decay: float, step):

@@ -28,11 +28,11 @@ from training import Trainer
 def test_the_generator_sees_the_classes_that_the_file_has(scale):
     config = config_train(use_conditional_GAN=True, n_classes=4, use_instances=True, semantic_scale=scale)
     rng = np.random.default_rng(0)
-    labels = np.stack([rng.integers(0, 4, (32, 48)), rng.integers(0, 2, (32, 48))], axis=-1)[None].astype(np.uint8)
-    symbols = map_symbols(tf.constant(labels), config).numpy()
+    classes, edges = (rng.integers(0, n, (1, 32, 48), np.uint8) for n in (4, 2))
+    symbols = map_symbols(tf.constant(classes), tf.constant(edges), config).numpy()
     assert symbols.shape == (1, 32 // scale, 48 // scale, 1)
-    assert symbols[0, 1, 2, 0] % 4 == labels[0, scale + scale // 2, 2 * scale + scale // 2, 0]
-    assert symbols[0, 1, 2, 0] // 4 == labels[0, scale : 2 * scale, 2 * scale : 3 * scale, 1].max()
+    assert symbols[0, 1, 2, 0] % 4 == classes[0, scale + scale // 2, 2 * scale + scale // 2]
+    assert symbols[0, 1, 2, 0] // 4 == edges[0, scale : 2 * scale, 2 * scale : 3 * scale].max()
     channels = code_channels(tf.constant(symbols), config).numpy()
     assert channels.shape == (1, 2, 3, config.code_channels)
     k = 16 // scale
@@ -41,13 +41,13 @@ def test_the_generator_sees_the_classes_that_the_file_has(scale):
         for x in range(k):
             symbol = symbols[0, k + y, 2 * k + x, 0]
             np.testing.assert_array_equal(block[y, x], [*np.eye(4)[symbol % 4], symbol // 4])
-    full = label_channels(tf.constant(labels), config).numpy()
-    one = LabelMap(labels[0, ..., 0], labels[0, ..., 1])  # the codec has the same in numpy
+    full = label_channels(tf.constant(classes), tf.constant(edges), config).numpy()
+    one = LabelMap(classes[0], edges[0])  # the codec has the same in numpy
     np.testing.assert_array_equal(label_maps.map_symbols(one, config), symbols[0])
     np.testing.assert_array_equal(label_maps.code_channels(symbols[0], config), channels[0])
     np.testing.assert_array_equal(label_maps.label_channels(one, config), full[0])
-    np.testing.assert_array_equal(full[..., :4].argmax(-1), labels[..., 0])
-    np.testing.assert_array_equal(full[..., 4], labels[..., 1])
+    np.testing.assert_array_equal(full[..., :4].argmax(-1), classes)
+    np.testing.assert_array_equal(full[..., 4], edges)
 
 
 def test_distortion_is_of_what_is_preserved():
