@@ -4,9 +4,11 @@
     python3 benchmarks/train_step.py                      # W=64 at 256x256, W=960 at 256x512 and at 512x1024
     python3 benchmarks/train_step.py --case 960 512 1024 -k optimizer=momentum
     python3 benchmarks/train_step.py --knobs              # W=64 at 256x256 with one knob after the other changed
+    python3 benchmarks/train_step.py --recipes checkpoints/photo_c8/config.json presets/sub_2.json  # pixels a second
 
 Memory is the peak resident size of the process, TensorFlow included (about 0.6 GB). Times are the median of --steps after
-two steps that trace and warm up. The last columns are time and memory relative to the first line, for noisy machines.
+two steps that trace and warm up. The last columns are time and memory relative to the first line, for noisy machines; of
+recipes, they are pixels a second and memory relative to the first one in the same stage.
 """
 
 import argparse
@@ -16,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -25,6 +26,10 @@ from config import UserError, config_train
 from utils import Utils
 
 CASES = [(64, 256, 256), (960, 256, 512), (960, 512, 1024)]  # W, height, width
+STAGES = {
+    "distortion": {"distortion_steps": 10**6},
+    "gan": {"distortion_steps": 0, "discriminator_warmup_steps": 0},
+}
 KNOBS = [
     [],
     ["recompute=false"],
@@ -50,7 +55,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3, help="timed steps (default: 3)")
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE", help="of config_train")
     parser.add_argument("--knobs", action="store_true", help="change one knob after the other")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # measure in this process
+    parser.add_argument("--recipes", nargs="+", metavar="FILE.json", help="compare knobs in files, at their own crop_size and "
+                        "batch_size, in the distortion and in the GAN stage")  # fmt: skip
+    parser.add_argument("--here", metavar="JSON", help=argparse.SUPPRESS)  # measure these knobs, in this process
     return parser.parse_args(argv)
 
 
@@ -58,35 +65,51 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.here:
-        width, height, image_width = args.case[0]
-        seconds, gigabytes = measure(width, height, image_width, args.steps, args.knob)
-        print(seconds, gigabytes)
+        _, height, width = args.case[0]
+        print(*measure(config_train.from_json(args.here), height, width, args.steps))
         return 0
+    if args.recipes:
+        return compare_recipes(args.recipes, args.steps, args.knob)
     first = None
-    for case in args.case or (CASES[:1] if args.knobs else CASES):
+    for width, height, image_width in args.case or (CASES[:1] if args.knobs else CASES):
         for changed in KNOBS if args.knobs else [[]]:
-            seconds, gigabytes = measure_apart(case, args.steps, [*args.knob, *changed])
+            config = config_train(width=width).override([*args.knob, *changed])
+            seconds, gigabytes = measure_apart(config, height, image_width, args.steps)
             first = first or (seconds, gigabytes)
             ratios = f"{seconds / first[0]:6.2f} {gigabytes / first[1]:6.2f}  {' '.join(changed)}"
-            width, height, image_width = case
             print(f"W={width:<4} {height}x{image_width:<5} {seconds:8.3f} s/step {gigabytes:6.2f} GB {ratios}", flush=True)
     return 0
 
 
-def measure_apart(case: Sequence[int], steps: int, knobs: list[str]) -> tuple[float, float]:
+def compare_recipes(files: list[str], steps: int, knobs: list[str]) -> int:
+    """Print the pixels a second of each recipe in each stage, and their ratio to those of the first recipe."""
+    for stage, changes in STAGES.items():
+        first = None
+        for file in files:
+            config = config_train().replace(config_train.read(file) | changes).override(knobs)
+            if not config.crop_size:
+                raise UserError(f"{file}: give the knob crop_size, the size of the crops to measure")
+            seconds, gigabytes = measure_apart(config, config.crop_size, config.crop_size, steps)
+            speed = config.batch_size * config.crop_size**2 / seconds / 1e6
+            first = first or (speed, gigabytes)
+            ratios = f"{speed / first[0]:6.2f} {gigabytes / first[1]:6.2f}"
+            print(f"{stage:<10} {speed:8.3f} megapixels/s {gigabytes:6.2f} GB {ratios}  {file}", flush=True)
+    return 0
+
+
+def measure_apart(config: config_train, height: int, width: int, steps: int) -> tuple[float, float]:
     """Call `measure` in a process of its own, whose peak of memory is that of this configuration alone."""
-    command = [sys.executable, __file__, "--here", "--case", *map(str, case), "--steps", str(steps)]
-    command += [part for knob in knobs for part in ("-k", knob)]
+    command = [sys.executable, __file__, "--here", config.to_json(), "--steps", str(steps)]
+    command += ["--case", str(config.width), str(height), str(width)]
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if run.returncode:
-        raise UserError(f"{' '.join(knobs)}: cannot be measured; see above")
+        raise UserError("this configuration cannot be measured; see above")
     seconds, gigabytes = map(float, run.stdout.split())
     return seconds, gigabytes
 
 
-def measure(width: int, height: int, image_width: int, steps: int, knobs: list[str]) -> tuple[float, float]:
-    """Return the seconds of a step, and the peak of memory in GB (10^9 bytes)."""
-    config = config_train(width=width).override(knobs)
+def measure(config: config_train, height: int, width: int, steps: int) -> tuple[float, float]:
+    """Return the seconds of a step on a batch of images of this size, and the peak of memory in GB (10^9 bytes)."""
     with Utils.quiet_tensorflow():
         import tensorflow as tf
 
@@ -98,7 +121,7 @@ def measure(width: int, height: int, image_width: int, steps: int, knobs: list[s
             config = config.override([f"vgg_weights={folder}/vgg19.weights.h5"])
             keras.applications.VGG19(include_top=False, weights=None).save_weights(config.vgg_weights)
         trainer = Trainer(config)
-    x = tf.random.uniform((1, height, image_width, 3), -1, 1)
+    x = tf.random.uniform((config.batch_size, height, width, 3), -1, 1)
     times = []
     for _ in range(steps + 2):
         start = time.perf_counter()

@@ -1,6 +1,7 @@
 """The benchmarks run, each at a tiny size, so that they cannot rot."""
 
 import importlib.util
+import json
 import re
 
 import pytest
@@ -65,3 +66,15 @@ def test_train_step(capfd):
     assert benchmark("train_step")(["--case", "32", "64", "64", "--steps", "1", *knobs]) == 0
     line = capfd.readouterr().out.splitlines()[-1]
     assert re.match(r"W=32 +64x64 +\d+\.\d+ s/step +\d+\.\d+ GB +1\.00 +1\.00", line)
+
+
+def test_train_step_compares_recipes(tmp_path, capfd):
+    recipe = tmp_path / "tiny.json"
+    recipe.write_text(json.dumps(TINY))
+    assert benchmark("train_step")(["--recipes", str(recipe), "--steps", "1"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["distortion", "gan"]
+    assert all(re.search(r" megapixels/s +\d+\.\d+ GB +1\.00 +1\.00  .*tiny.json$", line) for line in lines)
+    recipe.write_text(json.dumps(TINY | {"crop_size": 0}))
+    assert benchmark("train_step")(["--recipes", str(recipe)]) == 2
+    assert "crop_size" in capfd.readouterr().err
