@@ -2,7 +2,7 @@
 
 import { UserError } from "./codec/errors.js";
 
-export const MAX_PIXELS = 4_000_000; // of what is compressed or decoded; the networks take about 400 bytes for each
+const MAX_PIXELS = 2_000_000; // of what is compressed; on one thread, networks take some ten seconds for as many
 
 /**
  * A photo's pixels, in sRGB, turned as the camera's tag says, transparency laid over white. A photo of more than MAX_PIXELS is

@@ -11,9 +11,10 @@ import { Codec } from "./codec/codec.js";
 import { looksLikeGc, unpack } from "./codec/container.js";
 import { UserError } from "./codec/errors.js";
 import { openRuntime } from "./codec/runtime.js";
-import { MAX_PIXELS, readPhoto } from "./photos.js";
+import { readPhoto } from "./photos.js";
 
 const MAX_FILE = 64_000_000; // bytes
+const MAX_DECODED = 4_000_000; // pixels; the networks take about 400 bytes of memory for each
 
 /** @typedef {{name: string, folder: string, fingerprint: string, channels: number}} ModelInfo */
 
@@ -45,7 +46,8 @@ async function work(file, model, status) {
 
 async function compressPhoto(file, name, status) {
   const { picture, shrunkFrom } = await readPhoto(file);
-  const codec = await load((await models).find((model) => model.name === name), status);
+  const offered = await models;
+  const codec = await load(offered.find((model) => model.name === name) ?? offered[0], status);
   await codec.network("encoder");
   status("Compressing …");
   const { bytes, seconds: encoding } = await codec.encode(picture);
@@ -58,7 +60,7 @@ async function compressPhoto(file, name, status) {
 async function decodeFile(file, status) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   const { width, height, fingerprint } = unpack(bytes);
-  if (width * height > MAX_PIXELS) {
+  if (width * height > MAX_DECODED) {
     throw new UserError(`This .gc file holds ${width}x${height} pixels, more than this page can decode; decompress.py can.`);
   }
   const model = (await models).find((each) => each.fingerprint === fingerprint);

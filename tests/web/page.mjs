@@ -24,7 +24,7 @@ const { values: options } = parseArgs({ options: {
 const PHOTO = path.join(PROJECT, "images/kodim21.png");
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync"];
-const PATIENCE = 180_000; // ms
+const PATIENCE = 120_000; // ms
 
 /** Starts the page's server; returns its address and what ends it. */
 async function serve() {
@@ -42,14 +42,16 @@ async function serve() {
   return { address, stop: () => server.kill() };
 }
 
-/** Gives the page a file, and waits for its picture or its error; returns the error's text, "" for none. */
-async function give(page, file) {
+/** Does something, and waits for the page's picture or its error; returns the error's text, "" for none. */
+async function answer(page, action) {
   const answered = () => document.querySelector("#stage").dataset.answered ?? "";
   const before = await page.evaluate(answered);
-  await page.setInputFiles("#file", file);
+  await action();
   await page.waitForFunction((n) => (document.querySelector("#stage").dataset.answered ?? "") !== n, before, { timeout: PATIENCE });
   return page.locator("#error").isVisible().then((seen) => (seen ? page.locator("#error").textContent() : ""));
 }
+
+const give = (page, file) => answer(page, () => page.setInputFiles("#file", file));
 
 async function save(page, button, name) {
   const [download] = await Promise.all([page.waitForEvent("download"), page.click(button)]);
@@ -86,6 +88,15 @@ try {
   await page.focus("#divider");
   for (let i = 0; i < 20; i++) await page.keyboard.press("ArrowRight");
   assert.equal(await page.evaluate(() => document.querySelector("#compare").style.getPropertyValue("--split")), "60%");
+
+  // A photo that is dropped
+  const dropped = await page.evaluateHandle(async () => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([await (await fetch("images/kodim21.png")).blob()], "dropped.png"));
+    return transfer;
+  });
+  assert.equal(await answer(page, () => page.dispatchEvent("#stage", "drop", { dataTransfer: dropped })), "");
+  assert.equal(await save(page, "#save-gc", "dropped.gc"), "dropped.gc");
 
   // Its file
   const bytes = await readFile(path.join(options.out, "kodim21.gc"));
