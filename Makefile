@@ -13,6 +13,7 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy . && $(BIN)/mypy data/*.py
 	$(BIN)/python -m pytest -q -n auto
 
 web: .venv/installed web/node_modules/onnxruntime-web/package.json

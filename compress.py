@@ -6,9 +6,9 @@
     python3 compress.py -r checkpoints/run -i photos/ -o results/  # every image of a folder, and results.csv
     python3 compress.py -r checkpoints/sc -i street.png -sm labels.png --preserve Car,Pedestrian -o out.png
 
-A model with a label map in its files wants it with -sm. A selective one keeps what --preserve, --synthesize, --mask or --box
-say, and paints the rest from the label map: of the rest, nothing is in the file.
-Without -r the checkpoint that ships with the project compresses. Every figure is of the file on disk, header included.
+A model whose files have a label map takes it by -sm. A selective model keeps what --preserve, --synthesize, --mask or --box
+say, and paints the rest from the label map: the file holds nothing else of it. Without -r, the checkpoint that ships with the
+project is used. Every figure is that of the file on disk, header included.
 """
 
 import argparse
@@ -17,17 +17,34 @@ import dataclasses
 import math
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from codec import check_size, join, pack, unpack
-from config import UserError, config_test
-from data import Data
-from decompress import add_model_arguments, decode, load_model, sections, split_knobs
-from semantic import Classes, Selection, heat_map, map_of, read_labels, with_boundaries
-from utils import Utils, pad
+from cGAN.labels import Classes, LabelMap, map_of, read_label_map, with_boundaries
+from cGAN.selection import Selection
+from codec import Codec, read_image, save_picture
+from codec.files import atomic, output_names
+from codec.options import add_model_arguments, chosen_checkpoint, split_knobs
+from codec.pictures import images_in, picture_path
+from config import UserError, config_train
+from evaluation.metrics import ms_ssim, psnr
+from utils import Utils
+
+MEASURED = {  # what is averaged over a folder, and how it is printed
+    "bytes": ".0f",
+    "code_bytes": ".0f",
+    "mask_bytes": ".0f",
+    "symbols_bytes": ".0f",
+    "bpp": ".4f",
+    "psnr": ".2f",
+    "preserved_psnr": ".2f",
+    "preserved_share": ".3f",
+    "ms_ssim": ".4f",
+}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -58,55 +75,34 @@ def main(argv: list[str] | None = None) -> int:
     where, knobs = split_knobs(args.knob + channels)
     guide = Guide(args.semantic_map, args.instances, Selection(args.preserve, args.synthesize, args.mask, args.box))
     source = Path(args.input)
+    checkpoint = chosen_checkpoint(args, where)
     if source.is_dir():
-        images = Data.images_in(source)
-        model = load_model(args, where)
-        guide = dataclasses.replace(guide, root=source)
-        guide.check(model)
+        images = images_in(source)
         output = Path(args.output or Path(where.samples) / source.name)
-        return compress_folder(model, images, source, output, knobs, guide)
+        check_folder(source, output)
+        codec = Codec.load(checkpoint, knobs)
+        guide = dataclasses.replace(guide, root=source)
+        guide.check(codec.config)
+        return compress_folder(codec, images, source, output, guide)
     output = Path(args.output or Path(where.samples) / f"{source.stem}.png")
     if output.suffix.lower() != ".gc":
-        output = Utils.picture_path(output)
+        output = picture_path(output)
     if source.resolve() in (output.resolve(), output.with_suffix(".gc").resolve()):
         raise UserError(f"{output}: is the input itself; write somewhere else")
-    image = Data.read_image(source, knobs.max_pixels)
-    model = load_model(args, where)
-    guide.check(model)
-    result = compress_image(model, image, source, output, knobs, guide)
-    print(report(result, model, knobs))
+    image = read_image(source, knobs.max_pixels)
+    codec = Codec.load(checkpoint, knobs)
+    guide.check(codec.config)
+    result = compress_image(codec, image, source, output, guide)
+    print(report(result, codec))
     print(f"compressed file: {output.with_suffix('.gc')}")
     if output.suffix.lower() != ".gc":
         print(f"side by side:    {output}")
     return 0
 
 
-def encode(
-    model,
-    image: np.ndarray,  #                     (H, W, 3) uint8
-    channels: int = 0,  #                     send only the first so many channels of the feature map; 0: all
-    labels: np.ndarray | None = None,  #      (H, W, 2 or more) class, boundary, of a model whose files have the label map
-    preserved: np.ndarray | None = None,  #   (H, W) bool, the rest is synthesized; for a selective model; default: all
-) -> bytes:
-    """Image -> the bytes of a .gc file. `decompress.decode` is its inverse, but for the loss."""
-    height, width = image.shape[:2]
-    check_size(width, height)
-    check_channels(model, channels)
-    coders, parts, m = model.entropy_models, [], None
-    if "code" in coders:
-        parts.append(coders["code"].encode(model.encode_labels(labels)))
-    if "mask" in coders:
-        preserved = np.ones((height, width), bool) if preserved is None else preserved
-        m = heat_map(pad(preserved[..., None])[..., 0])
-        parts.append(coders["mask"].encode(m[..., None].astype(np.uint8)))
-    symbols = model.compress(image, m)[:, :, : channels or None]
-    parts.append(model.entropy_model.encode(symbols, m))
-    return pack(width, height, symbols.shape[2], model.fingerprint, join(parts))
-
-
-def check_channels(model, channels: int) -> None:
-    if channels > model.config.channel_bottleneck:
-        raise UserError(f"channels {channels}: the model has {model.config.channel_bottleneck}; lower --channels")
+# ----------------------------------------------------------------------------------------------------------------------
+# Label maps
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -121,100 +117,119 @@ class Guide:
     selection: Selection = dataclasses.field(default_factory=Selection)
     root: Path | None = None
 
-    def check(self, model) -> None:
-        """Once, before the first image: raise UserError for what the model lacks or cannot do; warn of what it ignores."""
-        config = model.config
+    def check(self, config: config_train) -> None:
+        """Raise UserError, once and before the first image, for what the model lacks; warn of what it ignores."""
         wanted = {"-sm": config.code_channels > 0, "--instances": config.code_channels > 0 and config.use_instances}
         for option, given in {"-sm": self.semantic_map, "--instances": self.instances}.items():
-            of = "a label map" if option == "-sm" else "an instance map"
+            kind = "a label map" if option == "-sm" else "an instance map"
             if wanted[option] and not given:
-                raise UserError(f"this model compresses with {of}: name it with {option}")
+                raise UserError(f"this model compresses with {kind}: name it with {option}")
             if given and not wanted[option]:
-                print(f"warning: {option} is ignored: this model compresses without {of}", file=sys.stderr)
-            if wanted[option] and self.root and not Path(given).is_dir():
+                print(f"warning: {option} is ignored: this model compresses without {kind}", file=sys.stderr)
+            if given and wanted[option] and self.root and not Path(given).is_dir():
                 raise UserError(f"{given}: the input is a folder, so the maps must be in one too")
         if self.selection and not config.selective:
             raise UserError("--preserve, --synthesize, --mask, --box: this model was not trained for that (knob selective)")
         self.selection.check(Classes.parse(config.classes, config.n_classes))
 
-    def read(self, model, image: np.ndarray, source: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """The labels (H, W, 3) and what is preserved (H, W) bool, for an image; None for what the model does not want."""
-        config = model.config
-        if not config.code_channels:
-            return None, None
+    def read(self, config: config_train, image: np.ndarray, source: Path) -> LabelMap | None:
+        """Return the label map of an image, with what is preserved; None for a model that wants none."""
+        if not config.code_channels or self.semantic_map is None:
+            return None
         classes = Classes.parse(config.classes, config.n_classes)
-        instances = self._of(self.instances, source) if config.use_instances else None
-        labels = with_boundaries(read_labels(self._of(self.semantic_map, source), instances, classes, image.shape[:2]))
+        instances = self._file(self.instances, source) if config.use_instances and self.instances else None
+        labels = with_boundaries(read_label_map(self._file(self.semantic_map, source), instances, classes, image.shape[:2]))
         if not config.selective:
-            return labels, None
-        preserved = self.selection.preserved(labels[..., 0], classes)
+            return labels
+        preserved = self.selection.preserved(labels.classes, classes)
         if not preserved.any():
             print(f"warning: {source.name}: nothing is preserved: all of it is synthesized", file=sys.stderr)
         elif self.selection and preserved.all():
             print(f"warning: {source.name}: all of it is preserved: nothing is synthesized", file=sys.stderr)
-        return labels, preserved
+        return dataclasses.replace(labels, preserved=preserved)
 
-    def _of(self, path: str, source: Path) -> Path:
-        """The file itself, or that of a folder which has the image's name."""
+    def _file(self, path: str, source: Path) -> Path:
+        """Return the path itself, or the file below it that has the image's name."""
         return map_of(source, self.root or source.parent, path) if Path(path).is_dir() else Path(path)
 
 
-def compress_image(
-    model, image: np.ndarray, source: Path, output: Path, knobs: config_test, guide: Guide | None = None
-) -> dict:
+# ----------------------------------------------------------------------------------------------------------------------
+# One image
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def compress_image(codec: Codec, image: np.ndarray, source: Path, output: Path, guide: Guide | None = None) -> dict[str, Any]:
     """Write OUT.gc, and OUT.png unless `output` is the .gc file itself; return what was measured, by name."""
-    height, width = image.shape[:2]
-    labels, preserved = (guide or Guide()).read(model, image, source)
+    labels = (guide or Guide()).read(codec.config, image, source)
     start = time.perf_counter()
     try:
-        data = encode(model, image, knobs.channels, labels, preserved)
+        data = codec.encode(image, labels)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     encoded = time.perf_counter()
-    reconstruction = decode(model, data, knobs)
-    decoded = time.perf_counter()
-    size = len(data)
-    result = {
-        "image": source.name,
-        "width": width,
-        "height": height,
-        "bytes": size,
-        "bpp": 8 * size / (width * height),
-        "psnr": Utils.psnr(image, reconstruction),
-        "ms_ssim": Utils.ms_ssim(image, reconstruction),
-        "encode_seconds": encoded - start,
-        "decode_seconds": decoded - encoded,
-    }
-    panels, captions = [image], [source.name]
+    reconstruction = codec.decode(data)
+    seconds = {"encode_seconds": encoded - start, "decode_seconds": time.perf_counter() - encoded}
+    result = {"image": source.name, **measure(image, reconstruction, data), **seconds}
     if labels is not None:
-        result |= {f"{of}_bytes": len(part) for of, part in sections(model, unpack(data)).items()}
-        classes = Classes.parse(model.config.classes, model.config.n_classes)
-        panels.append(classes.colours[labels[..., 0]])
-        captions.append(f"label map, {result['code_bytes']:,} bytes")
-    if preserved is not None:
-        result |= {"preserved_share": float(preserved.mean())}
-        result |= {"preserved_psnr": Utils.psnr(image[preserved], reconstruction[preserved]) if preserved.any() else None}
-        panels.append(np.where(preserved[..., None], image, 128).astype(np.uint8))
-        captions.append(f"preserved: {preserved.mean():.0%} of the picture, {result['symbols_bytes']:,} bytes")
-    with Utils.atomic(output.with_suffix(".gc")) as path:  # the file appears after the picture, or neither does
+        result |= measure_parts(image, reconstruction, labels, codec.sections(data))
+    with atomic(output.with_suffix(".gc")) as path:  # the file appears after the picture, or neither does
         path.write_bytes(data)
         if output.suffix.lower() != ".gc":
+            panels = {source.name: image, **label_panels(image, labels, codec.config, result)}
             similarity = "" if result["ms_ssim"] is None else f", MS-SSIM {result['ms_ssim']:.3f}"
-            caption = f"{size:,} bytes, {result['bpp']:.4f} bpp, PSNR {result['psnr']:.2f} dB{similarity}"
-            Utils.save_picture(Utils.side_by_side([*panels, reconstruction], [*captions, caption]), output)
+            panels[f"{len(data):,} bytes, {result['bpp']:.4f} bpp, PSNR {result['psnr']:.2f} dB{similarity}"] = reconstruction
+            save_picture(Utils.side_by_side(list(panels.values()), list(panels)), output)
     return result
 
 
-def report(result: dict, model, knobs: config_test) -> str:
-    """What compress_image measured, a line each."""
-    C, L = model.config.channel_bottleneck, model.config.L
-    K = knobs.channels or C
+def measure(image: np.ndarray, reconstruction: np.ndarray, data: bytes) -> dict[str, Any]:
+    height, width = image.shape[:2]
+    return {
+        "width": width,
+        "height": height,
+        "bytes": len(data),
+        "bpp": 8 * len(data) / (width * height),
+        "psnr": psnr(image, reconstruction),
+        "ms_ssim": ms_ssim(image, reconstruction),
+    }
+
+
+def measure_parts(
+    image: np.ndarray, reconstruction: np.ndarray, labels: LabelMap, sections: Mapping[str, bytes]
+) -> dict[str, Any]:
+    """Return the bytes of each part of the file, and how well what is preserved came out."""
+    result: dict[str, Any] = {f"{name}_bytes": len(part) for name, part in sections.items()}
+    if labels.preserved is not None:
+        kept = labels.preserved
+        result["preserved_share"] = float(kept.mean())
+        result["preserved_psnr"] = psnr(image[kept], reconstruction[kept]) if kept.any() else None
+    return result
+
+
+def label_panels(
+    image: np.ndarray, labels: LabelMap | None, config: config_train, result: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Return the pictures of the label map and of what is preserved, by their captions."""
+    panels: dict[str, np.ndarray] = {}
+    if labels is not None:
+        colours = Classes.parse(config.classes, config.n_classes).colours
+        panels[f"label map, {result['code_bytes']:,} bytes"] = colours[labels.classes]
+        if labels.preserved is not None:
+            caption = f"preserved: {labels.preserved.mean():.0%} of the picture, {result['symbols_bytes']:,} bytes"
+            panels[caption] = np.where(labels.preserved[..., None], image, 128).astype(np.uint8)
+    return panels
+
+
+def report(result: Mapping[str, Any], codec: Codec) -> str:
+    """Return what compress_image measured, a line each."""
+    C, L = codec.config.channel_bottleneck, codec.config.L
+    K = codec.knobs.channels or C
     similarity = "n/a (under 161 px a side)" if result["ms_ssim"] is None else f"{result['ms_ssim']:.4f}"
     bound = " of the symbols" if "code_bytes" in result else ""
     lines = []
-    for of, name in {"code": "label map:      ", "mask": "heat map:       ", "symbols": "symbols:        "}.items():
-        if "code_bytes" in result and (part := result.get(f"{of}_bytes")) is not None:
-            lines.append(f"{name} {part} bytes, {part / result['bytes']:.0%} of the file")
+    for name, title in {"code": "label map:      ", "mask": "heat map:       ", "symbols": "symbols:        "}.items():
+        if "code_bytes" in result and (part := result.get(f"{name}_bytes")) is not None:
+            lines.append(f"{title} {part} bytes, {part / result['bytes']:.0%} of the file")
     if "preserved_share" in result:
         quality = "" if result["preserved_psnr"] is None else f", PSNR {result['preserved_psnr']:.2f} dB"
         lines.append(f"preserved:       {result['preserved_share']:.1%} of the picture{quality}")
@@ -229,22 +244,28 @@ def report(result: dict, model, knobs: config_test) -> str:
     ])  # fmt: skip
 
 
-def compress_folder(
-    model, images: list[str], source: Path, output: Path, knobs: config_test, guide: Guide | None = None
-) -> int:
-    """Compress each image with one model; write results.csv. An unreadable image is named and costs the others nothing."""
-    from tqdm import tqdm
+# ----------------------------------------------------------------------------------------------------------------------
+# A folder
+# ----------------------------------------------------------------------------------------------------------------------
 
+
+def check_folder(source: Path, output: Path) -> None:
+    """Raise UserError for an output that does not go with a folder of images."""
     if output.suffix.lower() in (".png", ".gc") or output.is_file():
         raise UserError(f"{output}: the input is a folder, so the output must be one too")
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{output}: write to a folder apart from {source}")
-    check_channels(model, knobs.channels)
+
+
+def compress_folder(codec: Codec, images: list[str], source: Path, output: Path, guide: Guide | None = None) -> int:
+    """Compress each image with one model; write results.csv. An unreadable image is named and costs the others nothing."""
+    from tqdm import tqdm
+
     results, failures = [], 0
-    for image, name in tqdm(Utils.output_names(images, source, ".png").items(), unit="image"):
+    for image, name in tqdm(output_names(images, source, ".png").items(), unit="image"):
         try:
-            pixels = Data.read_image(image, knobs.max_pixels)
-            result = compress_image(model, pixels, Path(image), output / name, knobs, guide)
+            pixels = read_image(image, codec.knobs.max_pixels)
+            result = compress_image(codec, pixels, Path(image), output / name, guide)
         except UserError as error:
             tqdm.write(f"skipped: {error}", file=sys.stderr)
             failures += 1
@@ -252,17 +273,14 @@ def compress_folder(
         results.append(result | {"image": str(Path(image).relative_to(source))})
     if not results:
         raise UserError(f"{source}: none of its {failures} images could be compressed")
-    with Utils.atomic(output / "results.csv") as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, results[0])
+    with atomic(output / "results.csv") as path, path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(results[0]))
         writer.writeheader()
         writer.writerows(results)
-    measured = {"bytes": ".0f", "code_bytes": ".0f", "mask_bytes": ".0f", "symbols_bytes": ".0f", "bpp": ".4f",
-                "psnr": ".2f", "preserved_psnr": ".2f", "preserved_share": ".3f", "ms_ssim": ".4f"}  # fmt: skip
-    for name, form in measured.items():
-        if name not in results[0]:
-            continue
-        values = [result[name] for result in results if result[name] is not None]
-        print(f"mean {name}: " + (f"{np.mean(values):{form}}" if values else "n/a") + f" over {len(values)} images")
+    for key, form in MEASURED.items():
+        if key in results[0]:
+            values = [result[key] for result in results if result[key] is not None]
+            print(f"mean {key}: " + (f"{np.mean(values):{form}}" if values else "n/a") + f" over {len(values)} images")
     print(f"results: {output / 'results.csv'}")
     return 2 if failures else 0
 

@@ -1,40 +1,44 @@
-"""The knobs. One a line, with its unit and when to change it.
+"""The knobs, one a line, each with its unit and when to change it.
 
 `config_train` is read by train.py, `config_test` by compress.py and decompress.py, `directories` by all of them. Change a
-default here, or one run's value from the command line: `-k width=192 -k crop_size=128`. The training knobs are saved as
-JSON with every checkpoint, and the networks are rebuilt from that file, never from this one.
+default here, or the values of one run from the command line: `-c presets/photo_c8_1.json`, a JSON file with any of the
+knobs, and `-k width=192 -k crop_size=128`. The training knobs are saved as JSON with every checkpoint, and the networks are
+rebuilt from that file, never from this one.
 """
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 
 class UserError(Exception):
-    """A mistake of the user's, told in one line that names the culprit and what to do; never a bug of ours."""
+    """A user's mistake, told in one line that names the culprit and what to do; never a bug of ours."""
 
 
 def knob(default: Any, *, low: float | None = None, high: float | None = None, allowed: tuple = ()) -> Any:
-    """Declare a knob: its default, and what other values it takes (`low` and `high` are allowed themselves)."""
+    """Declare a knob: its default, and what values it takes (`low` and `high` themselves are allowed)."""
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "allowed": allowed})
 
 
 @dataclass(frozen=True)
 class Knobs:
-    """What all knob classes can do: be overridden, validated, written as JSON and read back."""
+    """The base of all knob classes: knobs can be overridden, validated, written as JSON and read back."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             self._check(field, getattr(self, field.name))
 
     @staticmethod
     def _check(field: dataclasses.Field, value: Any) -> None:
-        meta = field.metadata
+        """Raise UserError for a value that the knob does not take, whatever the other knobs are."""
+        meta, kind = field.metadata, _kind(field)
         if isinstance(value, tuple) and not all(type(v) in (int, float) for v in value):
             raise UserError(f"knob {field.name}: {value!r} are not all numbers")
-        if type(value) is not field.type and not (field.type is float and type(value) is int):
-            raise UserError(f"knob {field.name}: {value!r} is not a value of type {field.type.__name__}")
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise UserError(f"knob {field.name}: {value!r} is not a value of type {kind.__name__}")
         if meta["allowed"] and value not in meta["allowed"]:
             raise UserError(f"knob {field.name}: {value!r} is not one of {', '.join(map(str, meta['allowed']))}")
         low, high = meta["low"], meta["high"]
@@ -46,34 +50,59 @@ class Knobs:
             raise UserError(f"knob {field.name}: {value!r} is outside [{low}, {'...' if high is None else high}]")
 
     @classmethod
-    def _parse(cls, name: str, text: str) -> Any:
-        """Text from a command line -> a value of the knob's type."""
-        kind = {field.name: field.type for field in dataclasses.fields(cls)}.get(name)
-        if kind is None:
-            known = ", ".join(field.name for field in dataclasses.fields(cls))
-            raise UserError(f"knob {name}: {cls.__name__} has no such knob; it has {known}")
-        try:
-            if kind is bool:
-                return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-            if kind is tuple:
-                return tuple(float(part) for part in text.split(","))
-            return kind(text)
-        except (KeyError, ValueError):
-            raise UserError(f"knob {name}: {text!r} is not a value of type {kind.__name__}") from None
+    def _field(cls, name: str) -> dataclasses.Field:
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        if name not in fields:
+            raise UserError(f"knob {name}: {cls.__name__} has no such knob; it has {', '.join(fields)}")
+        return fields[name]
 
-    def override(self, assignments: list[str]) -> Self:
-        """Apply `NAME=VALUE` strings. Raises UserError for an unknown name or a value that the knob does not take."""
-        changes = {}
+    @classmethod
+    def parse(cls, assignments: list[str]) -> dict[str, Any]:
+        """Return the values that `NAME=VALUE` texts of a command line give to knobs, by name."""
+        values = {}
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
             if not equals:
                 raise UserError(f"knob {assignment!r}: write it as NAME=VALUE")
-            changes[name] = self._parse(name, text)
+            kind = _kind(cls._field(name))
+            try:
+                values[name] = _READERS.get(kind, kind)(text)
+            except (KeyError, ValueError):
+                raise UserError(f"knob {name}: {text!r} is not a value of type {kind.__name__}") from None
+        return values
+
+    @classmethod
+    def read(cls, path: str | Path) -> dict[str, Any]:
+        """Return the values in a JSON file with any of the knobs, by name. Raises UserError that names file and knob."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        except ValueError as error:
+            raise UserError(f"{path}: is not JSON ({error})") from None
+        if not isinstance(values, dict):
+            raise UserError(f'{path}: is not a JSON object, such as {{"width": 192, "crop_size": 128}}')
+        try:
+            typed = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+            for name, value in typed.items():
+                cls._check(cls._field(name), value)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        return typed
+
+    def replace(self, changes: Mapping[str, Any]) -> Self:
+        """Return these knobs with some changed. Raises UserError for a value that a knob does not take."""
+        for name in changes:
+            self._field(name)
         return dataclasses.replace(self, **changes)
+
+    def override(self, assignments: list[str]) -> Self:
+        """Return these knobs changed by `NAME=VALUE` texts. Raises UserError for an unknown name or a wrong value."""
+        return self.replace(self.parse(assignments))
 
     @classmethod
     def split(cls, assignments: list[str]) -> tuple[list[str], list[str]]:
-        """`NAME=VALUE` strings that name knobs of this class, and the others."""
+        """Separate the `NAME=VALUE` texts that name knobs of this class from the others."""
         own = {field.name for field in dataclasses.fields(cls)}
         mine = [a for a in assignments if a.partition("=")[0] in own]
         return mine, [a for a in assignments if a.partition("=")[0] not in own]
@@ -83,19 +112,29 @@ class Knobs:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Inverse of to_json. A knob the text lacks gets its default; one this version does not know is an error."""
+        """Read what to_json wrote. A knob that is missing gets its default; an unknown one is an error."""
         values = json.loads(text)
         if not isinstance(values, dict):
             raise UserError("these are no knobs: not a JSON object")
-        fields = {field.name: field.type for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - set(fields)):
+        if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(cls)}):
             raise UserError(f"unknown knob {unknown[0]}: the checkpoint is of another version of this project")
-        return cls(**{name: tuple(v) if fields[name] is tuple else v for name, v in values.items()})
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def _kind(field: dataclasses.Field) -> Any:
+    """The type of a knob's value: bool, int, float, str or tuple."""
+    return field.type
+
+
+_READERS: dict[type, Callable[[str], Any]] = {  # of a knob's text; the other types read it themselves
+    bool: lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
+    tuple: lambda text: tuple(float(part) for part in text.split(",")),
+}
 
 
 @dataclass(frozen=True)
 class config_base(Knobs):
-    """Knobs that training and testing share."""
+    """The knobs that training and testing share."""
 
     max_pixels: int = knob(25_000_000, low=1)  # largest image read or decoded; W=192 takes about 400 bytes a pixel
 
@@ -103,61 +142,64 @@ class config_base(Knobs):
 # fmt: off
 @dataclass(frozen=True)
 class config_train(config_base):
-    """Knobs of a training run. The defaults are the paper's where it gives them. W, L, C: the paper's letters."""
+    """The knobs of a training run. The defaults are the paper's where it gives them. W, L, C: the paper's letters."""
 
     # Networks
     encoder: str = knob("encoder")                      # any static method of Network with the same signature
     generator: str = knob("generator")                  # likewise
-    discriminator: str = knob("patch_discriminator")    # or dcgan_discriminator, wgan_critic; used at each scale
+    # patch_discriminator, dcgan_discriminator or wgan_critic, used at each scale; or projected_discriminator, which judges the
+    # patches of the image at full size, and AlexNet's features of it.
+    discriminator: str = knob("patch_discriminator")
     width: int = knob(960, low=16)                      # W, channels at 1/16 scale, a multiple of 16; 192 suits a CPU
-    n_residual_blocks: int = knob(9, low=0)             # in the generator; 3-4 suit a CPU
+    n_residual_blocks: int = knob(9, low=0)             # in the generator; 3 or 4 suit a CPU
+    n_encoder_blocks: int = knob(1, low=0)              # residual blocks of subpixel_encoder
     channel_bottleneck: int = knob(8, low=1, high=255)  # C, the rate: at most C*log2(L)/256 bits per pixel
-    centers: tuple = knob((-2.0, -1.0, 0.0, 1.0, 2.0), low=-100, high=100)  # of the quantizer, ascending; L = how many
+    centers: tuple = knob((-2.0, -1.0, 0.0, 1.0, 2.0), low=-100, high=100)  # of the quantizer, ascending; L is their number
     learn_centers: bool = knob(False)                   # train the centers too
     quantizer_distance: str = knob("squared", allowed=("squared", "absolute"))  # absolute: the seed; see Quantizer
     quantizer_temperature: float = knob(1.0, low=1e-3)  # of the soft assignment; lower: harder, noisier gradients
     bottleneck_norm: bool = knob(False)                 # the seed's norm + ReLU on w; only for its checkpoints
     normalization: str = knob("instance", allowed=("instance", "channel"))  # channel: crops and photos agree
-    upsampling: str = knob("transpose", allowed=("transpose", "transpose4", "nearest", "bilinear"))  # 3x3 transposed: the
-    #                                                     paper; 4x4 transposed, or nearest or bilinear + conv: no checkerboard
-    channel_dropout: float = knob(0.0, low=0, high=1)   # share of images that train with the first K < C channels only, which
-    #                                                     compress.py --channels K then does with less harm
+    # The 3x3 transposed convolution is the paper's. 4x4 transposed, nearest and bilinear leave no checkerboard.
+    upsampling: str = knob("transpose", allowed=("transpose", "transpose4", "nearest", "bilinear"))
+    # A share of the images trains with the first K < C channels only; compress.py --channels K then does less harm.
+    channel_dropout: float = knob(0.0, low=0, high=1)
     sample_noise: bool = knob(False)                    # concatenate a noise map to w_hat
-    noise_mode: str = knob("dcgan", allowed=("dcgan", "map", "layers"))  # dcgan: a network makes it, of one v for the image,
-    #                                                     as the seed; map: it is v itself, C values at each position: no
-    #                                                     weights; layers: each block of the generator gets its own, and
-    #                                                     learns how much of it to add: finer texture
+    # dcgan: a network makes the map from one v for the image, as the seed does. map: C values at each position, no weights.
+    # layers: each block of the generator gets a map, and learns how much of it to add, for finer texture.
+    noise_mode: str = knob("dcgan", allowed=("dcgan", "map", "layers"))
+    noise_finest: int = knob(16, allowed=(1, 2, 4, 8, 16))  # layers: blocks larger than this many times z get no noise
     noise_dim: int = knob(128, low=1)                   # dcgan: length of v ~ N(0, I)
     noise_norm: str = knob("channel", allowed=("channel", "batch"))  # dcgan; batch: the seed; mutes noise at batch size 1
     multiscale: bool = knob(True)                       # discriminate at several scales, or at full size only
     n_scales: int = knob(3, low=1, high=5)              # of the multiscale discriminator; 2 for crops under 128 px
-    spectral_norm: bool = knob(False)                   # largest singular value 1, of D's kernels, instead of D's instance norm
+    spectral_norm: bool = knob(False)                   # bound the norm of D's kernels by 1, instead of D's instance norm
     discriminator_width: int = knob(64, low=1)          # channels after its first layer; half suits a CPU
 
     # Semantic label maps
     use_conditional_GAN: bool = knob(False)             # D sees image and label map; needs a table with semantic_map_paths
-    n_classes: int = knob(12, low=2, high=255)          # with void, which is the last and takes what is unknown
+    n_classes: int = knob(12, low=2, high=255)          # with void, which is the last and stands for what is unknown
     classes: str = knob("")                             # "Sky 128 128 128, ...": names and colours; see train.py --classes
     use_instances: bool = knob(False)                   # boundaries of instances too; needs a column instance_map_paths
-    semantic_code: str = knob("lossless", allowed=("lossless", "learned", "none"))  # what of the map the file has and G sees:
-    #                                                     the map itself, what a second encoder makes of it, or nothing
-    semantic_scale: int = knob(8, allowed=(4, 8, 16))  # lossless: pixels a side of one position of the map in the file
+    # What of the map the file holds and G sees: the map itself, what a second encoder makes of it, or nothing.
+    semantic_code: str = knob("lossless", allowed=("lossless", "learned", "none"))
+    semantic_scale: int = knob(8, allowed=(4, 8, 16))   # lossless: pixels a side of one position of the map in the file
     selective: bool = knob(False)                       # train to synthesize parts of the picture from the map alone
-    selective_regions: str = knob("instances", allowed=("instances", "classes", "boxes"))  # what a training image preserves:
-    #                                                     three of four instances (regions of a class, without
-    #                                                     use_instances), half of its classes, or a box
+    # What a training image preserves: three of four instances (regions of a class, without use_instances), half of its
+    # classes, or a box.
+    selective_regions: str = knob("instances", allowed=("instances", "classes", "boxes"))
 
     # Losses
     lambda_X: float = knob(12.0, low=0)                 # weight of the distortion, MSE in [-1, 1]; paper: 10
     lambda_range: float = knob(0.2, low=0)              # weight of what keeps w in the range of the centers; paper: 0
-    lambda_rate: float = knob(0.0, low=0)               # weight of the bits per pixel; paper: 0; smaller files at
-    #                                                     1.5 to 6 with rate_model=context, 0.1 to 0.5 with static
-    rate_model: str = knob("static", allowed=("static", "context"))  # what counts those bits: a table of frequencies for each
-    #                                                     channel, or a context model that learns along
+    # Weight of the bits per pixel; paper: 0. Files get smaller at 1.5 to 6 with rate_model=context, 0.1 to 0.5 with static.
+    lambda_rate: float = knob(0.0, low=0)
+    # What counts those bits: a table of frequencies for each channel, or a context model that learns along.
+    rate_model: str = knob("static", allowed=("static", "context"))
     lambda_adversarial: float = knob(1.0, low=0)        # weight of the generator's adversarial loss; lower: smoother
-    gan_loss: str = knob("lsgan", allowed=("lsgan", "vanilla", "hinge", "wgan", "wgan_gp"))  # least squares, sigmoid
-    #                                                     cross-entropy, hinge; Wasserstein by weight_clipping or
-    #                                                     spectral_norm, or by a penalty
+    # Least squares, sigmoid cross-entropy, hinge, or Wasserstein: wgan by weight_clipping or spectral_norm, wgan_gp by a
+    # gradient penalty.
+    gan_loss: str = knob("lsgan", allowed=("lsgan", "vanilla", "hinge", "wgan", "wgan_gp"))
     use_vanilla_GAN: bool = knob(False)                 # the seed's name for gan_loss=vanilla
     lambda_gp: float = knob(10.0, low=0)                # wgan_gp: weight of the gradient penalty
     n_critic_iterations: int = knob(1, low=1)           # steps of D for one of G, in the GAN stage; 5 suits wgan and wgan_gp
@@ -165,6 +207,7 @@ class config_train(config_base):
     max_c: float = knob(0.01, low=1e-6)
     use_feature_matching_loss: bool = knob(True)        # match the discriminator's intermediate maps
     lambda_feature_matching: float = knob(10.0, low=0)  # its weight
+    lambda_lpips: float = knob(0.0, low=0)              # weight of LPIPS by AlexNet; 0.5 to 1 suit lambda_X=12
     use_vgg_loss: bool = knob(False)                    # match VGG19's features too, in all stages; see perceptual.py
     lambda_vgg: float = knob(0.1, low=0)                # its weight; about pix2pixHD's 10, whose inputs are 127.5 times smaller
     vgg_weights: str = knob("imagenet")                 # Keras' own (its cache, or a download), or a path to that file
@@ -187,57 +230,64 @@ class config_train(config_base):
     weight_decay: float = knob(0.0, low=0)              # decoupled, per step, times the learning rate
     ema_decay: float = knob(0.999, low=0, high=0.999999)  # of the weights that compress.py uses
     batch_size: int = knob(1, low=1)                    # images a step, of all devices; over 1 needs equal sizes: set crop_size
-    recompute: bool = knob(True)                        # save memory: E's activations anew for the gradient, freed memory
-    #                                                     returned; false for a small network, or with memory to spare
-    mixed_precision: str = knob("float32", allowed=("float32", "float16", "bfloat16"))  # of the networks in training; the
-    #                                                     half ones suit a GPU: float16 with loss scaling, any; bfloat16, new
-    jit_compile: bool = knob(False)                     # compile the step with XLA: pays on a GPU, and not on a CPU
+    # Save memory: compute E's activations again for the gradient, and return freed memory. Turn it off for a small network.
+    recompute: bool = knob(True)
+    # Of the networks in training. auto: bfloat16 where the processor or the GPU computes it fast, else float32. float16, with
+    # loss scaling, suits any GPU; bfloat16 a recent one, or a processor with AMX.
+    mixed_precision: str = knob("float32", allowed=("auto", "float32", "float16", "bfloat16"))
+    jit_compile: bool = knob(False)                     # compile the step with XLA: pays on a GPU, not on a CPU
     num_epochs: int = knob(50, low=1)                   # passes over the path table; --epochs and --steps override it
     seed: int = knob(0, low=0, high=2**31)              # of weights, shuffling, crops and noise
 
     # Data
     crop_size: int = knob(0, low=0)                     # px, a multiple of 16; random square crops; 0: whole images
     random_flip: bool = knob(False)                     # left-right
+    random_scale: float = knob(1.0, low=0.1, high=1)    # before each crop, scale the image by a random factor from this to 1
 
     # Monitoring
     diagnostic_steps: int = knob(128, low=1)            # steps between summaries and sample pictures
     checkpoint_epochs: int = knob(10, low=1)            # epochs between checkpoints
-    keep_checkpoints: int = knob(2, low=1)              # older ones are deleted; that of the distortion stage's end stays
+    keep_checkpoints: int = knob(2, low=1)              # older ones are deleted, but not that of the distortion stage's end
     n_sample_images: int = knob(4, low=1)               # held-out images in the sample picture
 
     @property
     def L(self) -> int:
         return len(self.centers)
 
-    def noise_shape(self, batch, h, w) -> tuple:
-        """Of the noise v ~ N(0, I), for feature maps (batch, h, w, C)."""
+    def noise_shape(self, batch: Any, h: Any, w: Any) -> tuple:
+        """Return the shape of the noise v ~ N(0, I) for feature maps (batch, h, w, C); sizes may be tensors."""
         return (batch, self.noise_dim) if self.noise_mode == "dcgan" else (batch, h, w, self.noise_channels)
 
     @property
     def noise_channels(self) -> int:
-        """Of what G sees of the noise, at 1/16 of the size. `layers`: a value for each pixel of each block's output."""
+        """The channels of what G sees of the noise, at 1/16 of the size. `layers`: a value for each pixel of each block."""
         if self.noise_mode != "layers":
             return self.channel_bottleneck * self.sample_noise
         return sum(k * k for k in self.noise_scales) * self.sample_noise
 
     @property
-    def noise_scales(self) -> tuple:
-        """How much larger than z the blocks of the generator make it, one after the other."""
-        return (1,) * (1 + self.n_residual_blocks) + (2, 4, 8, 16)
+    def noise_scales(self) -> tuple[int, ...]:
+        """How much larger than z the output of each block of the generator is."""
+        return (1,) * (1 + self.n_residual_blocks) + tuple(k for k in (2, 4, 8, 16) if k <= self.noise_finest)
 
     @property
     def adversarial_loss(self) -> str:
-        """The one of losses.py that gan_loss and use_vanilla_GAN mean."""
+        """The loss of losses.py that gan_loss and use_vanilla_GAN mean."""
         return "vanilla" if self.use_vanilla_GAN else "wgan" if self.gan_loss == "wgan_gp" else self.gan_loss
 
     @property
+    def uses_alexnet(self) -> bool:
+        """Whether a loss looks at AlexNet's features of the images."""
+        return self.lambda_lpips > 0 or self.discriminator == "projected_discriminator"
+
+    @property
     def label_channels(self) -> int:
-        """Of a label map as the networks see it at full size: the classes, one-hot, and the instances' boundaries."""
+        """The channels of a label map as the networks see it at full size: one-hot classes, and boundaries of instances."""
         return self.n_classes + self.use_instances
 
     @property
     def code_channels(self) -> int:
-        """Of what G sees of the label map, at 1/16 of the size."""
+        """The channels of what G sees of the label map, at 1/16 of the size."""
         if not self.use_conditional_GAN or self.semantic_code == "none":
             return 0
         if self.semantic_code == "learned":
@@ -246,7 +296,7 @@ class config_train(config_base):
 
     @property
     def coded(self) -> dict[str, tuple[int, int]]:
-        """What a file can hold: name -> channels, and how many values each can have."""
+        """What a file can hold, by name: its channels, and how many values each can have."""
         shapes = {"symbols": (self.channel_bottleneck, self.L)}
         if self.code_channels:
             lossless = (1, self.n_classes * (1 + self.use_instances))
@@ -255,9 +305,10 @@ class config_train(config_base):
             shapes["mask"] = (1, 2)
         return shapes
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         batch_norm = self.discriminator == "dcgan_discriminator"
+        projected = self.discriminator == "projected_discriminator"
         clipped, penalized = self.weight_clipping, self.gan_loss == "wgan_gp"
         rules = {
             "use_vanilla_GAN": (not self.use_vanilla_GAN or self.gan_loss in ("lsgan", "vanilla"),
@@ -267,12 +318,13 @@ class config_train(config_base):
             "weight_clipping": (not clipped or not (penalized or self.spectral_norm),
                                 "does not go with wgan_gp or spectral_norm, which bound D in another way"),
             "spectral_norm": (not self.spectral_norm or not batch_norm, "is undone by the batch norm of dcgan_discriminator"),
-            "discriminator": (not penalized or not batch_norm,
-                              "has a batch norm, which mixes the images whose gradients wgan_gp penalizes one by one"),
+            "discriminator": (not penalized or not (batch_norm or projected),
+                              "does not go with wgan_gp, which penalizes the gradient of one image by the image alone"),
             "n_classes": (self.n_classes * (1 + self.use_instances) <= 255, "is over 127, the most that go with use_instances"),
             "selective": (not self.selective or (self.use_conditional_GAN and self.semantic_code != "none"),
                           "needs use_conditional_GAN, and a semantic_code to synthesize from"),
             "width": (self.width % 16 == 0, "is not a multiple of 16"),
+            "lambda_lpips": (not self.uses_alexnet or not 0 < self.crop_size < 48, "needs crops of at least 48 px"),
             "crop_size": (self.crop_size % 16 == 0 and self.crop_size != 16, "is not 0 or a multiple of 16 from 32 up"),
             "centers": (2 <= self.L <= 255 and list(self.centers) == sorted(set(self.centers)),
                         "are not 2 to 255 different values in ascending order"),
@@ -284,7 +336,7 @@ class config_train(config_base):
 
 @dataclass(frozen=True)
 class config_test(config_base):
-    """Knobs of compressing and decompressing; the networks' own come from the checkpoint."""
+    """The knobs of compressing and decompressing. Those of the networks come from the checkpoint."""
 
     channels: int = knob(0, low=0, high=255)            # compress.py: send the first K channels of w_hat only; 0: all
     noise_seed: int = knob(0, low=0, high=2**32 - 1)    # mixed with the file's own: another noise for the same file
@@ -292,7 +344,7 @@ class config_test(config_base):
 
 @dataclass(frozen=True)
 class directories(Knobs):
-    """Where things are; relative to the working directory, or else to this project's folder."""
+    """Where things are, relative to the working directory or else to this project's folder."""
 
     checkpoints: str = knob("checkpoints")              # a folder for each run: checkpoints/NAME/ckpt-STEP
     default_checkpoint: str = knob("checkpoints/photo_c8")  # what compress.py uses without -r

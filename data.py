@@ -1,25 +1,31 @@
-"""Reading images and path tables, and the tf.data pipeline that feeds training."""
+"""What there is to train on: path tables, and the tf.data pipeline that feeds training."""
 
 import contextlib
 import dataclasses
+import os
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-import semantic
+from cGAN import labels as label_maps
+from cGAN import selection
+from cGAN.labels import Classes, LabelBatch, LabelMap
+from codec.pictures import images_in, read_image
 from config import UserError, config_train, directories
-from semantic import Classes
-from utils import PICTURE_SUFFIXES, Utils
-
-Image.MAX_IMAGE_PIXELS = None  # the knob max_pixels is checked before anything is decoded
+from path_tables import Columns, read_columns
+from utils import Utils
 
 MAP_COLUMNS = ("semantic_map_paths", "semantic_map_path")  # today's name, and the older spelling
 INSTANCE_COLUMN = "instance_map_paths"
 LABEL_MAPS_CHECKED = 20  # before training
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+FITS = {"sample": "native", "cityscapes": "512x1024", "ADE20k": "width512", "camvid": "native"}  # see Dataset
 MAX_BAD_SHARE = 0.01  # of a table's images that may be unreadable before a run stops
 
 
@@ -41,172 +47,149 @@ class Dataset:
 
 
 class Data:
-    """Static methods that read, and `batches`, which trains."""
-
-    # ------------------------------------------------------------------------------------------------------------------
-    # Images
-    # ------------------------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def read_image(path: str | Path, max_pixels: int) -> np.ndarray:
-        """PNG, JPEG, WebP or BMP -> (H, W, 3) uint8. Raises UserError naming the file.
-
-        Gray becomes RGB, palettes are looked up, 16 bits are cut to 8, transparency is laid over white, and the
-        camera's orientation tag is applied.
-        """
-        path = Path(path)
-        if path.is_dir():
-            raise UserError(f"{path}: is a folder, where an image file is wanted")
-        try:
-            with Image.open(path, formats=("PNG", "JPEG", "WEBP", "BMP")) as image:
-                if image.width * image.height > max_pixels:
-                    raise UserError(
-                        f"{path}: {image.width}x{image.height} is over max_pixels ({max_pixels}); "
-                        f"make it smaller, or raise the cap with -k max_pixels=N"
-                    )
-                return _to_rgb(ImageOps.exif_transpose(image))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such image file") from None
-        except UserError:
-            raise
-        except Exception as error:  # Pillow's decoders throw what they like at a damaged file
-            raise UserError(f"{path}: cannot be decoded as PNG, JPEG, WebP or BMP ({error})") from None
+    """Static methods that read path tables, and the batches of a training run."""
 
     # ------------------------------------------------------------------------------------------------------------------
     # Path tables
     # ------------------------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def images_in(folder: str | Path) -> list[str]:
-        """All image files below a folder, sorted."""
-        found = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
-        if not found:
-            raise UserError(f"{folder}: no images in this folder (looked for {' '.join(PICTURE_SUFFIXES)})")
-        return found
-
-    @staticmethod
     def read_table(source: str | Path, column: str = "path") -> list[str]:
-        """Image paths from an HDF5 dataframe (.h5), a CSV file, or a plain folder.
+        """Return the image paths of an HDF5 dataframe (.h5), a CSV file, or a plain folder.
 
         A relative path is taken from the table's folder or from the working directory, whichever has it.
         """
         source = Path(source)
         if source.is_dir():
-            return Data.images_in(source)
-        frame = _read_frame(source)
-        columns = MAP_COLUMNS if column in MAP_COLUMNS else (column,)
-        present = [name for name in columns if name in frame.columns]
-        if not present:
-            raise UserError(f"{source}: no column {column!r}; it has {', '.join(map(str, frame.columns)) or 'none'}")
-        if frame.empty:
+            return images_in(source)
+        columns = read_columns(source)
+        name = _column(columns, column)
+        if name is None:
+            raise UserError(f"{source}: no column {column!r}; it has {', '.join(columns) or 'none'}")
+        if not columns[name]:
             raise UserError(f"{source}: the table is empty")
-        return [_locate(str(path), source) for path in frame[present[0]]]
+        if None in columns[name]:
+            raise UserError(f"{source}: row {columns[name].index(None) + 1} has no {name}; remove it or name its file")
+        return [_locate(path, source) for path in columns[name] if path is not None]
 
     @staticmethod
     def read_pairs(source: str | Path, column: str) -> dict[str, str]:
-        """The file that another column of a table has for each image; {} for a table without that column, and a folder.
+        """Return the file that another column of a table names for each image; {} for a folder or a table without it.
 
-        Whether the files exist shows when they are read: who trains without label maps need not have them.
+        Whether the files exist shows when they are read: whoever trains without label maps need not have them.
         """
         source = Path(source)
-        frame = None if source.is_dir() else _read_frame(source)
-        present = [] if frame is None else [name for name in (*MAP_COLUMNS, INSTANCE_COLUMN) if name in frame.columns]
-        wanted = [name for name in present if name == column or {name, column} <= set(MAP_COLUMNS)]
-        if not wanted:
+        columns = {} if source.is_dir() else read_columns(source)
+        name = _column(columns, column)
+        if name is None:
             return {}
-        named = {image: path for image, path in zip(Data.read_table(source), frame[wanted[0]], strict=True) if path == path}
+        named = zip(Data.read_table(source), columns[name], strict=True)
         return {
             image: str(next((p for p in (source.parent / path, Path(path)) if p.exists()), path))
-            for image, path in named.items()
+            for image, path in named
+            if path is not None
         }
 
     @staticmethod
-    def dataset(name: str, where: directories, val: str | None = None) -> Dataset:
-        """The images that -ds names: sample, cityscapes, ADE20k or camvid, or any path table or folder.
+    def dataset(name: str, where: directories, val: str | Path | None = None) -> Dataset:
+        """Return the images that -ds names: sample, cityscapes, ADE20k or camvid, or any path table or folder.
 
-        Held-out images of a table: `val`; else the table of the same name with "val" for "train"; else a fifth of its
-        images, at most four, from its end.
+        The held-out images of a table are those of `val`; else of the table of the same name with "val" for "train"; else a
+        fifth of its images, at most four, from its end.
         """
-        fits = {"sample": "native", "cityscapes": "512x1024", "ADE20k": "width512", "camvid": "native"}
-        if name in fits:
-            tables = [Utils.locate(getattr(where, f"{name}_{split}")) for split in ("train", "val")]
-        else:
-            table = Path(name).resolve()
-            sibling = table.parent / table.name.replace("train", "val")
-            held_out = val or (sibling if sibling.exists() and sibling != table else None)
-            tables = [name, held_out] if held_out else [name]
-        paths = [Data.read_table(table) for table in tables]
-        if len(paths) == 1:
-            n = min(4, len(paths[0]) // 5)
-            paths = [paths[0][:-n], paths[0][-n:]] if n else [paths[0], paths[0]]
-        beside = [
+        tables = _tables_of(name, where, val)
+        paths = [_without_duplicates(Data.read_table(table), table) for table in tables]
+        train, held_out = paths[0], paths[-1]
+        if len(paths) == 1 and (n := min(4, len(train) // 5)):
+            train, held_out = train[:-n], train[-n:]
+        _warn_of_overlap(train, held_out, tables[0])
+        maps, instances = (
             {image: path for table in tables for image, path in Data.read_pairs(table, column).items()}
             for column in (MAP_COLUMNS[0], INSTANCE_COLUMN)
-        ]
+        )
         classes = getattr(where, f"{name}_classes", None)
-        return Dataset(*paths, fits.get(name, "native"), *beside, classes and Utils.locate(classes))
+        return Dataset(train, held_out, FITS.get(name, "native"), maps, instances, Utils.locate(classes) if classes else None)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Training batches
     # ------------------------------------------------------------------------------------------------------------------
 
-    def __init__(self, paths: list[str], config: config_train, fit: str = "native", report=print, maps=None, instances=None):
-        """paths: of the images to train on; fit, maps, instances: see Dataset; report: called for each unreadable file."""
+    def __init__(
+        self,
+        paths: list[str],  #                                of the images to train on
+        config: config_train,
+        fit: str = "native",  #                             see Dataset, also for maps and instances
+        report: Callable[[str], Any] = print,  #            called for each unreadable file
+        maps: Mapping[str, str] | None = None,
+        instances: Mapping[str, str] | None = None,
+    ):
         if config.batch_size > 1 and not config.crop_size and fit != "512x1024":
             raise UserError("knob batch_size: images of several sizes make no batch; set crop_size too")
         self.paths, self.config, self.fit, self.report = paths, config, fit, report
         self.maps, self.instances = maps or {}, instances or {}
         if config.use_conditional_GAN:
             self.classes = Classes.parse(config.classes, config.n_classes)
-            for knob, column, present in [
-                ("use_conditional_GAN", MAP_COLUMNS[0], self.maps),
-                ("use_instances", INSTANCE_COLUMN, self.instances),
-            ]:
-                if getattr(config, knob) and not set(paths) <= set(present):
-                    raise UserError(f"knob {knob}: the path table has no column {column}; see data/make_paths.py")
+            self._check_maps("use_conditional_GAN", MAP_COLUMNS[0], self.maps)
+            if config.use_instances:
+                self._check_maps("use_instances", INSTANCE_COLUMN, self.instances)
         self.bad: set[str] = set()
         self._lock = threading.Lock()
         self._error: UserError | None = None
         self._order: dict[int, np.ndarray] = {}
 
+    def _check_maps(self, knob: str, column: str, maps: Mapping[str, str]) -> None:
+        """Raise UserError unless each image has a map, and none is a JPEG."""
+        if not set(self.paths) <= set(maps):
+            raise UserError(f"knob {knob}: the path table has no column {column}; see data/make_paths.py")
+        if lossy := [maps[path] for path in self.paths if Path(maps[path]).suffix.lower() in LOSSY_SUFFIXES]:
+            raise UserError(f"{lossy[0]}: is a JPEG, whose noise makes classes that are not there; save label maps as PNG")
+
+    @classmethod
+    def of(cls, dataset: Dataset, config: config_train) -> "Data":
+        """Return what trains on a data set. Unreadable files are reported on stderr."""
+        maps = {"maps": dataset.maps, "instances": dataset.instances}
+        return cls(dataset.train, config, dataset.fit, report=lambda line: print(line, file=sys.stderr), **maps)
+
     @property
     def steps_per_epoch(self) -> int:
         return -(-len(self.paths) // self.config.batch_size)
 
-    def batches(self, first_step: int = 0, worker: int = 0, workers: int = 1) -> Iterator:
-        """Endless batches from a step on: images (B, H, W, 3) float32 in [-1, 1], and labels (B, H, W, 3) uint8: see `sample`.
+    def batches(self, first_step: int = 0, worker: int = 0, workers: int = 1) -> Iterator[tuple[Any, LabelBatch | None]]:
+        """Yield batches without end, from a step on: images (B, H, W, 3) float32 in [-1, 1], and their label maps or None.
 
-        Without label maps the labels have no channels. Of several workers, each gets its share of every batch.
-        Sample i is a function of the seed, the paths and i alone, so training that resumes sees what it would have seen.
+        Of several workers, each gets its share of every batch. Sample i depends on the seed, the paths and i alone, so that
+        training that resumes sees what it would have seen.
         """
         import tensorflow as tf
 
         batch = self.config.batch_size
         share = batch // workers
-        planes = 6 if self.config.use_conditional_GAN else 3
+        shapes = [(None, None, 3)] + [(None, None)] * (3 if self.config.use_conditional_GAN else 0)
+
+        def read(i):
+            planes = tf.numpy_function(self._planes_or_error, [i], [tf.uint8] * len(shapes))
+            return tuple(tf.ensure_shape(plane, shape) for plane, shape in zip(planes, shapes, strict=True))
+
         samples = (
             tf.data.Dataset.range(first_step * share, 2**62 // workers)
             .map(lambda i: i // share * batch + worker * share + i % share)
-            .map(
-                lambda i: tf.ensure_shape(tf.numpy_function(self._sample_or_error, [i], tf.uint8), (None, None, planes)),
-                num_parallel_calls=tf.data.AUTOTUNE,
-                deterministic=True,
-            )
+            .map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             .batch(share)
-            .map(lambda planes: (tf.cast(planes[..., :3], tf.float32) / 127.5 - 1, planes[..., 3:]))
+            .map(lambda image, *planes: (tf.cast(image, tf.float32) / 127.5 - 1, *planes))
             .prefetch(2)
         )
         try:
-            yield from samples
+            for x, *planes in samples:
+                yield x, LabelBatch(*planes) if planes else None
         except tf.errors.OpError:
             if self._error is None:
                 raise
             raise self._error from None  # tf.data would have made a page of it
 
-    def sample(self, index: int) -> np.ndarray:
-        """Training sample `index`: an image or a crop of it, (H, W, 3) uint8. Each pass over the table is in a new order.
+    def sample(self, index: int) -> tuple[np.ndarray, LabelMap | None]:
+        """Return training sample `index`: an image or a crop of it, (H, W, 3) uint8, and its label map or None.
 
-        With label maps (H, W, 6): then also the class, 1 at the boundary of an instance, and 1 where the picture is preserved.
+        Each pass over the table is in a new order.
         """
         epoch, position = divmod(index, len(self.paths))
         rng = np.random.default_rng((self.config.seed, epoch, position))
@@ -216,63 +199,70 @@ class Data:
             if path in self.bad:
                 continue
             try:
-                planes = self._planes(path, self.config.crop_size)
+                image, labels = self._read(path, self.config.crop_size)
             except UserError as error:
                 self._skip(path, error)
                 continue
-            return self._with_heat_map(augment(planes, self.config, rng), rng)
+            image, labels = augment(image, labels, self.config, rng)
+            return image, self._select(labels, rng)
         raise UserError("none of the training images can be read")
 
-    def _planes(self, path: str, crop_size: int) -> np.ndarray:
-        """An image brought to size, (H, W, 3); with label maps (H, W, 6): class, boundary of an instance, instance."""
-        image = Data.read_image(path, self.config.max_pixels)
-        planes = fit_image(image, self.fit, crop_size)
+    def _read(self, path: str, crop_size: int) -> tuple[np.ndarray, LabelMap | None]:
+        """Read an image and its label map, and bring them to size."""
+        image = read_image(path, self.config.max_pixels)
+        fitted = fit_image(image, self.fit, crop_size)
         if not self.config.use_conditional_GAN:
-            return planes
+            return fitted, None
         if path not in self.maps or (self.config.use_instances and path not in self.instances):
             raise UserError(f"{path}: its path table names no {'instance' if path in self.maps else 'label'} map of it")
         instances = self.instances[path] if self.config.use_instances else None
-        labels = semantic.read_labels(self.maps[path], instances, self.classes, image.shape[:2])
-        fitted = [fit_image(plane, self.fit, crop_size, Image.Resampling.NEAREST) for plane in np.moveaxis(labels, -1, 0)]
-        return np.concatenate([planes, semantic.with_boundaries(np.stack(fitted, axis=-1))], axis=-1)
+        labels = label_maps.read_label_map(self.maps[path], instances, self.classes, image.shape[:2])
+        labels = labels.map(lambda plane: fit_image(plane, self.fit, crop_size, Image.Resampling.NEAREST))
+        return fitted, label_maps.with_boundaries(labels)
 
-    def _with_heat_map(self, planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Planes -> uint8; of six, the last, the instance, becomes what is preserved."""
-        if not self.config.use_conditional_GAN:
-            return planes
+    def _select(self, labels: LabelMap | None, rng: np.random.Generator) -> LabelMap | None:
+        """Choose what of a training image is preserved, as the knobs `selective` and `selective_regions` say."""
+        if labels is None:
+            return None
         if not self.config.selective:
-            preserved = np.ones(planes.shape[:2], bool)
+            preserved = np.ones(labels.classes.shape, bool)
         elif self.config.selective_regions == "boxes":
-            preserved = semantic.random_box(planes.shape[:2], rng)
+            preserved = selection.random_box(labels.classes.shape, rng)
         elif self.config.selective_regions == "classes":
-            preserved = semantic.random_regions(planes[..., 3], rng, semantic.SYNTHESIZED_CLASSES)
+            preserved = selection.random_regions(labels.classes, rng, selection.SYNTHESIZED_CLASSES)
         else:
-            preserved = semantic.random_regions(planes[..., 5], rng, semantic.SYNTHESIZED_INSTANCES)
-        return np.concatenate([planes[..., :5], preserved[..., None]], axis=-1).astype(np.uint8)
+            assert labels.instances is not None  # _read reads them, or numbers the connected regions
+            preserved = selection.random_regions(labels.instances, rng, selection.SYNTHESIZED_INSTANCES)
+        return dataclasses.replace(labels, preserved=preserved)
 
     def unknown_labels(self) -> float:
-        """The mean share of the pixels of some label maps, from all over the table, that are none of the classes, nor void."""
+        """Return the mean share of pixels that are none of the classes, nor void, in label maps from all over the table."""
         some = self.paths[:: -(-len(self.paths) // LABEL_MAPS_CHECKED)]
         shares = []
         for path in some:
             with contextlib.suppress(UserError):  # reported when it is its turn to be trained on
-                shares.append(float((semantic.read_indices(self.maps[path], self.classes) < 0).mean()))
+                shares.append(float((label_maps.read_indices(self.maps[path], self.classes) < 0).mean()))
         return sum(shares) / max(1, len(shares))
 
-    def held_out(self, path: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """An image that is not trained on (H, W, 3) uint8, whole, and its labels (H, W, 3) uint8, the same each time.
+    def held_out(self, path: str) -> tuple[np.ndarray, LabelMap | None]:
+        """Return a held-out image (H, W, 3) uint8, whole, and its label map or None; they are the same each time.
 
-        Without label maps the labels are None. Raises UserError for files that cannot be read.
+        Raises UserError for files that cannot be read.
         """
-        planes = self._with_heat_map(self._planes(path, crop_size=0), np.random.default_rng(0))
-        return planes[..., :3], planes[..., 3:] if self.config.use_conditional_GAN else None
+        image, labels = self._read(path, crop_size=0)
+        return image, self._select(labels, np.random.default_rng(0))
 
-    def _sample_or_error(self, index: int) -> np.ndarray:
+    def _planes_or_error(self, index: int) -> list[np.ndarray]:
+        """Return a sample's image and the planes of a LabelBatch; keep the UserError that tf.data would garble."""
         try:
-            return self.sample(int(index))
+            image, labels = self.sample(int(index))
         except UserError as error:
             self._error = error
             raise
+        if labels is None:
+            return [image]
+        planes = [getattr(labels, name) for name in LabelBatch._fields]
+        return [image, *(plane.astype(np.uint8) for plane in planes)]
 
     def _skip(self, path: str, error: UserError) -> None:
         with self._lock:
@@ -309,7 +299,7 @@ def fit_image(image: np.ndarray, fit: str, crop_size: int = 0, resample=Image.Re
     else:
         size = (height, width)
     scale = max(1, max(32, crop_size) / min(size))
-    size = tuple(round(side * scale) for side in size)
+    size = (round(size[0] * scale), round(size[1] * scale))
     if size != (height, width):
         image = np.asarray(Image.fromarray(image).resize(size[::-1], resample))
     if crop_size:
@@ -318,24 +308,39 @@ def fit_image(image: np.ndarray, fit: str, crop_size: int = 0, resample=Image.Re
     return image[top : top + size[0] // 16 * 16, left : left + size[1] // 16 * 16]
 
 
-def augment(image: np.ndarray, config: config_train, rng: np.random.Generator) -> np.ndarray:
-    """A random square crop (`crop_size`) and a random left-right flip (`random_flip`)."""
+def augment(
+    image: np.ndarray, labels: LabelMap | None, config: config_train, rng: np.random.Generator
+) -> tuple[np.ndarray, LabelMap | None]:
+    """Scale the image at random (`random_scale`), cut out a random square (`crop_size`), and flip it at random (`random_flip`).
+
+    The label map goes through the same. Images are scaled only if they are cut.
+    """
+    window = np.s_[:, :]
     if crop := config.crop_size:
+        image, labels = scale_at_random(image, labels, max(config.random_scale, crop / min(image.shape[:2])), rng)
         top, left = (rng.integers(side - crop + 1) for side in image.shape[:2])
-        image = image[top : top + crop, left : left + crop]
-    if config.random_flip and rng.random() < 0.5:
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image)
+        window = np.s_[top : top + crop, left : left + crop]
+    step = -1 if config.random_flip and rng.random() < 0.5 else 1
+
+    def cut(plane: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(plane[window][:, ::step])
+
+    return cut(image), labels and labels.map(cut)
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit gray; Pillow's own conversion would clip it
-        gray = np.asarray(image).astype(np.float64) / 257
-        image = Image.fromarray(np.clip(np.rint(gray), 0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+def scale_at_random(
+    image: np.ndarray, labels: LabelMap | None, lowest: float, rng: np.random.Generator
+) -> tuple[np.ndarray, LabelMap | None]:
+    """Scale an image and its label map by a factor between `lowest` and 1. Draw no random number if `lowest` is 1."""
+    if lowest >= 1:
+        return image, labels
+    factor = rng.uniform(lowest, 1)
+    height, width = (round(factor * side) for side in image.shape[:2])
+    rows, columns = (
+        ((np.arange(n) + 0.5) * side / n).astype(int) for n, side in zip((height, width), image.shape, strict=False)
+    )
+    scaled = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+    return scaled, labels and labels.map(lambda plane: plane[rows][:, columns])  # the nearest class, for a mean is none
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -343,21 +348,39 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def _read_frame(source: Path):
-    import pandas as pd
+def _tables_of(name: str, where: directories, val: str | Path | None) -> list[str | Path]:
+    """Return the tables, or folders, of a dataset: one to train on, and one of held-out images if there is one."""
+    if name in FITS:
+        return [Utils.locate(getattr(where, f"{name}_{split}")) for split in ("train", "val")]
+    table = Path(name).resolve()
+    sibling = table.parent / table.name.replace("train", "val")
+    held_out = val or (sibling if sibling.exists() and sibling != table else None)
+    return [name, held_out] if held_out else [name]
 
-    readers = {".h5": pd.read_hdf, ".hdf5": pd.read_hdf, ".csv": pd.read_csv}
-    if not source.exists():
-        raise UserError(f"{source}: no such path table or folder; data/make_paths.py writes one")
-    if source.suffix.lower() not in readers:
-        raise UserError(f"{source}: a path table ends in .h5, .hdf5 or .csv")
-    try:
-        frame = readers[source.suffix.lower()](source)
-        return frame.to_frame() if isinstance(frame, pd.Series) else frame
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame({"path": []})
-    except Exception as error:  # pandas and PyTables throw what they like at a damaged file
-        raise UserError(f"{source}: cannot be read as a path table ({error})") from None
+
+def _column(columns: Columns, wanted: str) -> str | None:
+    """Return the name by which a table has a column, whose older spelling counts too; None where it has none."""
+    spellings = MAP_COLUMNS if wanted in MAP_COLUMNS else (wanted,)
+    return next((name for name in spellings if name in columns), None)
+
+
+def _without_duplicates(paths: list[str], table: str | Path) -> list[str]:
+    """Return the paths without those that name a file again, with a warning if there were any."""
+    unique: dict[str, str] = {}
+    for path in paths:
+        unique.setdefault(os.path.realpath(path), path)
+    if len(unique) < len(paths):
+        print(f"warning: {table}: {len(paths) - len(unique)} of its rows name an image that another row names too; "
+              f"each image counts once", file=sys.stderr)  # fmt: skip
+    return list(unique.values())
+
+
+def _warn_of_overlap(train: list[str], val: list[str], table: str | Path) -> None:
+    """Warn of held-out images that are trained on."""
+    if both := {os.path.realpath(path) for path in train} & {os.path.realpath(path) for path in val}:
+        why = "there are fewer than five images" if train == val else "both tables name them"
+        print(f"warning: {table}: {len(both)} of the {len(val)} held-out images are trained on too, because {why}; "
+              f"what is measured on them flatters the model", file=sys.stderr)  # fmt: skip
 
 
 def _locate(path: str, table: Path) -> str:

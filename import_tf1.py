@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from checkpoint import new_folder
+from cGAN.labels import Classes
+from codec.checkpoint import write_checkpoint
+from codec.entropy import integer_frequencies
 from config import UserError, config_train
-from entropy import integer_frequencies
-from semantic import Classes
 from utils import Utils
 
 SCOPES = {  # our networks, and where the seed has their variables
@@ -63,9 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     layers = sort_layers(read_variables(args.checkpoint, args.ema))
     config = find_knobs(layers, classes, args.checkpoint)
     arrays = convert(layers, config, args.checkpoint)
-    with new_folder(output) as partial:
-        (partial / "config.json").write_text(config.to_json())
-        np.savez(partial / "model.npz", frequencies=reachable_frequencies(config), **arrays)
+    write_checkpoint(output, config, arrays, reachable_frequencies(config))
     branches = ", noise" * config.sample_noise + ", label maps" * config.use_conditional_GAN
     print(f"{output}: W={config.width}, {config.n_residual_blocks} residual blocks, C={config.channel_bottleneck}{branches}")
     return 0
@@ -96,12 +94,12 @@ def sort_layers(variables: dict[str, np.ndarray]) -> dict[str, dict[str, list[di
     for name, array in variables.items():
         network = next((network for network, scope in SCOPES.items() if name.startswith(scope)), None)
         *above, layer, leaf = name.split("/")
-        match = re.fullmatch(r"(.*?)(?:_(\d+))?", layer)
-        kind = KINDS.get(match[1])
+        stem, number = _numbered(layer)
+        kind = KINDS.get(stem)
         if network is None or kind is None:
             odd.append(name)
             continue
-        place = (_natural("/".join(above)), int(match[2] or 0))
+        place = (_natural("/".join(above)), number)
         found.setdefault(network, {}).setdefault(kind, {}).setdefault(place, {})[leaf] = (name, array)
     if odd:
         print(f"warning: left out, as no part of a network of ours: {', '.join(sorted(odd))}", file=sys.stderr)
@@ -135,8 +133,10 @@ def convert(layers: dict, config: config_train, path: str) -> dict[str, np.ndarr
     with Utils.quiet_tensorflow():
         from model import Model
     model = Model(config)
-    arrays, problems, used = {}, [], set()
-    for name, var in model._weights(model.networks).items():
+    arrays: dict[str, np.ndarray] = {}
+    problems: list[str] = []
+    used: set[str] = set()
+    for name, var in model.weights.items():
         network, layer, leaf = name.split("/")
         kind, _, number = layer.rpartition("_")
         if kind == "Quantizer":
@@ -181,6 +181,12 @@ def reachable_frequencies(config: config_train) -> np.ndarray:
     """Tables for the symbols that a feature map after a ReLU can have, the centers from 0 up: all alike."""
     reachable = np.array(config.centers) >= 0
     return integer_frequencies(np.tile(reachable / reachable.sum(), (config.channel_bottleneck, 1)))
+
+
+def _numbered(layer: str) -> tuple[str, int]:
+    """Split "conv2d_3" into "conv2d" and 3; a name without a number has the number 0."""
+    stem, _, number = layer.rpartition("_")
+    return (stem, int(number)) if stem and number.isdigit() else (layer, 0)
 
 
 def _natural(text: str) -> tuple:

@@ -8,7 +8,8 @@ Notation, after Johnson et al. 2016: c7s1-k a 7x7 stride-1 convolution with k fi
 residual block of two 3x3 convolutions, uk an upsampling to twice the size; each followed by norm and ReLU. Tensors are NHWC.
 """
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import keras
@@ -108,30 +109,32 @@ class ResizeLike(Layer):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def label_channels(labels, config: config_train):
-    """Labels (B, H, W, 2), the class and whether an instance ends here -> (B, H, W, n_classes [+ 1]) of 0 and 1."""
-    classes = ops.one_hot(ops.cast(labels[..., 0], "int32"), config.n_classes, dtype="float32")
+def label_channels(classes, boundaries, config: config_train):
+    """Return what networks see of a label map at full size: (B, H, W, n_classes [+ 1]) of 0 and 1.
+
+    classes: (B, H, W), 0..n_classes-1. boundaries: (B, H, W), not 0 where an instance ends.
+    """
+    channels = ops.one_hot(ops.cast(classes, "int32"), config.n_classes, dtype="float32")
     if not config.use_instances:
-        return classes
-    return ops.concatenate([classes, ops.cast(labels[..., 1:2], "float32")], axis=-1)
+        return channels
+    return ops.concatenate([channels, ops.cast(boundaries, "float32")[..., None]], axis=-1)
 
 
-def map_symbols(labels, config: config_train):
-    """Labels (B, H, W, 2) -> what a lossless code sends, (B, H/scale, W/scale, 1) int32: class [+ n_classes at a boundary].
+def map_symbols(classes, boundaries, config: config_train):
+    """Return what a lossless code sends of a label map, (B, H/scale, W/scale, 1) int32: class [+ n_classes at a boundary].
 
     The class is that of the middle of each scale x scale block; a boundary anywhere in the block counts.
     """
     scale = config.semantic_scale
-    labels = ops.cast(labels, "int32")
-    symbols = labels[:, scale // 2 :: scale, scale // 2 :: scale, :1]
+    symbols = ops.cast(classes[:, scale // 2 :: scale, scale // 2 :: scale, None], "int32")
     if config.use_instances:
-        edges = ops.max_pool(ops.cast(labels[..., 1:2], "float32"), scale, scale, "same")
+        edges = ops.max_pool(ops.cast(boundaries, "float32")[..., None], scale, scale, "same")
         symbols = symbols + config.n_classes * ops.cast(edges, "int32")
     return symbols
 
 
 def code_channels(symbols, config: config_train):
-    """Inverse of map_symbols, as G sees it: (B, h, w, code_channels) of 0 and 1, at 1/16 of the image's size."""
+    """Return what G sees of map_symbols: (B, h, w, code_channels) of 0 and 1, at 1/16 of the image's size."""
     symbols = symbols[..., 0]
     channels = ops.one_hot(symbols % config.n_classes, config.n_classes, dtype="float32")
     if config.use_instances:
@@ -196,6 +199,21 @@ def upsample_block(x, filters: int, config: config_train):
     return ops.relu(norm(x, config))
 
 
+def subpixel_block(x, filters: int, config: config_train):
+    """Twice the height and width by a convolution and depth-to-space (Shi et al. 2016), then norm and ReLU.
+
+    The kernel starts alike for the four pixels of each block (ICNR, Aitken et al. 2017): training begins without a grid.
+    """
+    x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    x = layers.Conv2D(4 * filters, 3, use_bias=has_bias(config), kernel_initializer=icnr)(x)
+    return ops.relu(norm(ops.depth_to_space(x, 2), config))
+
+
+def icnr(shape: tuple, dtype=None):
+    """A kernel (k, k, in, 4 * out) for depth-to-space by 2 whose four groups of filters are the same random one."""
+    return ops.tile(keras.initializers.GlorotUniform()((*shape[:-1], shape[-1] // 4), dtype), (1, 1, 1, 4))
+
+
 def bounded(layer, config: config_train):
     """A layer of a discriminator, with the knob `spectral_norm` such that its kernel's largest singular value is 1.
 
@@ -251,6 +269,21 @@ class Network:
         return reflect_conv(h, config.channel_bottleneck, kernel=3)  # (B, H/16, W/16, C)
 
     @staticmethod
+    def subpixel_encoder(x: KerasTensor, config: config_train) -> KerasTensor:
+        """E for CPUs: space-to-depth by 4, c3s1-W/2, d W/2, d W, residual blocks at 1/16, c3s1-C (linear).
+
+        It has no layer above a quarter of the image's size, where convolutions of few channels move memory rather than compute.
+        """
+        f = config.width
+        h = ops.space_to_depth(x, 4)  # (B, H/4, W/4, 16 * channels of x)
+        h = conv_block(h, f // 2, kernel=3, config=config)  # (B, H/4, W/4, f/2)
+        h = conv_block(h, f // 2, kernel=3, stride=2, config=config)  # (B, H/8, W/8, f/2)
+        h = conv_block(h, f, kernel=3, stride=2, config=config)  # (B, H/16, W/16, f)
+        for _ in range(config.n_encoder_blocks):
+            h = residual_block(h, config)  # (B, H/16, W/16, f)
+        return reflect_conv(h, config.channel_bottleneck, kernel=3)  # (B, H/16, W/16, C)
+
+    @staticmethod
     def quantizer(w: KerasTensor, config: config_train) -> tuple[KerasTensor, dict[str, KerasTensor]]:
         """q: feature map -> nearest centers w_hat (B, h, w, C).
 
@@ -270,6 +303,25 @@ class Network:
         for i in (2, 4, 8, 16):
             h = add_noise(upsample_block(h, f // i, config), noise)  # (B, i/16 H, i/16 W, f/i)
         return ops.tanh(reflect_conv(h, 3, kernel=7))  # (B, H, W, 3)
+
+    @staticmethod
+    def subpixel_generator(z: KerasTensor, config: config_train) -> KerasTensor:
+        """G for CPUs: c3s1-W, residual blocks at 1/16, two sub-pixel doublings, a residual block at 1/4, u W/8, u W/16, c3s1-3.
+
+        The sub-pixel convolutions do their work at low resolution. The last two doublings are those of the knob `upsampling`
+        with few channels; `bilinear` leaves no grid, where depth-to-space at the end left one of 4 px.
+        """
+        f = config.width
+        z, noise = split_noise(z, config)
+        h = add_noise(conv_block(z, f, kernel=3, config=config), noise)  # (B, H/16, W/16, f)
+        for _ in range(config.n_residual_blocks):
+            h = add_noise(residual_block(h, config), noise)  # (B, H/16, W/16, f)
+        h = add_noise(subpixel_block(h, f // 2, config), noise)  # (B, H/8, W/8, f/2)
+        h = add_noise(subpixel_block(h, f // 4, config), noise)  # (B, H/4, W/4, f/4)
+        h = residual_block(h, config)  # (B, H/4, W/4, f/4)
+        for k in (8, 16):
+            h = add_noise(upsample_block(h, f // k, config), noise)  # (B, H/2, W/2, f/8), (B, H, W, f/16)
+        return ops.tanh(reflect_conv(h, 3, kernel=3))  # (B, H, W, 3)
 
     @staticmethod
     def noise_generator(v: KerasTensor, w_hat: KerasTensor, config: config_train) -> KerasTensor:
@@ -308,12 +360,37 @@ class Network:
         return bounded(layers.Conv2D(1, 4, padding="same"), config)(h), maps  # (B, H/16, W/16, 1)
 
     @staticmethod
-    def multiscale_discriminator(x: KerasTensor, config: config_train) -> tuple[list, dict[str, KerasTensor]]:
+    def projected_discriminator(
+        x: KerasTensor, config: config_train, features: Sequence[KerasTensor]
+    ) -> tuple[list, dict[str, KerasTensor]]:
+        """A patch discriminator on the image, and a small head on each depth of a frozen network (Sauer et al. 2021).
+
+        features: what AlexNet makes of x (features.py), (B, h_k, w_k, c_k). Returns the logits of the patches and of each head,
+        and the intermediate maps by "0/name" (patches) and "head k/name".
+        """
+        f = config.discriminator_width
+        patches, maps = Network.patch_discriminator(x, config)
+        logits, maps = [patches], {f"0/{name}": h for name, h in maps.items()}
+        for k, h in enumerate(features, start=1):
+            h = h * ops.rsqrt(ops.mean(ops.square(h), axis=-1, keepdims=True) + 1e-6)  # depths differ in their range
+            h = ops.leaky_relu(bounded(layers.Conv2D(f, 1), config)(h), 0.2)  # (B, h_k, w_k, f)
+            h = maps[f"head {k}/map1"] = ops.leaky_relu(bounded(layers.Conv2D(f, 3, padding="same"), config)(h), 0.2)
+            logits.append(bounded(layers.Conv2D(1, 1), config)(h))  # (B, h_k, w_k, 1)
+        return logits, maps
+
+    @staticmethod
+    def multiscale_discriminator(
+        x: KerasTensor, config: config_train, features: Sequence[KerasTensor] = ()
+    ) -> tuple[list, dict[str, KerasTensor]]:
         """Discriminators of one design on the image, and on the image pooled once and twice (Wang et al. 2018).
 
-        Returns the logits at each scale, and all intermediate maps by "scale/name".
+        Returns the logits at each scale, and all intermediate maps by "scale/name". With `features`, those of a frozen network,
+        the projected discriminator takes their place.
         """
-        logits, maps = [], {}
+        if features:
+            return Network.projected_discriminator(x, config, features)
+        logits: list[KerasTensor] = []
+        maps: dict[str, KerasTensor] = {}
         for scale in range(config.n_scales if config.multiscale else 1):
             if scale > 0:
                 x = layers.AveragePooling2D(3, strides=2, padding="same")(x)  # (B, H/2^scale, W/2^scale, channels)
@@ -358,9 +435,14 @@ def build(config: config_train, role: str, x: KerasTensor, channels: int):
     if name not in methods:
         raise UserError(f"knob {role}: Network has no method {name!r}; it has {', '.join(methods)}")
     misfit = UserError(f"knob {role}: Network.{name} does not make {channels} channels of {x.shape[-1]}, as this role needs")
+    method = getattr(Network, name)
     try:
-        output = getattr(Network, name)(x, config)
-    except (TypeError, RecursionError):
+        inspect.signature(method).bind(x, config)
+    except TypeError:
+        raise misfit from None
+    try:
+        output = method(x, config)  # what it raises is shown as it is
+    except RecursionError:  # multiscale_discriminator, of itself
         raise misfit from None
     tensor = output[0] if role == "discriminator" and isinstance(output, tuple) else output
     if isinstance(output, tuple) != (role == "discriminator") or getattr(tensor, "shape", (None,))[-1] != channels:
@@ -372,11 +454,16 @@ def build(config: config_train, role: str, x: KerasTensor, channels: int):
 def precision(name: str) -> Iterator[None]:
     """Within this context, networks compute with numbers of this kind, and have weights of float32."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name if name == "float32" else f"mixed_{name}")
+    keras.config.set_dtype_policy(dtype_policy(name))
     try:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def dtype_policy(precision: str) -> str:
+    """Return the name of Keras' policy for computing in a precision, with weights of float32."""
+    return precision if precision == "float32" else f"mixed_{precision}"
 
 
 def float32(outputs):

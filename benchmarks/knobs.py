@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What the knobs do: small models, each trained with the same budget and one thing changed, and what comes of it.
+"""What the knobs do: small models, each trained with the same budget and one thing changed, and how they compare.
 
     python3 benchmarks/knobs.py -ds photos/train --val photos/val
 
-Prints a line a case, as soon as it is there: mean bytes (by static tables), PSNR and MS-SSIM of held-out images by real files,
-and, where there is noise, the mean standard deviation (of 255) of a pixel over four noises. What is there already in --work is
-not trained again.
+Prints a line for each case as soon as it is there: mean bytes (by static tables), PSNR and MS-SSIM of held-out images by real
+files, and, where there is noise, the mean standard deviation (of 255) of a pixel over four noises. Cases whose results are in
+--work already are not trained again.
 """
 
 import argparse
@@ -18,6 +18,13 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 import numpy as np
+
+from codec import Codec
+from codec.pictures import read_image
+from config import config_test
+from data import Data
+from evaluation.metrics import ms_ssim, psnr
+from utils import Utils
 
 BUDGET = [
     "width=96", "n_residual_blocks=2", "discriminator_width=32", "n_scales=2", "crop_size=64", "batch_size=4",
@@ -49,56 +56,70 @@ CASES = {
 NOISES = 4
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-ds", "--dataset", required=True)
     parser.add_argument("--val", required=True, help="folder or table of held-out images")
     parser.add_argument("--images", type=int, default=20, help="how many of them to measure (default: 20)")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of each training (default: {STEPS})")
     parser.add_argument("--work", default="knobs", help="folder for the checkpoints (default: knobs)")
     parser.add_argument("--case", action="append", choices=CASES, help="only these (default: all)")
-    args = parser.parse_args(argv)
+    parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE", help="of all cases")
+    return parser.parse_args(argv)
+
+
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
     print(f"{'':56} bytes    bpp   PSNR  MS-SSIM  noise", flush=True)
+    failures = 0
     for case in args.case or CASES:
         work = Path(args.work) / case.replace(" ", "").replace("=", "-").replace(",", "+")
         result = work / "result.json"
         if not result.exists():
-            command = [sys.executable, str(PROJECT / "train.py"), "-ds", args.dataset, "--val", args.val, "--name", "run"]
-            knobs = [*BUDGET, *CASES[case], f"checkpoints={work}", f"samples={work}/samples", f"tensorboard={work}/tensorboard"]
-            command += ["--steps", str(STEPS), *(part for knob in knobs for part in ("-k", knob))]
-            work.mkdir(parents=True, exist_ok=True)
-            with (work / "log").open("w") as log:
-                status = subprocess.run(command, stdout=log, stderr=log).returncode
-            if status:
-                print(f"{case:56} failed: {(work / 'log').read_text().splitlines()[-1]}", flush=True)
+            if complaint := train(case, work, args):
+                print(f"{case:56} failed: {complaint}", flush=True)
+                failures += 1
                 continue
             result.write_text(json.dumps(measure(work / "run", args.val, args.images)))
-        m = json.loads(result.read_text())
-        noise = "" if m["noise"] is None else f"{m['noise']:6.2f}"
-        print(f"{case:56} {m['bytes']:5.0f} {m['bpp']:.4f} {m['psnr']:6.2f} {m['ms_ssim']:8.4f} {noise}", flush=True)
-    return 0
+        print(f"{case:56} {row(json.loads(result.read_text()))}", flush=True)
+    return 1 if failures else 0
+
+
+def train(case: str, work: Path, args: argparse.Namespace) -> str | None:
+    """Train a case in a process of its own. Returns the last line of its log if it fails."""
+    where = [f"checkpoints={work}", f"samples={work}/samples", f"tensorboard={work}/tensorboard"]
+    knobs = [*BUDGET, *CASES[case], *args.knob, *where]
+    command = [sys.executable, str(PROJECT / "train.py"), "-ds", args.dataset, "--val", args.val, "--name", "run"]
+    command += ["--steps", str(args.steps), *(part for knob in knobs for part in ("-k", knob))]
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "log").open("w") as log:
+        status = subprocess.run(command, stdout=log, stderr=log).returncode
+    return (work / "log").read_text().splitlines()[-1] if status else None
+
+
+def row(m: dict) -> str:
+    similarity = "     n/a" if m["ms_ssim"] is None else f"{m['ms_ssim']:8.4f}"
+    noise = "" if m["noise"] is None else f"{m['noise']:6.2f}"
+    return f"{m['bytes']:5.0f} {m['bpp']:.4f} {m['psnr']:6.2f} {similarity} {noise}"
 
 
 def measure(checkpoint: Path, val: str, n: int) -> dict:
-    """Means over the first n held-out images, by files that are decoded again."""
-    from compress import encode
-    from config import config_test
-    from data import Data
-    from decompress import decode
-    from model import Model
-    from utils import Utils
-
-    model = Model.load(checkpoint)
+    """Return means over the first n held-out images, by files that are decoded again."""
+    with Utils.quiet_tensorflow():
+        codec = Codec.load(checkpoint)
+    noises = range(NOISES if codec.config.sample_noise else 1)
+    decoders = [Codec(codec.checkpoint, codec.runtime, config_test(noise_seed=seed)) for seed in noises]
     rows = []
     for path in Data.read_table(val)[:n]:
-        image = Data.read_image(path, config_test().max_pixels)
-        data = encode(model, image)
-        noises = range(NOISES if model.config.sample_noise else 1)
-        pictures = np.stack([decode(model, data, config_test(noise_seed=seed)) for seed in noises])
+        image = read_image(path, config_test().max_pixels)
+        data = codec.encode(image)
+        pictures = np.stack([decoder.decode(data) for decoder in decoders])
         rows.append({
             "bytes": len(data),
             "bpp": 8 * len(data) / (image.shape[0] * image.shape[1]),
-            "psnr": Utils.psnr(image, pictures[0]),
-            "ms_ssim": Utils.ms_ssim(image, pictures[0]),
+            "psnr": psnr(image, pictures[0]),
+            "ms_ssim": ms_ssim(image, pictures[0]),
             "noise": pictures.std(axis=0).mean() if len(noises) > 1 else None,
         })  # fmt: skip
     return {name: None if rows[0][name] is None else float(np.mean([row[name] for row in rows])) for name in rows[0]}

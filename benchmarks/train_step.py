@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Time and memory of one training step (both updates, encoder trained too), each configuration in a process of its own.
+"""Time and memory of one training step (both updates, encoder included), each configuration in a process of its own.
 
     python3 benchmarks/train_step.py                      # W=64 at 256x256, W=960 at 256x512 and at 512x1024
     python3 benchmarks/train_step.py --case 960 512 1024 -k optimizer=momentum
     python3 benchmarks/train_step.py --knobs              # W=64 at 256x256 with one knob after the other changed
 
-Memory is the process's peak resident size, TensorFlow itself (about 0.6 GB) included. Times are the median of --steps after
-two steps that trace and warm up. The last columns are time and memory relative to the first line's, for noisy machines.
+Memory is the peak resident size of the process, TensorFlow included (about 0.6 GB). Times are the median of --steps after
+two steps that trace and warm up. The last columns are time and memory relative to the first line, for noisy machines.
 """
 
 import argparse
@@ -16,9 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from config import UserError, config_train
+from utils import Utils
 
 CASES = [(64, 256, 256), (960, 256, 512), (960, 512, 1024)]  # W, height, width
 KNOBS = [
@@ -40,26 +44,28 @@ KNOBS = [
 ]
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", nargs=3, type=int, action="append", metavar=("W", "HEIGHT", "WIDTH"))
     parser.add_argument("--steps", type=int, default=3, help="timed steps (default: 3)")
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE", help="of config_train")
-    parser.add_argument("--knobs", action="store_true", help="one knob after the other changed")
+    parser.add_argument("--knobs", action="store_true", help="change one knob after the other")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # measure in this process
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
     if args.here:
-        seconds, gigabytes = measure(*args.case[0], args.steps, args.knob)
+        width, height, image_width = args.case[0]
+        seconds, gigabytes = measure(width, height, image_width, args.steps, args.knob)
         print(seconds, gigabytes)
         return 0
-    cases = args.case or (CASES[:1] if args.knobs else CASES)
     first = None
-    for case in cases:
+    for case in args.case or (CASES[:1] if args.knobs else CASES):
         for changed in KNOBS if args.knobs else [[]]:
-            knobs = [part for knob in [*args.knob, *changed] for part in ("-k", knob)]
-            command = [sys.executable, __file__, "--here", "--case", *map(str, case), "--steps", str(args.steps), *knobs]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            seconds, gigabytes = map(float, output.split())
+            seconds, gigabytes = measure_apart(case, args.steps, [*args.knob, *changed])
             first = first or (seconds, gigabytes)
             ratios = f"{seconds / first[0]:6.2f} {gigabytes / first[1]:6.2f}  {' '.join(changed)}"
             width, height, image_width = case
@@ -67,29 +73,36 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def measure(width: int, height: int, image_width: int, steps: int, knobs: list[str]) -> tuple[float, float]:
-    """Seconds a step, and peak memory in GB (10^9 bytes)."""
-    from config import config_train
-    from utils import Utils
+def measure_apart(case: Sequence[int], steps: int, knobs: list[str]) -> tuple[float, float]:
+    """Call `measure` in a process of its own, whose peak of memory is that of this configuration alone."""
+    command = [sys.executable, __file__, "--here", "--case", *map(str, case), "--steps", str(steps)]
+    command += [part for knob in knobs for part in ("-k", knob)]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if run.returncode:
+        raise UserError(f"{' '.join(knobs)}: cannot be measured; see above")
+    seconds, gigabytes = map(float, run.stdout.split())
+    return seconds, gigabytes
 
+
+def measure(width: int, height: int, image_width: int, steps: int, knobs: list[str]) -> tuple[float, float]:
+    """Return the seconds of a step, and the peak of memory in GB (10^9 bytes)."""
+    config = config_train(width=width).override(knobs)
     with Utils.quiet_tensorflow():
         import tensorflow as tf
 
-        from model import Model
-
-    config = config_train(width=width).override(knobs)
+        from training import Trainer
     with tempfile.TemporaryDirectory() as folder:
         if config.use_vgg_loss:  # random weights take as long as real ones
             import keras
 
             config = config.override([f"vgg_weights={folder}/vgg19.weights.h5"])
             keras.applications.VGG19(include_top=False, weights=None).save_weights(config.vgg_weights)
-        model = Model(config, training=True)
+        trainer = Trainer(config)
     x = tf.random.uniform((1, height, image_width, 3), -1, 1)
     times = []
     for _ in range(steps + 2):
         start = time.perf_counter()
-        model.train_step(x)
+        float(trainer.train_step(x)["distortion"])  # a number, which has to be waited for
         times.append(time.perf_counter() - start)
     return statistics.median(times[2:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 

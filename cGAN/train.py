@@ -1,35 +1,38 @@
 #!/usr/bin/env python3
-"""Train a conditional GAN: train.py with cGAN/config.py's knobs on top of the defaults.
+"""Train a conditional GAN: train.py with the preset cGAN/camvid.json.
 
     python3 cGAN/train.py -ds camvid_train.h5 --classes classes.csv -name run
     python3 cGAN/train.py -ds camvid_train.h5 --classes classes.csv -name run -k semantic_code=learned
+    python3 cGAN/train.py -ds camvid_train.h5 -name run -rl
 
--ds: a path table with a column semantic_map_paths. All options are those of train.py; its -k still has the last word.
+-ds: a path table with a column semantic_map_paths. All options are those of train.py; its -k has the last word.
 """
 
+import argparse
+import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import importlib.util
-
-import train
+PRESET = Path(__file__).with_name("camvid.json")
+TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 
 
-def main(argv: list[str] | None = None) -> int:
-    spec = importlib.util.spec_from_file_location("cGAN_config", Path(__file__).with_name("config.py"))
-    config = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(config)
-    arguments = sys.argv[1:] if argv is None else argv
-    args = train.parse_args(arguments)
+def arguments(argv: list[str]) -> list[str]:
+    """Return what train.py is called with. A run that goes on keeps its knobs; it must be that of a conditional GAN."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-rl", "--restore-last", action="store_true")
+    parser.add_argument("-r", "--restore")
+    parser.add_argument("--fit-entropy", action="store_true")
+    args, _ = parser.parse_known_args(argv)
     if args.fit_entropy:
-        return train.main(arguments)
-    goes_on = args.restore or args.restore_last  # then the knobs are the checkpoint's, which has to be of a conditional GAN
-    values = {"use_conditional_GAN": True} if goes_on else config.KNOBS
-    knobs = [part for name, value in values.items() for part in ("-k", f"{name}={value}")]
-    return train.main([*knobs, *arguments])
+        return argv
+    if args.restore or args.restore_last:
+        return ["-k", "use_conditional_GAN=true", *argv]
+    return ["-c", str(PRESET), *argv]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, str(TRAIN), *arguments(sys.argv[1:])])

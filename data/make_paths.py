@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the path tables that train.py reads: dataframes with a column `path`, as HDF5 (.h5) or CSV.
+"""Write the path tables that train.py reads: tables with a column `path`, as CSV or as an HDF5 dataframe (.h5).
 
     python3 data/make_paths.py photos/ -o photos.h5
     python3 data/make_paths.py photos/ -o photos.h5 --split 0.8 0.1 0.1 --seed 1   # photos_train.h5, _val.h5, _test.h5
@@ -7,9 +7,9 @@
         --maps cityscapes/gtFine/train --image-suffix _leftImg8bit --map-suffix _gtFine_labelIds \\
         --instances cityscapes/gtFine/train --instance-suffix _gtFine_instanceIds
 
-With --maps, a second column `semantic_map_paths` names the label map of each image: the file in the same place below the
-folder of maps whose name, without its suffix, is the image's. With --instances likewise a column `instance_map_paths`.
-Paths are relative to the table if the files lie below its folder, so that both can be moved together, else absolute.
+With --maps, a second column `semantic_map_paths` names the label map of each image: the file at the same place below the
+folder of maps, with the same name but for its suffix. --instances adds a column `instance_map_paths` in the same way. Paths are
+relative to the table if the files lie below its folder, so that both can be moved together; else they are absolute.
 """
 
 import argparse
@@ -21,8 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
+from codec.files import atomic
+from codec.pictures import images_in
 from config import UserError
-from data import INSTANCE_COLUMN, MAP_COLUMNS, Data
+from data import INSTANCE_COLUMN, MAP_COLUMNS
+from path_tables import SUFFIXES, write_columns
 from utils import Utils
 
 
@@ -46,16 +49,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     output = Path(args.output)
-    if output.suffix.lower() not in (".h5", ".hdf5", ".csv"):
+    if output.suffix.lower() not in SUFFIXES:
         raise UserError(f"{output}: a path table ends in .h5, .hdf5 or .csv")
     if args.seed < 0:
         raise UserError(f"--seed: {args.seed} is negative")
     if not Path(args.folder).is_dir():
         raise UserError(f"{args.folder}: no such folder")
-    images = [path for path in Data.images_in(args.folder) if Path(path).stem.endswith(args.image_suffix)]
+    images = [path for path in images_in(args.folder) if Path(path).stem.endswith(args.image_suffix)]
     if not images:
         raise UserError(f"{args.folder}: no image whose name ends in {args.image_suffix}; see --image-suffix")
-    columns = {"path": images}
+    columns: dict[str, list[str]] = {"path": images}
     if args.maps:
         columns[MAP_COLUMNS[0]] = match_maps(images, args, args.maps, args.map_suffix)
     if args.instances:
@@ -70,13 +73,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def match_maps(images: list[str], args: argparse.Namespace, folder: str, map_suffix: str) -> list[str]:
-    """The map of each image, of those below a folder whose names end in a suffix. Raises UserError for one that has none."""
+    """Return the map of each image, among the files below a folder whose names end in a suffix.
+
+    Raises UserError for an image without a map.
+    """
 
     def key(path: str, below: str, suffix: str) -> Path:
         relative = Path(path).relative_to(below).with_suffix("")
         return relative.with_name(relative.name.removesuffix(suffix))
 
-    maps = {key(path, folder, map_suffix): path for path in Data.images_in(folder) if Path(path).stem.endswith(map_suffix)}
+    maps = {key(path, folder, map_suffix): path for path in images_in(folder) if Path(path).stem.endswith(map_suffix)}
     keys = [key(path, args.folder, args.image_suffix) for path in images]
     for image, k in zip(images, keys, strict=True):
         if k not in maps:
@@ -85,7 +91,7 @@ def match_maps(images: list[str], args: argparse.Namespace, folder: str, map_suf
 
 
 def split(output: Path, n: int, shares: list[float], seed: int) -> dict[Path, np.ndarray]:
-    """Random rows, in ascending order, for the tables OUTPUT_train, OUTPUT_val and OUTPUT_test."""
+    """Return random rows, in ascending order, for the tables OUTPUT_train, OUTPUT_val and OUTPUT_test."""
     if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise UserError(f"--split: {shares} are not three shares with the sum 1")
     ends = np.rint(np.cumsum(shares) * n).astype(int)
@@ -95,20 +101,14 @@ def split(output: Path, n: int, shares: list[float], seed: int) -> dict[Path, np
 
 
 def write_table(table: Path, columns: dict[str, list[str]]) -> None:
-    import pandas as pd
-
     base = table.parent.resolve()
 
-    def stored(path: str) -> str:
-        path = Path(path).resolve()
+    def stored(name: str) -> str:
+        path = Path(name).resolve()
         return str(path.relative_to(base)) if path.is_relative_to(base) else os.fspath(path)
 
-    frame = pd.DataFrame({name: [stored(path) for path in paths] for name, paths in columns.items()})
-    with Utils.atomic(table) as partial:
-        if table.suffix.lower() == ".csv":
-            frame.to_csv(partial, index=False)
-        else:
-            frame.to_hdf(partial, key="df", mode="w", format="table")  # the other format takes 1 MB for no reason
+    with atomic(table) as partial:
+        write_columns(partial, {name: [stored(path) for path in paths] for name, paths in columns.items()})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Bring a folder of images to the size that a dataset trains at, into another folder, as PNG, without ImageMagick.
+"""Bring the images of a folder to the size that a dataset trains at, as PNGs in another folder, without ImageMagick.
 
 python3 data/resample.py cityscapes/leftImg8bit/train cityscapes_512/train --fit 512x1024
 python3 data/resample.py ADE20k/train ADE20k_512/train --fit width512
@@ -11,8 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from codec.files import output_names
+from codec.pictures import images_in, read_image, save_picture
 from config import UserError, config_train
-from data import Data, fit_image
+from data import fit_image
 from utils import Utils
 
 
@@ -33,16 +35,16 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{args.output}: write to a folder apart from {args.folder}; nothing is resampled in place")
     if not source.is_dir():
         raise UserError(f"{args.folder}: no such folder")
-    images = Data.images_in(source)
+    images = images_in(source)
     failures = 0
-    for image, name in Utils.output_names(images, source, ".png").items():
+    for image, name in output_names(images, source, ".png").items():
         try:
-            pixels = Data.read_image(image, config_train().max_pixels)
+            pixels = read_image(image, config_train().max_pixels)
         except UserError as error:
             print(f"skipped: {error}", file=sys.stderr)
             failures += 1
             continue
-        Utils.save_picture(fit_image(pixels, args.fit), output / name)
+        save_picture(fit_image(pixels, args.fit), output / name)
     print(f"{output}: {len(images) - failures} images")
     return 2 if failures else 0
 

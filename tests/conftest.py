@@ -41,9 +41,17 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return picture
 
 
+def label_map(height: int, width: int) -> np.ndarray:
+    """Three classes: 0 above, 1 below, and a rectangle of 2 in it; (height, width) uint8."""
+    s = np.zeros((height, width), np.uint8)
+    s[height // 2 :] = 1
+    s[height // 2 : 3 * height // 4, width // 4 : width // 2] = 2
+    return s
+
+
 def model_arrays(channels: int, levels: int, hidden: int = 7, spread: int = 300, seed: int = 0) -> dict[str, np.ndarray]:
     """A context model with arbitrary weights; a large `spread` makes it very sure of itself."""
-    from entropy import NEIGHBOURS, SHAPES
+    from codec.context_model import NEIGHBOURS, SHAPES
 
     rng = np.random.default_rng(seed)
     sizes = {"N": len(NEIGHBOURS) * (channels + 1), "C": channels, "H": hidden, "L": levels}
@@ -59,6 +67,12 @@ def quick_graphs():
     import tensorflow as tf
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pretrained_weights(tmp_path_factory):
+    """Hide the cache of pretrained weights: tests give the same result with and without them, and stay quick."""
+    os.environ["GENERATIVE_COMPRESSION_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

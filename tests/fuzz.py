@@ -20,7 +20,9 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from codec import HEADER, MAGIC, VERSION, pack, unpack
+from cGAN.labels import LabelMap
+from codec import Codec, read_image
+from codec.container import HEADER, MAGIC, VERSION, pack, unpack
 from config import UserError, config_test, directories
 from utils import Utils
 
@@ -127,18 +129,15 @@ FORGERY = (size, size_within_the_cap, channels, fingerprint, payload_changed, pa
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def fuzz(model, images: list[np.ndarray], n: int, seed: int = 0) -> tuple[Counter, dict, int]:
+def fuzz(codec: Codec, images: list[np.ndarray], n: int, seed: int = 0) -> tuple[Counter, dict, int]:
     """Decode n damaged files, a tenth of them forged. Returns the counts of (kind, outcome), the longest time in seconds
     and its kind by outcome, and the most bytes that the process grew by for one file.
 
     Raises whatever but UserError the decoder raises, and AssertionError for a wrong picture.
     """
-    from decompress import decode
-
     rng = np.random.default_rng(seed)
-    knobs = config_test()
-    files = [data for image in images for data in encodings(model, image)]
-    pictures = [decode(model, data, knobs) for data in files]  # also the warm-up
+    files = [data for image in images for data in encodings(codec, image)]
+    pictures = [codec.decode(data) for data in files]  # also the warm-up
     counts: Counter = Counter()
     slowest: dict[str, tuple[float, str]] = {}
     grown = 0
@@ -156,7 +155,7 @@ def fuzz(model, images: list[np.ndarray], n: int, seed: int = 0) -> tuple[Counte
         Utils.reset_peak_memory()
         start = time.perf_counter()
         try:
-            picture = decode(model, data, knobs)
+            picture = codec.decode(data)
             seconds = time.perf_counter() - start
         except UserError as error:
             seconds = time.perf_counter() - start
@@ -176,16 +175,16 @@ def fuzz(model, images: list[np.ndarray], n: int, seed: int = 0) -> tuple[Counte
     return counts, slowest, grown
 
 
-def encodings(model, image: np.ndarray) -> list[bytes]:
+def encodings(codec: Codec, image: np.ndarray) -> list[bytes]:
     """Files of an image with all channels and with some; with labels, and half of it synthesized, if the model has these."""
-    from compress import encode
-
     height, width = image.shape[:2]
-    coarse = np.random.default_rng(0).integers(0, model.config.n_classes, (1 + height // 40, 1 + width // 40))
-    s = np.kron(coarse, np.ones((40, 40), int))[:height, :width]
-    labels = np.stack([s, np.zeros_like(s)], axis=-1) if model.config.code_channels else None
-    preserved = np.arange(width) < np.full((height, 1), width // 2) if model.config.selective else None
-    return [encode(model, image, K, labels, preserved) for K in (0, 1 + model.config.channel_bottleneck // 2)]
+    config = codec.config
+    coarse = np.random.default_rng(0).integers(0, config.n_classes, (1 + height // 40, 1 + width // 40))
+    s = np.kron(coarse, np.ones((40, 40), int))[:height, :width].astype(np.uint8)
+    preserved = np.arange(width) < np.full((height, 1), width // 2)
+    labels = LabelMap(s, np.zeros_like(s, bool), preserved=preserved) if config.code_channels else None
+    some = Codec(codec.checkpoint, codec.runtime, config_test(channels=1 + config.channel_bottleneck // 2))
+    return [codec.encode(image, labels), some.encode(image, labels)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -195,14 +194,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-r", "--restore", default=PROJECT / directories().default_checkpoint, metavar="CKPT")
     args = parser.parse_args(argv)
 
-    from data import Data
-
-    with Utils.quiet_tensorflow():
-        from model import Model
-
-    model = Model.load(args.restore)
-    photo = Data.read_image(PROJECT / "images/kodim21.png", config_test().max_pixels)
-    counts, slowest, grown = fuzz(model, [photo, photo[200:330, 300:500], photo[250:251, 300:301]], args.files, args.seed)
+    codec = Codec.load(args.restore)
+    photo = read_image(PROJECT / "images/kodim21.png")
+    counts, slowest, grown = fuzz(codec, [photo, photo[200:330, 300:500], photo[250:251, 300:301]], args.files, args.seed)
     for (kind, outcome), count in sorted(counts.items()):
         print(f"{count:8} {kind:28} {outcome}")
     for outcome, (seconds, kind) in slowest.items():

@@ -1,12 +1,12 @@
-"""The knobs: overriding, validation, JSON, and that each one is read by something."""
+"""The knobs: overriding, validation, JSON and presets."""
 
-import dataclasses
+import json
 import re
 
 import pytest
 from conftest import PROJECT
 
-from config import UserError, config_test, config_train, directories
+from config import UserError, config_train
 
 
 def test_a_knob_is_overridden_with_its_own_type():
@@ -49,7 +49,8 @@ def test_a_bad_knob_is_an_error_that_names_it(assignment, named):
         (["gan_loss=wgan_gp", "weight_clipping=true"], "weight_clipping"),
         (["spectral_norm=true", "weight_clipping=true"], "weight_clipping"),
         (["spectral_norm=true", "discriminator=dcgan_discriminator"], "batch norm"),
-        (["gan_loss=wgan_gp", "discriminator=dcgan_discriminator"], "batch norm"),
+        (["gan_loss=wgan_gp", "discriminator=dcgan_discriminator"], "gradient of one image"),
+        (["gan_loss=wgan_gp", "discriminator=projected_discriminator"], "gradient of one image"),
     ],
 )
 def test_knobs_that_contradict_each_other_are_refused_with_the_reason(assignments, named):
@@ -72,19 +73,64 @@ def test_json_with_an_unknown_knob_is_an_error():
         config_train.from_json('{"frobnicate": 1}')
 
 
-def test_every_knob_is_read_by_something():
-    sources = [p.read_text() for p in PROJECT.glob("*.py") if p.name != "config.py"]
-    sources.append(re.sub(r".*: \w+ = knob\(.*", "", (PROJECT / "config.py").read_text()))
-    code = "\n".join(sources)
-    for knobs in (config_train, config_test, directories):
-        for field in dataclasses.fields(knobs):
-            by_name = f'build(config, "{field.name}"' in code or (
-                knobs is directories and field.name.endswith(("_train", "_val", "_classes"))
-            )
-            read = rf"\b(config|where|knobs|self|config_train\(\)|directories\(\))\.{field.name}\b"
-            assert by_name or re.search(read, code), f"{field.name} is read by nothing"
+def test_a_file_gives_any_of_the_knobs_with_their_own_types(tmp_path):
+    (tmp_path / "a.json").write_text('{"width": 192, "centers": [-1, 0, 1], "lambda_X": 10, "sample_noise": true}')
+    config = config_train().replace(config_train.read(tmp_path / "a.json"))
+    assert (config.width, config.centers, config.lambda_X, config.sample_noise) == (192, (-1, 0, 1), 10, True)
+    assert config.n_residual_blocks == config_train().n_residual_blocks
 
 
-def test_a_knob_stands_once():
-    names = re.findall(r"^    (\w+): \w+ = knob", (PROJECT / "config.py").read_text(), re.MULTILINE)
-    assert len(names) == len(set(names))
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('{"wdith": 192}', "knob wdith"),
+        ('{"width": "192"}', "knob width: '192' is not a value of type int"),
+        ('{"width": 1.5}', "knob width"),
+        ('{"width": null}', "knob width"),
+        ('{"sample_noise": 1}', "knob sample_noise"),
+        ('{"lambda_X": -1}', "knob lambda_X"),
+        ('{"upsampling": "bicubic"}', "knob upsampling"),
+        ('{"centers": ["a"]}', "knob centers"),
+        ('{"width": [1, 2]}', "knob width"),
+        ("[1]", "not a JSON object"),
+        ('{"width": 192', "not JSON"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_bad_file_of_knobs_is_one_line_that_names_file_and_knob(text, named, tmp_path):
+    if text is not None:
+        (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError) as error:
+        config_train.read(tmp_path / "a.json")
+    assert str(error.value).startswith(f"{tmp_path / 'a.json'}: ") and named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+PRESETS = sorted([*PROJECT.glob("presets/*.json"), *PROJECT.glob("cGAN/*.json")])
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_each_preset_gives_valid_knobs_that_differ_from_the_defaults(preset):
+    changes = config_train.read(preset)
+    assert config_train().replace(changes) != config_train() and len(changes) == len(json.loads(preset.read_text()))
+
+
+STAGES = {  # the recipes of the models that ship, each stage on top of those before
+    "photo_c8": ["first_1", "first_2", "first_3", "first_gan", "mid_1", "long_1", "long_2", "photo_c8_1", "photo_c8_2",
+                 "photo_c8_3", "photo_c8_4", "photo_c8_gan"],
+}  # fmt: skip
+STAGES["photo_c4"] = [*STAGES["photo_c8"], "photo_c4_1", "photo_c4_gan"]
+STAGES["photo_c16"] = [*STAGES["photo_c8"], "photo_c16_1", "photo_c16_gan"]
+STAGES["camvid_sc_c8"] = ["first_1", "first_2", "first_3", "first_gan", "camvid_sc_c8_1", "camvid_sc_c8_2"]
+
+
+@pytest.mark.parametrize("model", STAGES)
+def test_the_presets_of_all_stages_give_the_knobs_of_the_checkpoint_that_ships(model):
+    config = config_train()
+    for stage in STAGES[model]:
+        config = config.replace(config_train.read(PROJECT / "presets" / f"{stage}.json"))
+    shipped = json.loads((PROJECT / "checkpoints" / model / "config.json").read_text())
+    built = json.loads(config.to_json())
+    machine = {"max_pixels", "entropy_steps", "seed", "num_epochs", "checkpoint_epochs", "diagnostic_steps", "keep_checkpoints",
+               "n_sample_images", "recompute", "classes", "n_classes"}  # fmt: skip
+    assert {k: built[k] for k in shipped if k not in machine} == {k: v for k, v in shipped.items() if k not in machine}

@@ -6,9 +6,10 @@ import pytest
 from conftest import PROJECT, photo
 from PIL import Image
 
+from cGAN.labels import Classes, LabelMap
+from codec.pictures import read_image
 from config import UserError, directories
-from data import Data, fit_image
-from semantic import Classes
+from data import Data, augment, fit_image
 
 CAP = 10**6
 
@@ -22,7 +23,7 @@ CAP = 10**6
 def test_each_format_is_read_as_rgb(suffix, tmp_path):
     image = photo(20, 30)
     Image.fromarray(image).save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
-    read = Data.read_image(tmp_path / f"a.{suffix}", CAP)
+    read = read_image(tmp_path / f"a.{suffix}", CAP)
     assert read.shape == (20, 30, 3) and read.dtype == np.uint8
     if suffix != "jpg":
         np.testing.assert_array_equal(read, image)
@@ -34,7 +35,7 @@ def test_gray_palette_and_16_bit_images_become_rgb(tmp_path):
     Image.fromarray(gray.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
     Image.fromarray(gray).convert("P").save(tmp_path / "palette.png")
     for name in ("gray", "sixteen", "palette"):
-        read = Data.read_image(tmp_path / f"{name}.png", CAP)
+        read = read_image(tmp_path / f"{name}.png", CAP)
         np.testing.assert_array_equal(read, gray[:, :, None].repeat(3, axis=2), err_msg=name)
 
 
@@ -42,7 +43,7 @@ def test_transparency_is_laid_over_white(tmp_path):
     image = np.zeros((2, 2, 4), np.uint8)
     image[0, 0] = (10, 20, 30, 255)
     Image.fromarray(image).save(tmp_path / "a.png")
-    read = Data.read_image(tmp_path / "a.png", CAP)
+    read = read_image(tmp_path / "a.png", CAP)
     assert read[0, 0].tolist() == [10, 20, 30] and read[1, 1].tolist() == [255, 255, 255]
 
 
@@ -50,7 +51,7 @@ def test_the_cameras_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     Image.fromarray(photo(20, 30)).save(tmp_path / "a.jpg", exif=exif)
-    assert Data.read_image(tmp_path / "a.jpg", CAP).shape == (30, 20, 3)
+    assert read_image(tmp_path / "a.jpg", CAP).shape == (30, 20, 3)
 
 
 def bad_images(folder) -> dict[str, str]:
@@ -66,13 +67,13 @@ def bad_images(folder) -> dict[str, str]:
 def test_a_file_that_is_no_image_is_an_error_that_names_it(tmp_path):
     for name, complaint in bad_images(tmp_path).items():
         with pytest.raises(UserError, match=f"{name}.*{complaint}"):
-            Data.read_image(tmp_path / name, CAP)
+            read_image(tmp_path / name, CAP)
 
 
 def test_an_image_over_the_cap_is_refused_before_it_is_decoded(tmp_path):
     Image.fromarray(photo(60, 60)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="max_pixels"):
-        Data.read_image(tmp_path / "a.png", 3599)
+        read_image(tmp_path / "a.png", 3599)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ def test_relative_paths_resolve_against_the_table_or_the_working_directory(suffi
     table = folder / "tables" / f"t.{suffix}"
     frame.to_csv(table, index=False) if suffix == "csv" else frame.to_hdf(table, key="df")
     paths = Data.read_table(table)
-    assert [Data.read_image(path, CAP).shape for path in paths] == [(40, 40, 3)] * 2
+    assert [read_image(path, CAP).shape for path in paths] == [(40, 40, 3)] * 2
 
 
 def test_a_missing_image_is_an_error_that_says_what_was_tried(folder):
@@ -155,6 +156,32 @@ def test_datasets_by_name(folder):
         assert (dataset.classes and len(Classes.read(dataset.classes))) == listed
     with pytest.raises(UserError, match="cityscapes"):
         Data.dataset("cityscapes", directories())
+
+
+def test_an_image_without_a_path_is_named_by_its_row(folder):
+    pd.DataFrame({"path": ["images/a.png", None, "images/b.png"]}).to_csv("t.csv", index=False)
+    with pytest.raises(UserError, match=r"t\.csv: row 2 has no path"):
+        Data.read_table("t.csv")
+
+
+def test_an_image_that_is_named_twice_counts_once(folder, capfd):
+    rows = ["images/a.png", "images/b.png", "./images/../images/a.png"]
+    pd.DataFrame({"path": rows, "semantic_map_paths": ["s0", "s1", "s2"]}).to_csv("t.csv", index=False)
+    pd.DataFrame({"path": ["images/b.png"]}).to_csv("v.csv", index=False)
+    dataset = Data.dataset("t.csv", directories(), "v.csv")
+    assert [path.rpartition("/")[2] for path in dataset.train] == ["a.png", "b.png"]
+    lines = capfd.readouterr().err.splitlines()
+    assert "t.csv: 1 of its rows name an image that another row names too" in lines[0]
+    assert "1 of the 1 held-out images are trained on too, because both tables name them" in lines[1]
+
+
+@pytest.mark.parametrize(("n", "warned"), [(4, True), (5, False)])
+def test_held_out_images_that_are_trained_on_are_told(n, warned, tmp_path, capfd):
+    for i in range(n):
+        Image.fromarray(photo(40, 40)).save(tmp_path / f"{i}.png")
+    dataset = Data.dataset(str(tmp_path), directories())
+    assert set(dataset.train) & set(dataset.val) == (set(dataset.train) if warned else set())
+    assert ("fewer than five images" in capfd.readouterr().err) == warned
 
 
 def test_held_out_images_come_from_the_sibling_table_or_the_end(folder):
@@ -220,10 +247,34 @@ def test_crops_and_flips_are_cut_from_the_image(tmp_path, tiny_config):
     ramp[:] = np.arange(200)[None, :, None]
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
     data = Data([str(tmp_path / "ramp.png")], tiny_config(random_flip=True))
-    rows = [data.sample(i)[0, :, 0].astype(int) for i in range(20)]
+    rows = [data.sample(i)[0][0, :, 0].astype(int) for i in range(20)]
     slopes = {row[1] - row[0] for row in rows}
     assert slopes == {1, -1} and len({row[0] for row in rows}) > 5
     assert all(abs(row[-1] - row[0]) == 63 for row in rows)
+
+
+def test_random_scales_show_an_image_at_several_sizes_with_its_label_map(tiny_config):
+    ramp = np.zeros((128, 256, 3), np.uint8)
+    ramp[:] = np.arange(256)[None, :, None]
+    labels = LabelMap(ramp[..., 0] // 64)
+    config = tiny_config(random_scale=0.5)
+    slopes = []
+    for seed in range(20):
+        image, cut = augment(ramp, labels, config, np.random.default_rng(seed))
+        assert image.shape == (64, 64, 3) and cut.classes.shape == (64, 64)
+        row = image[0, :, 0].astype(int)
+        slopes.append((row[-1] - row[0]) / 63)  # levels a pixel: 1 at full size, 2 at half
+        inner = np.abs(row % 64 - 32) < 28  # away from the borders of classes
+        assert np.array_equal(cut.classes[0][inner], row[inner] // 64)
+    assert 0.95 < min(slopes) < 1.3 and 1.7 < max(slopes) < 2.1
+
+
+def test_a_scale_of_1_draws_nothing_and_changes_nothing(tiny_config):
+    ramp = np.arange(128 * 96 * 3, dtype=np.uint8).reshape(128, 96, 3)
+    rng, same = np.random.default_rng(3), np.random.default_rng(3)
+    image, labels = augment(ramp, None, tiny_config(), rng)
+    top, left = (same.integers(side - 64 + 1) for side in (128, 96))
+    assert labels is None and np.array_equal(image, ramp[top : top + 64, left : left + 64])
 
 
 def test_unreadable_images_are_named_skipped_and_counted(photos, tiny_config, tmp_path):
@@ -240,6 +291,32 @@ def test_a_run_with_too_many_unreadable_images_stops(photos, tiny_config, tmp_pa
     data = Data([*Data.read_table(photos), str(tmp_path / "bad.png")], tiny_config(), report=lambda line: None)
     with pytest.raises(UserError, match=r"1 of 6 .*over 1%"):
         take(data, 10)
+
+
+def test_a_label_map_is_cut_and_flipped_with_its_image(tmp_path, tiny_config):
+    """The classes are those of the image's columns, in each plane; batches have the same planes by the same names."""
+    columns = np.tile(np.arange(120, dtype=np.uint8), (80, 1))
+    Image.fromarray(np.stack([columns] * 3, axis=-1)).save(tmp_path / "a.png")
+    Image.fromarray(columns // 40).save(tmp_path / "s.png")
+    config = tiny_config(use_conditional_GAN=True, n_classes=4, random_flip=True, selective=True, batch_size=1)
+    data = Data([str(tmp_path / "a.png")], config, maps={str(tmp_path / "a.png"): str(tmp_path / "s.png")})
+    batches = data.batches()
+    for i in range(6):
+        image, labels = data.sample(i)
+        np.testing.assert_array_equal(labels.classes, image[..., 0] // 40)
+        assert labels.boundaries.any() and labels.boundaries.shape == labels.preserved.shape == (64, 64)
+        x, batch = next(batches)
+        np.testing.assert_allclose(x[0], image / 127.5 - 1, atol=1e-6)
+        for name in batch._fields:
+            np.testing.assert_array_equal(getattr(batch, name)[0], getattr(labels, name), err_msg=name)
+
+
+def test_label_maps_that_are_jpegs_are_refused_before_training(tmp_path, tiny_config):
+    Image.fromarray(photo(80, 80)).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((80, 80), np.uint8)).save(tmp_path / "s.jpg")
+    maps = {str(tmp_path / "a.png"): str(tmp_path / "s.jpg")}
+    with pytest.raises(UserError, match=r"s\.jpg: is a JPEG"):
+        Data(list(maps), tiny_config(use_conditional_GAN=True), maps=maps)
 
 
 def test_batches_of_images_of_several_sizes_are_refused(photos, tiny_config):
@@ -313,6 +390,6 @@ def test_make_paths_finds_maps_and_instances_among_the_images_of_one_folder(tmp_
 
 def test_resampling_writes_the_trained_size_and_never_in_place(folder):
     assert script("resample").main(["images", "small", "--fit", "width512"]) == 0
-    assert Data.read_image("small/a.png", CAP).shape == (512, 512, 3)
+    assert read_image("small/a.png", CAP).shape == (512, 512, 3)
     assert script("resample").main(["images", "images"]) == 2
     assert script("resample").main(["images", "images/below"]) == 2

@@ -14,27 +14,29 @@ from conftest import PROJECT, knobs
 
 import distribution
 from config import UserError, config_train
-from model import Model
+from training import Trainer
 
 TRAIN = """
 import sys
 import numpy as np
 import train
-from model import Model
+from training import Trainer
+from training_run import Run
 
-inner_train, inner_step, terms = train.train, Model.train_step, []
+inner_train, inner_step, terms = Run.train, Trainer.train_step, []
 
-def spy_train(model, *rest):
-    status = inner_train(model, *rest)
-    variables = [*model.G_variables, *model.D_variables, *model.averages, model.histogram]
+def spy_train(run, trainer, *rest):
+    status = inner_train(run, trainer, *rest)
+    variables = [*trainer.G_variables, *trainer.D_variables, *trainer.averages, trainer.histogram]
     np.savez(sys.argv[1], weights=np.concatenate([v.numpy().ravel() for v in variables]), terms=terms)
     return status
 
 def spy_step(*args):
-    terms.append(inner_step(*args))
-    return terms[-1]
+    step_terms = inner_step(*args)
+    terms.append({name: float(term) for name, term in step_terms.items()})
+    return step_terms
 
-train.train, Model.train_step = spy_train, spy_step
+Run.train, Trainer.train_step = spy_train, spy_step
 sys.exit(train.main(sys.argv[2:]))
 """
 
@@ -95,7 +97,7 @@ def test_when_a_worker_dies_the_other_says_so_and_a_checkpoint_is_left(how, port
         assert "error: another worker is gone" in log.splitlines()[-1] and "ckpt-" in log.splitlines()[-1]
     else:  # all stop at the same step, and the chief writes a checkpoint of it
         assert statuses == [0, 128 + how] and "checkpoint: checkpoints/run/ckpt-" in log
-    assert Model.resume(run).step >= 2
+    assert Trainer.start_from(run, {}).step >= 2
 
 
 @pytest.mark.parametrize(("setting", "named"), [

@@ -10,13 +10,19 @@ from reference import Reference
 import compress
 import decompress
 import import_tf1
-from data import Data
+from cGAN.labels import Classes
+from codec import read_image
+from codec.checkpoint import read_checkpoint
+from codec.pictures import to_float
 from model import Model
-from semantic import Classes
-from utils import to_float
+from tensorflow_runtime import TensorFlowRuntime
 
 WIDTH, C = 32, 4
 CLASSES = "index,name,R,G,B\n0,Sky,70,130,180\n1,Road,128,64,128\n2,Car,0,0,142\n"
+
+
+def load(folder) -> Model:
+    return TensorFlowRuntime.of(read_checkpoint(folder)).model
 
 
 def layer(kind: str, number: int) -> str:
@@ -104,7 +110,7 @@ def test_an_imported_checkpoint_computes_what_the_seed_does(wanted, tmp_path, ca
     source = write(stored, tmp_path / "model.ckpt-2")
     assert import_tf1.main([source, "-o", str(tmp_path / "ours"), *["--ema"] * (wanted == "ema")]) == 0
     assert "W=32, 2 residual blocks, C=4" in capsys.readouterr().out
-    model = Model.load(tmp_path / "ours")
+    model = load(tmp_path / "ours")
     x = to_float(photo(64, 96))[None]
     w = reference(variables, "generator/encoder_image").encoder(tf.constant(x), bottleneck_norm=True)
     np.testing.assert_allclose(model.encoder(x), w, atol=1e-4)
@@ -121,14 +127,14 @@ def test_it_compresses_and_decompresses_with_tables_of_the_symbols_in_reach(tmp_
     assert import_tf1.main([source + ".index", "-o", "ours"]) == 0
     assert compress.main(["-r", "ours", "-i", "photo.png", "-o", "photo.gc"]) == 0
     assert decompress.main(["-r", "ours", "-i", "photo.gc", "-o", "back.png"]) == 0
-    assert Data.read_image("back.png", 10**6).shape == (80, 96, 3)
+    assert read_image("back.png", 10**6).shape == (80, 96, 3)
     assert (tmp_path / "photo.gc").stat().st_size <= 16 + 4 + np.ceil(5 * 6 * C * np.log2(3) / 8)  # log2(3) bits, not log2(5)
 
 
 def test_the_noise_branch_is_the_seeds_with_its_batch_norm(tmp_path):
     variables = seed_variables(noise=True)
     assert import_tf1.main([write(variables, tmp_path / "a"), "-o", str(tmp_path / "ours")]) == 0
-    model = Model.load(tmp_path / "ours")
+    model = load(tmp_path / "ours")
     assert model.config.noise_dim == 16 and model.config.noise_norm == "batch"
     v = np.random.default_rng(1).normal(size=(1, 16)).astype("f")
     get = {name.removeprefix("generator/noise_generator/"): array for name, array in variables.items()}
@@ -157,7 +163,7 @@ def test_a_semantic_encoder_of_colours_becomes_one_of_classes(noise, tmp_path, c
     assert import_tf1.main([source, "-o", str(tmp_path / "ours")]) == 2
     assert "--classes" in capsys.readouterr().err and not (tmp_path / "ours").exists()
     assert import_tf1.main([source, "-o", str(tmp_path / "ours"), "--classes", str(tmp_path / "classes.csv")]) == 0
-    model = Model.load(tmp_path / "ours")
+    model = load(tmp_path / "ours")
     s = np.random.default_rng(0).integers(0, 4, (4, 6)).repeat(16, axis=0).repeat(16, axis=1)
     colours = to_float(Classes.read(tmp_path / "classes.csv").colours[s])[None]
     expected = reference(variables, "generator/encoder_semantic_map").encoder(tf.constant(colours), bottleneck_norm=True)

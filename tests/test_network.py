@@ -11,7 +11,7 @@ from reference import Reference
 
 from config import config_train
 from model import Model
-from network import Network, Norm, Quantizer, split_noise, upsample_block
+from network import Network, Norm, Quantizer, split_noise, subpixel_block, upsample_block
 
 SIZES = [(64, 64), (48, 80), (32, 96)]  # square, odd feature maps 3 x 5, and the least height
 
@@ -36,6 +36,41 @@ def test_generator_shapes_layer_by_layer(height, width, upsampling, tiny_config)
     x_hat = Network.generator(keras.Input((h, w, 8)), tiny_config(upsampling=upsampling, n_residual_blocks=2))
     expected = [(h, w, 32)] * (1 + 2 * 2) + [(h * s, w * s, 32 // s) for s in (2, 4, 8, 16)] + [(height, width, 3)]
     assert layer_shapes(x_hat, ("Conv2D", "Conv2DTranspose")) == expected
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_subpixel_networks_shapes_layer_by_layer(height, width, tiny_config):
+    config = tiny_config(n_residual_blocks=2, n_encoder_blocks=1, channel_bottleneck=6, upsampling="bilinear")
+    w = Network.subpixel_encoder(keras.Input((height, width, 3)), config)
+    down = [(height // s, width // s, f) for s, f in ((4, 16), (8, 16), (16, 32), (16, 32), (16, 32))]
+    assert layer_shapes(w, ("Conv2D",)) == [*down, (height // 16, width // 16, 6)]
+    h, v = height // 16, width // 16
+    x_hat = Network.subpixel_generator(keras.Input((h, v, 6)), config)
+    residual = [(h, v, 32)] * (1 + 2 * 2)
+    doublings = [(h, v, 64), (2 * h, 2 * v, 32)]  # four times the filters, before depth-to-space
+    quarter = [(4 * h, 4 * v, 8)] * 2
+    assert layer_shapes(x_hat, ("Conv2D",)) == [
+        *residual, *doublings, *quarter, (8 * h, 8 * v, 4), (height, width, 2), (height, width, 3)
+    ]  # fmt: skip
+
+
+def test_a_subpixel_block_starts_without_a_grid(tiny_config):
+    x = keras.Input((4, 5, 6))
+    block = keras.Model(x, subpixel_block(x, 7, tiny_config(normalization="channel")))
+    h = block(np.random.default_rng(0).normal(size=(1, 4, 5, 6)).astype("f")).numpy()
+    assert h.shape == (1, 8, 10, 7) and h.std() > 0.1
+    for dy, dx in ((0, 1), (1, 0), (1, 1)):
+        np.testing.assert_allclose(h[:, dy::2, dx::2], h[:, ::2, ::2], atol=1e-5)
+
+
+def test_projected_discriminator_judges_patches_and_each_depth(tiny_config):
+    config = tiny_config(discriminator="projected_discriminator")
+    features = [keras.Input((15, 11, 64)), keras.Input((7, 5, 192))]
+    logits, maps = Network.multiscale_discriminator(keras.Input((64, 48, 3)), config, features)
+    assert [one.shape[1:] for one in logits] == [(4, 3, 1), (15, 11, 1), (7, 5, 1)]
+    assert {name: h.shape[1:] for name, h in maps.items() if name.startswith("head")} == {
+        "head 1/map1": (15, 11, 8), "head 2/map1": (7, 5, 8)
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("h", "w"), [(32, 64), (2, 2), (3, 5), (40, 70)])
@@ -145,7 +180,7 @@ def test_networks_compute_what_the_original_system_does(bottleneck_norm):
     model = Model(config)
     rng = np.random.default_rng(1)
     weights = {}
-    for name, var in model._weights(model.networks).items():
+    for name, var in model.weights.items():
         if "gamma" in name or "beta" in name or "bias" in name:
             var.assign(rng.normal(1, 0.5, var.shape))
         weights[name] = var.numpy()

@@ -1,5 +1,6 @@
 """What ships: the checkpoint, the photos and the sample tables."""
 
+import dataclasses
 import math
 import os
 import subprocess
@@ -11,34 +12,33 @@ import pytest
 from conftest import PROJECT
 
 import compress
-import decompress
-from config import config_test, directories
-from data import Data
-from model import Model
-from segmentation import Segmenter
-from semantic import Classes, heat_map, with_boundaries
-from utils import Utils
+from cGAN.labels import Classes, LabelMap, with_boundaries
+from cGAN.selection import heat_map
+from codec import Codec, read_image
+from config import directories
+from evaluation.metrics import ms_ssim, psnr
+from evaluation.segmentation import Segmenter
 
 CHECKPOINT = PROJECT / directories().default_checkpoint
 
 
 @pytest.fixture(scope="module")
-def model():
-    return Model.load(CHECKPOINT)
+def codec():
+    return Codec.load(CHECKPOINT)
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "bpp", "psnr", "ms_ssim"),
+    ("checkpoint", "most_bpp", "least_psnr", "least_ms_ssim"),
     [("photo_c4", 0.015, 21.0, 0.74), ("photo_c8", 0.02, 21.6, 0.77), ("photo_c16", 0.035, 22.0, 0.80)],
 )
-def test_the_shipped_models_compress_photos_to_small_files_that_resemble_them(checkpoint, bpp, psnr, ms_ssim):
-    model = Model.load(PROJECT / "checkpoints" / checkpoint)
+def test_the_shipped_models_compress_photos_to_small_files_that_resemble_them(checkpoint, most_bpp, least_psnr, least_ms_ssim):
+    codec = Codec.load(PROJECT / "checkpoints" / checkpoint)
     for name in ("kodim21.png", "kodim23.png"):
-        image = Data.read_image(PROJECT / "images" / name, 10**7)
-        data = compress.encode(model, image)
-        back = decompress.decode(model, data, config_test())
-        assert 8 * len(data) / math.prod(image.shape[:2]) < bpp
-        assert Utils.psnr(image, back) > psnr and Utils.ms_ssim(image, back) > ms_ssim
+        image = read_image(PROJECT / "images" / name, 10**7)
+        data = codec.encode(image)
+        back = codec.decode(data)
+        assert 8 * len(data) / math.prod(image.shape[:2]) < most_bpp
+        assert psnr(image, back) > least_psnr and ms_ssim(image, back) > least_ms_ssim
 
 
 def test_the_demo_command_works_from_any_folder(tmp_path, monkeypatch, capsys):
@@ -48,9 +48,9 @@ def test_the_demo_command_works_from_any_folder(tmp_path, monkeypatch, capsys):
     assert all(word in report for word in ("bytes", "bits per pixel", "PSNR", "MS-SSIM", "demo/kodim21.png"))
 
 
-def test_reconstructions_have_no_colour_cast_and_no_checkerboard(model):
-    image = Data.read_image(PROJECT / "images/kodim21.png", 10**7)
-    back = decompress.decode(model, compress.encode(model, image), config_test())
+def test_reconstructions_have_no_colour_cast_and_no_checkerboard(codec):
+    image = read_image(PROJECT / "images/kodim21.png", 10**7)
+    back = codec.decode(codec.encode(image))
     assert np.abs(image.mean((0, 1)) - back.mean((0, 1))).max() < 6  # of 255
     sky = back[30:130, 500:740].mean(-1)  # a checkerboard is energy at the highest frequency in both directions
     spectrum = np.abs(np.fft.fft2(sky - sky.mean())) ** 2
@@ -60,17 +60,15 @@ def test_reconstructions_have_no_colour_cast_and_no_checkerboard(model):
 CODE_AND_DECODE = """
 import sys, hashlib
 from pathlib import Path
-from config import config_test
-from codec import unpack
-from compress import encode
-from data import Data
-from model import Model
-model = Model.load("{checkpoint}")
+from codec import Codec, read_image
+from codec.container import unpack
+codec = Codec.load("{checkpoint}")
 own = Path(sys.argv[1])
-own.write_bytes(encode(model, Data.read_image("{image}", 10**7)[:160, :240]))
+own.write_bytes(codec.encode(read_image("{image}")[:160, :240]))
 for path in sys.argv[1:]:
     file = unpack(Path(path).read_bytes())
-    symbols = model.entropy_model.decode(file.payload, (-(-file.height // 16), -(-file.width // 16), file.channels))
+    shape = (-(-file.height // 16), -(-file.width // 16), file.channels)
+    symbols = codec.checkpoint.entropy_models["symbols"].decode(file.payload, shape)
     print(Path(path).name, hashlib.sha256(symbols.tobytes()).hexdigest())
 """
 
@@ -91,19 +89,20 @@ def test_other_threads_and_other_kernels_give_the_same_symbols_from_the_same_fil
     assert len(seen) == 3 and all(len(digests) == 1 for digests in seen.values())
 
 
-def test_damaged_and_forged_files_are_clean_errors(model):
+def test_damaged_and_forged_files_are_clean_errors(codec):
     """More of these: python3 tests/fuzz.py"""
-    photo = Data.read_image(PROJECT / "images/kodim21.png", 10**7)
-    counts, _, grown = fuzz.fuzz(model, [photo[:96, :160], photo[100:101, :1]], 1500)
+    photo = read_image(PROJECT / "images/kodim21.png", 10**7)
+    counts, _, grown = fuzz.fuzz(codec, [photo[:96, :160], photo[100:101, :1]], 1500)
     assert counts.total() == 1500 and grown < fuzz.MAX_BYTES
     assert sum(n for (_, outcome), n in counts.items() if outcome == "clean error") > 1200
 
 
-def test_the_context_model_halves_the_bytes_of_the_tables(model):
-    symbols = model.compress(Data.read_image(PROJECT / "images/kodim21.png", 10**7))
-    tables, context = model.static_tables.encode(symbols), model.entropy_model.encode(symbols)
+def test_the_context_model_halves_the_bytes_of_the_tables(codec):
+    symbols = codec.contents(read_image(PROJECT / "images/kodim21.png")).symbols
+    context_model = codec.checkpoint.entropy_models["symbols"]
+    tables, context = codec.checkpoint.static_tables.encode(symbols), context_model.encode(symbols)
     assert len(context) < 0.55 * len(tables)
-    assert len(context) <= 1.01 * model.entropy_model.information(symbols).sum() / 8 + 8
+    assert len(context) <= 1.01 * context_model.information(symbols).sum() / 8 + 8
 
 
 @pytest.mark.parametrize("name", ["photo_c4", "photo_c8", "photo_c16", "camvid_sc_c8"])
@@ -115,25 +114,26 @@ def test_what_ships_is_small(name):
 
 
 def test_the_shipped_segmenter_finds_the_sky():
-    labels = Segmenter.load(PROJECT / "checkpoints/camvid_unet").segment(Data.read_image(PROJECT / "images/kodim21.png", 10**7))
+    labels = Segmenter.load(PROJECT / "checkpoints/camvid_unet").segment(read_image(PROJECT / "images/kodim21.png", 10**7))
     sky = labels == 0
     assert sky[:200, 450:].mean() > 0.7 and sky[350:].mean() < 0.05  # above the sea, and on the rocks
     assert sum(p.stat().st_size for p in (PROJECT / "checkpoints/camvid_unet").iterdir()) < 5e6
 
 
 def test_the_shipped_selective_model_keeps_what_it_is_told_and_paints_the_rest():
-    model = Model.load(PROJECT / "checkpoints/camvid_sc_c8")
-    image = Data.read_image(PROJECT / "images/kodim23.png", 10**7)[:360, :480]
-    s = np.full((360, 480), 3, np.int32)  # road below the sky, with a car
+    codec = Codec.load(PROJECT / "checkpoints/camvid_sc_c8")
+    image = read_image(PROJECT / "images/kodim23.png", 10**7)[:360, :480]
+    s = np.full((360, 480), 3, np.uint8)  # road below the sky, with a car
     s[:150], s[200:300, 100:260] = 0, 8
-    labels = with_boundaries(np.stack([s, s], axis=-1))
-    assert Classes.parse(model.config.classes, model.config.n_classes).names[8] == "Car"
-    data = compress.encode(model, image, labels=labels, preserved=s == 8)
+    whole = with_boundaries(LabelMap(s, instances=s.astype(np.int32)))
+    labels = dataclasses.replace(whole, preserved=s == 8)
+    assert Classes.parse(codec.config.classes, codec.config.n_classes).names[8] == "Car"
+    data = codec.encode(image, labels)
     m = np.kron(heat_map(s == 8), np.ones((16, 16), bool))[:360, :480, None]  # to the 16 px of a position
-    assert data == compress.encode(model, np.where(m, image, 255 - image), labels=labels, preserved=s == 8)
-    assert len(data) < 0.5 * len(compress.encode(model, image, labels=labels))
-    back = decompress.decode(model, data, config_test())
-    assert (back == decompress.decode(model, data, config_test())).all()
+    assert data == codec.encode(np.where(m, image, 255 - image), labels)
+    assert len(data) < 0.5 * len(codec.encode(image, whole))
+    back = codec.decode(data)
+    assert (back == codec.decode(data)).all()
     sky, road = (back[rows].mean(axis=(0, 1)) for rows in (slice(0, 100), slice(310, 360)))
     assert sky.mean() > road.mean() + 40  # bright above, dark below: of the labels alone
-    assert Utils.psnr(image[s == 8], back[s == 8]) > Utils.psnr(image[s != 8], back[s != 8])
+    assert psnr(image[s == 8], back[s == 8]) > psnr(image[s != 8], back[s != 8])

@@ -13,8 +13,10 @@ from conftest import PROJECT, knobs
 
 import checkpoint as export
 import train
-from data import Data
-from model import Model
+from codec import Codec, read_image
+from codec.checkpoint import read_arrays, read_knobs, resolve_checkpoint
+from model import named_weights
+from training import Trainer
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_a_run_writes_checkpoints_summaries_and_sample_pictures(run, tmp_path):
     names = sorted(p.name for p in (tmp_path / "checkpoints/a").iterdir())
     assert names == ["ckpt-00000003", "ckpt-00000006", "ckpt-00000008"]
     assert [p.name for p in sorted((tmp_path / "samples/a").iterdir())] == ["00000004.png", "00000008.png"]
-    assert Data.read_image(tmp_path / "samples/a/00000004.png", 10**6).shape[1] > 2 * 96
+    assert read_image(tmp_path / "samples/a/00000004.png", 10**6).shape[1] > 2 * 96
     scalars, images = summaries(tmp_path / "tensorboard/a")
     assert {"distortion", "adversarial", "feature_matching", "discriminator", "D_real", "D_fake", "PSNR", "bpp",
             "held_out_PSNR", "G_learning_rate", "D_learning_rate", "steps_per_second"} <= set(scalars)  # fmt: skip
@@ -74,8 +76,21 @@ def test_a_run_is_not_overwritten(run, capsys):
 def test_resuming_keeps_the_checkpoints_knobs_and_takes_overrides(run, photos, tmp_path):
     assert run("--name", "a", "--steps", "1", lambda_X=7) == 0
     assert train.main(["-ds", str(photos), "-rl", "--name", "a", "--steps", "2", "-k", "G_learning_rate=0.001"]) == 0
-    config = Model.load(tmp_path / "checkpoints/a").config
+    config = read_knobs(resolve_checkpoint(tmp_path / "checkpoints/a"))
     assert (config.lambda_X, config.G_learning_rate, config.width) == (7.0, 0.001, 32)
+
+
+def test_knobs_come_from_files_then_from_k(run, tmp_path, capsys):
+    (tmp_path / "a.json").write_text('{"lambda_X": 5, "seed": 3}')
+    (tmp_path / "b.json").write_text('{"lambda_X": 6}')
+    files = ["-c", "a.json", "-c", "b.json"]
+    assert run("--name", "a", "--steps", "1", *files, "-k", "seed=4") == 0
+    config = read_knobs(resolve_checkpoint(tmp_path / "checkpoints/a"))
+    assert (config.lambda_X, config.seed, config.width) == (6, 4, 32)
+    (tmp_path / "b.json").write_text('{"lambda_Y": 6}')
+    assert run("--name", "b", "--steps", "1", *files) == 2
+    error = capsys.readouterr().err
+    assert "b.json: knob lambda_Y" in error
 
 
 def test_resuming_from_another_runs_checkpoint_leaves_it_alone(run, photos, tmp_path):
@@ -133,9 +148,8 @@ def test_training_ends_with_a_context_model_of_the_averaged_weights(run, photos,
     assert run("--name", "b", "--steps", "2", entropy_steps=5) == 0  # ... and at the end
     alone, at_the_end = (np.load(tmp_path / f"checkpoints/{name}/ckpt-00000002/context.npz") for name in "ab")
     assert [name for name in alone if not np.array_equal(alone[name], at_the_end[name])] == []
-    model = Model.load(checkpoint)
-    symbols = model.compress(np.zeros((64, 96, 3), np.uint8))
-    np.testing.assert_array_equal(model.entropy_model.decode(model.entropy_model.encode(symbols), symbols.shape), symbols)
+    codec = Codec.load(checkpoint)
+    assert codec.decode(codec.encode(np.zeros((64, 96, 3), np.uint8))).shape == (64, 96, 3)
 
 
 def test_fitting_skips_unreadable_held_out_images(run, photos, tmp_path, capsys):
@@ -166,7 +180,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, photos, tmp_path):
     process.send_signal(signum)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signum, output
-    assert Model.resume(tmp_path / "checkpoints/run").step > 0
+    assert Trainer.start_from(tmp_path / "checkpoints/run", {}).step > 0
     assert "go on with: train.py -rl --name run" in output
 
 
@@ -205,13 +219,13 @@ def test_what_ships_of_a_checkpoint_compresses_as_it_does(checkpoint, photos, tm
     assert sorted(file.name for file in shipped.iterdir()) == ["config.json", "model.npz"]
     source = max(checkpoint.glob("ckpt-*"))
     assert (shipped / "model.npz").stat().st_size < 0.55 * (source / "model.npz").stat().st_size
-    whole, half = Model.load(checkpoint), Model.load(shipped)
-    assert whole.fingerprint != half.fingerprint
-    symbols, rounded = (model.compress(Data.read_image(photos / "0.png", 10**6)) for model in (whole, half))
-    assert (symbols == rounded).mean() > 0.95
-    pictures = [model.decompress(symbols, 80, 96).astype(int) for model in (whole, half)]
+    whole, half = Codec.load(checkpoint), Codec.load(shipped)
+    assert whole.checkpoint.fingerprint != half.checkpoint.fingerprint
+    contents, rounded = (codec.contents(read_image(photos / "0.png")) for codec in (whole, half))
+    assert (contents.symbols == rounded.symbols).mean() > 0.95
+    pictures = [codec.picture(contents, 80, 96).astype(int) for codec in (whole, half)]
     assert np.abs(pictures[0] - pictures[1]).mean() < 1
-    assert Model.resume(shipped).step == 0
+    assert Trainer.start_from(shipped, {}).step == 0
     assert export.main(["-r", str(checkpoint), "-o", str(shipped)]) == 2
     assert "there already" in capsys.readouterr().err
 
@@ -219,12 +233,12 @@ def test_what_ships_of_a_checkpoint_compresses_as_it_does(checkpoint, photos, tm
 def test_a_blend_is_between_two_generators_of_one_encoder(checkpoint, tmp_path, capsys):
     source, other = max(checkpoint.glob("ckpt-*")), tmp_path / "other"
     shutil.copytree(source, other)
-    weights = export.read_arrays(source / "model.npz")
+    weights = read_arrays(source / "model.npz")
     moved = {name: array + 1 if name.startswith(("generator", "noise_generator")) else array for name, array in weights.items()}
     np.savez(other / "model.npz", **moved | {"frequencies": weights["frequencies"][::-1]})
     blend = ["-r", str(source), "--blend", str(other)]
     assert export.main([*blend, "0.25", "-o", str(tmp_path / "blended")]) == 0
-    for name, array in export.read_arrays(tmp_path / "blended/model.npz").items():
+    for name, array in read_arrays(tmp_path / "blended/model.npz").items():
         wanted = weights[name] + 0.25 * (moved[name] is not weights[name])
         np.testing.assert_allclose(array, wanted, atol=2e-3)  # half precision
     for share in ("1.5", "nan", "much"):
@@ -250,22 +264,22 @@ def test_weights_beyond_half_precision_are_not_shipped(checkpoint, tmp_path, cap
 
 
 def test_a_transfer_takes_the_weights_that_fit(checkpoint, run, tmp_path, capsys):
-    model, fresh = Model.transfer(checkpoint, ["channel_bottleneck=4"])
-    assert model.step == 0 and model.config.channel_bottleneck == 4 and model.config.sample_noise
+    trainer, fresh = Trainer.transfer(checkpoint, {"channel_bottleneck": 4})
+    assert trainer.step == 0 and trainer.config.channel_bottleneck == 4 and trainer.config.sample_noise
     with np.load(checkpoint / "ckpt-00000005/model.npz") as saved:
-        weights = model._weights(model.networks)
+        weights = trainer.model.weights
         taken = [name for name in weights if name not in fresh]
         assert all(np.array_equal(weights[name].numpy(), saved[name]) for name in taken)
         assert all(saved[name].shape != tuple(weights[name].shape) for name in fresh)
         name = "encoder/Conv2D_5/kernel"  # (3, 3, W, C)
         np.testing.assert_array_equal(weights[name].numpy(), saved[name][..., :4])
     assert len(taken) > 20 and {name.partition("/")[0] for name in fresh} == {"encoder", "generator", "noise_generator"}
-    assert all(np.array_equal(a.numpy(), v.numpy()) for a, v in zip(model.averages, model.G_variables, strict=True))
+    assert all(np.array_equal(a.numpy(), v.numpy()) for a, v in zip(trainer.averages, trainer.G_variables, strict=True))
     with np.load(checkpoint / "ckpt-00000005/training.npz") as saved:
-        for name, var in model._weights({"discriminator": model.discriminator}).items():
+        for name, var in named_weights({"discriminator": trainer.discriminator}).items():
             np.testing.assert_array_equal(var.numpy(), saved[name])
     arguments = ["--transfer", str(checkpoint), "--name", "b", "--steps", "1"]
     assert run(*arguments, "-k", "channel_bottleneck=4", distortion_steps=1) == 0
     assert "afresh: encoder/" in capsys.readouterr().out
-    assert Model.load(tmp_path / "checkpoints/b").config.channel_bottleneck == 4
+    assert read_knobs(resolve_checkpoint(tmp_path / "checkpoints/b")).channel_bottleneck == 4
     assert run(*arguments) == 2  # a run is not overwritten

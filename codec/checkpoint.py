@@ -1,0 +1,212 @@
+"""A checkpoint is a folder. This module finds, reads, checks and writes its files.
+
+config.json     the knobs
+model.npz       what compressing needs: averaged weights by name, and integer symbol frequencies
+context.npz     the context model that codes the symbols, if one was fitted; context_code.npz and context_mask.npz likewise
+                for label maps and heat maps
+training.npz    what resuming needs: weights, optimizers, averages, step; a checkpoint that ships has none
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from codec.context_model import ContextModel
+from codec.entropy import EntropyModel, StaticTables, integer_frequencies
+from codec.files import atomic, new_folder
+from config import UserError, config_train
+
+CONTEXT_FILES = {"symbols": "context.npz", "code": "context_code.npz", "mask": "context_mask.npz"}  # by what they code
+CENTERS = "quantizer/Quantizer_0/centers"
+Arrays = dict[str, np.ndarray]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What compressing and decompressing need of a checkpoint, read and checked.
+
+    weights: by names network/layer_k/weight. entropy_models: what codes the "symbols" and, where there are any, the "code"
+    of the label map and the heat map ("mask"). fingerprint: 4 bytes that tell whether a file was made with this checkpoint.
+    """
+
+    folder: Path
+    config: config_train
+    weights: Arrays
+    entropy_models: dict[str, EntropyModel]
+    static_tables: StaticTables  # of the symbols, whether a context model codes them or not
+    fingerprint: bytes
+
+    @property
+    def centers(self) -> np.ndarray:
+        """The quantizer's centers, (L,) float32."""
+        return self.weights[CENTERS].astype(np.float32)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Finding
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def resolve_checkpoint(path: str | Path) -> Path:
+    """Return a checkpoint's folder: `path` itself, or the newest checkpoint of a run's folder. Raises UserError for neither."""
+    path = Path(path)
+    if (path / "config.json").is_file():
+        return path
+    steps = [p for p in path.glob("ckpt-*") if re.fullmatch(r"ckpt-\d+", p.name)]
+    if not steps:
+        what = "has no checkpoint in it (config.json, or folders ckpt-STEP)" if path.is_dir() else "is not a folder"
+        raise UserError(f"checkpoint {path}: {what}; train.py writes checkpoints/NAME/ckpt-STEP")
+    return max(steps, key=lambda p: int(p.name.removeprefix("ckpt-")))
+
+
+def newest_checkpoint(folder: str | Path) -> Path:
+    """Return the checkpoint that was written last, of all runs below a folder."""
+    written = [config.parent for config in Path(folder).glob("*/ckpt-*/config.json")]
+    if not written:
+        raise UserError(f"{folder}: no run below it has a checkpoint; train one, or name one with -r")
+    return max(written, key=lambda p: p.stat().st_mtime)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Reading
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint, or the newest of a run's folder. Raises UserError that names the file for whatever is wrong."""
+    folder = resolve_checkpoint(path)
+    config = read_knobs(folder)
+    arrays = read_arrays(folder / "model.npz")
+    contexts = {of: read_arrays(folder / name) for of, name in CONTEXT_FILES.items() if (folder / name).exists()}
+    knobs = json.loads((folder / "config.json").read_text())  # as written, without the defaults of knobs that came later
+    return _assemble(folder, config, arrays, contexts, fingerprint(knobs, arrays, *contexts.values()))
+
+
+def unsaved_checkpoint(config: config_train, weights: Arrays, frequencies: np.ndarray) -> Checkpoint:
+    """Return the checkpoint that `write_checkpoint` would write of these, for a model in training."""
+    arrays = {**weights, "frequencies": frequencies}
+    return _assemble(Path("unsaved"), config, arrays, {}, fingerprint(json.loads(config.to_json()), arrays))
+
+
+def _assemble(folder: Path, config: config_train, arrays: Arrays, contexts: dict[str, Arrays], mark: bytes) -> Checkpoint:
+    frequencies = {"symbols": arrays.get("frequencies")}
+    weights = {name: array for name, array in arrays.items() if name != "frequencies"}
+    if CENTERS not in weights:
+        raise UserError(f"checkpoint {folder}: {CENTERS} is missing")
+    tables = {of: _tables(shape, frequencies.get(of), folder / "model.npz") for of, shape in config.coded.items()}
+    models: dict[str, EntropyModel] = dict(tables)
+    for of in contexts.keys() & config.coded.keys():
+        models[of] = _context_model(contexts[of], config.coded[of], folder / CONTEXT_FILES[of])
+    return Checkpoint(folder, config, weights, models, tables["symbols"], mark)
+
+
+def read_knobs(folder: Path) -> config_train:
+    """Read a checkpoint's knobs."""
+    return _read(folder / "config.json", lambda file: config_train.from_json(file.read_text()))
+
+
+def read_arrays(file: Path) -> Arrays:
+    """Read an .npz file. No code can hide in it: pickled objects are refused."""
+
+    def reader(file: Path) -> Arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    return _read(file, reader)
+
+
+def read_training_state(folder: Path) -> Arrays | None:
+    """Read what training needs in order to go on, by name; None for a checkpoint that has none."""
+    file = folder / "training.npz"
+    return read_arrays(file) if file.exists() else None
+
+
+def restore(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Assign arrays to the Keras or TensorFlow variables of the same names. Names and shapes must all agree."""
+    if odd := sorted(set(variables) ^ set(arrays)):
+        raise UserError(f"checkpoint {folder}: {odd[0]} is {'missing' if odd[0] in variables else 'of another network'}")
+    for name, var in variables.items():
+        if tuple(var.shape) != arrays[name].shape:
+            raise UserError(f"checkpoint {folder}: {name} is {arrays[name].shape}, the knobs want {tuple(var.shape)}")
+        var.assign(arrays[name])
+
+
+def fingerprint(knobs: dict, *parts: Arrays) -> bytes:
+    """Return 4 bytes of SHA-256 over the knobs and all that decoding depends on."""
+    digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode())
+    for arrays in parts:
+        for name in sorted(arrays):
+            array = arrays[name]
+            digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.digest()[:4]
+
+
+def _read(file: Path, reader: Callable[[Path], T]) -> T:
+    """Read a file of a checkpoint; an error becomes one line that names the file."""
+    try:
+        return reader(file)
+    except FileNotFoundError:
+        raise UserError(f"checkpoint file {file}: missing") from None
+    except UserError as error:
+        raise UserError(f"checkpoint file {file}: {error}") from None
+    except Exception as error:  # zipfile, numpy and json raise many kinds of errors for a damaged file
+        raise UserError(f"checkpoint file {file}: damaged, or of another format ({error})") from None
+
+
+def _tables(shape: tuple[int, int], frequencies: np.ndarray | None, file: Path) -> StaticTables:
+    """Return the tables of a checkpoint's symbol frequencies, or uniform ones if it has none; shape: channels and levels."""
+    if frequencies is None:
+        frequencies = integer_frequencies(np.ones(shape))
+    if frequencies.shape != shape:
+        raise UserError(f"checkpoint file {file}: its symbol frequencies do not fit the knobs; take another checkpoint")
+    return _read(file, lambda _: StaticTables(frequencies))
+
+
+def _context_model(arrays: Arrays, shape: tuple[int, int], file: Path) -> ContextModel:
+    """Return the context model of a file's arrays. Raises UserError if it is not one of `shape`, channels and levels."""
+    model = _read(file, lambda _: ContextModel(arrays))
+    if (model.channels, model.levels) != shape:
+        raise UserError(f"checkpoint file {file}: for {model.channels} channels of {model.levels} values, not for its knobs'")
+    return model
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Writing
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def write_checkpoint(
+    folder: Path, config: config_train, weights: Arrays, frequencies: np.ndarray, state: Arrays | None = None
+) -> None:
+    """Write a checkpoint to a new folder, which appears whole or not at all.
+
+    frequencies: (C, L) integers, of the symbols. state: what training needs in order to go on, by name.
+    Raises UserError if a weight is not finite.
+    """
+    for name, array in {**(state or {}), **weights}.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"{folder}: {name} is not finite; nothing was saved; lower the learning rate")
+    with new_folder(folder) as partial:
+        (partial / "config.json").write_text(config.to_json())
+        save_arrays(partial / "model.npz", {"frequencies": frequencies, **weights})
+        if state is not None:
+            save_arrays(partial / "training.npz", state)
+
+
+def save_context_model(context: ContextModel, folder: Path, of: str = "symbols") -> None:
+    """Make a context model part of a checkpoint, whose fingerprint then changes. The file appears whole or not at all."""
+    with atomic(folder / CONTEXT_FILES[of]) as path:
+        save_arrays(path, context.arrays, compressed=True)
+
+
+def save_arrays(file: Path, arrays: Mapping[str, Any], *, compressed: bool = False) -> None:
+    """Write arrays by name to an .npz file."""
+    with file.open("wb") as stream:
+        (np.savez_compressed if compressed else np.savez)(stream, **arrays)

@@ -1,0 +1,232 @@
+"""The learned entropy model. It predicts each symbol from those that are decoded already.
+
+Small dense networks, one for each channel, see the symbols of neighbouring positions (all channels) and of the same position
+(the channels before), and give the frequencies of the symbol that comes next.
+
+    neighbours ─▶ dense ─┐
+                         ├─ + ─▶ clip ─▶ dense ─▶ clip ─▶ dense ─▶ logits ─▶ 2^logits, to the sum 65536 ─▶ range coder
+    channels before ─▶ dense ─┘
+
+Weights are int16, sums are int32, and the exponential is a table of integers.
+
+A position (y, x) sees only positions with a smaller x + 2y. Decoding therefore goes over the diagonals of equal x + 2y, and
+handles all positions of one together: about w + 2h steps of C channels, instead of h * w.
+"""
+
+import math
+from collections.abc import Iterator
+
+import constriction
+import numpy as np
+
+from codec.entropy import FREQUENCY_SUM, RangeDecoder, checked, payload_of, weights_of
+from config import UserError
+
+FAMILY = constriction.stream.model.Categorical(perfect=False)  # of tables that come with the symbols
+
+NEIGHBOURS = ((0, -1), (-1, -1), (-1, 0), (-1, 1), (0, -2), (-2, 0))  # (dy, dx), each with dx + 2 dy < 0
+MARGIN = 2  # positions that NEIGHBOURS reach beyond the feature map, above and on both sides
+WEIGHT_BITS = 10  # a weight of 1.0 is 2^10 ...
+HIDDEN_BITS = 8  # ... and a hidden value of 1.0 is 2^8
+HIDDEN_MAX = 4  # hidden values are clipped to [0, 4)
+LOGIT_BITS = 5  # logits are in 1/32 of a bit, to base 2 ...
+LOGIT_WEIGHT_BITS = 6  # ... and a weight of the last layer that gives one of these a hidden value of 1.0 is 2^6
+CHUNK = 2**14  # symbols that the encoder looks at together
+
+SHAPES = {  # of a context model's arrays: int16 weights, int32 biases. N: inputs from neighbours, H: hidden units
+    "neighbours": "NCH",
+    "before": "CCH",  # [c, k]: what channel c sees of channel k < c at the same position
+    "bias1": "CH",
+    "hidden": "CHH",
+    "bias2": "CH",
+    "logits": "CHL",
+    "bias3": "CL",
+}
+
+
+def _powers_of_two() -> np.ndarray:
+    """floor(2^(16 - d/32)) for d = 0..511, then 0, by integer square roots: the 32nd root is five of them."""
+    steps = 2**LOGIT_BITS
+    powers = [1 << (16 * steps - d) for d in range(16 * steps)]
+    for _ in range(LOGIT_BITS):
+        powers = [math.isqrt(power) for power in powers]
+    return np.array([*powers, 0])
+
+
+POWERS = _powers_of_two()
+
+
+class Field:
+    """Symbols as the networks see them: 2s - (L-1), which is symmetric around 0, and 0 outside the map and where not known.
+
+    Classes, which have no order, are one-hot instead. One channel more is 1 inside the map, and 0 outside. With a mask (h, w),
+    only positions where it is not 0 are inside, and coded.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], channels: int, levels: int, mask=None, one_hot: bool = False):
+        """For symbols of `shape` (h, w, K), of the first K of `channels` channels."""
+        self.height, self.width, self.K = shape
+        self.levels, self.one_hot = levels, one_hot
+        self.stride = self.width + 2 * MARGIN
+        depth = channels * (levels if one_hot else 1)
+        plane = np.zeros((self.height + MARGIN, self.stride, depth + 1), np.int32)
+        self.inside = plane[MARGIN:, MARGIN:-MARGIN]
+        self.inside[:, :, depth] = 1 if mask is None else mask != 0
+        self.flat = plane.reshape(-1, depth + 1)
+        self.symbols = np.zeros((len(self.flat), self.K), np.uint8)
+        self.offsets = np.array([dy * self.stride + dx for dy, dx in NEIGHBOURS])
+
+    @classmethod
+    def of(cls, symbols: np.ndarray, channels: int, levels: int, mask=None, one_hot: bool = False) -> "Field":
+        field = cls(symbols.shape, channels, levels, mask, one_hot)
+        values = field.values(symbols.reshape(-1, field.K)).reshape(field.height, field.width, -1)
+        field.inside[:, :, : values.shape[2]] = values * field.inside[:, :, -1:]
+        field.map_of(field.symbols)[:] = symbols
+        return field
+
+    def values(self, symbols: np.ndarray) -> np.ndarray:
+        """Symbols (n, K) -> what the networks see of them: (n, K), or (n, K*L) one-hot."""
+        if self.one_hot:
+            return np.eye(self.levels, dtype=np.int32)[symbols].reshape(len(symbols), -1)
+        return 2 * symbols.astype(np.int32) - (self.levels - 1)
+
+    def map_of(self, flat: np.ndarray) -> np.ndarray:
+        """The rows of an array like `flat` that are inside the map's frame: (h, w, ...)."""
+        return flat.reshape(-1, self.stride, flat.shape[1])[MARGIN:, MARGIN:-MARGIN]
+
+    def diagonals(self) -> Iterator[np.ndarray]:
+        """Positions, as rows of `flat`, with the same x + 2y: each sees none of its own diagonal or of a later one."""
+        for k in range(self.width + 2 * self.height - 2):
+            y = np.arange(max(0, (k - self.width + 2) // 2), min(self.height - 1, k // 2) + 1)
+            positions = (y + MARGIN) * self.stride + k - 2 * y + MARGIN
+            positions = positions[self.flat[positions, -1] != 0]
+            if len(positions):  # at width 1, every second diagonal has none
+                yield positions
+
+    def neighbours(self, positions: np.ndarray) -> np.ndarray:
+        """What the networks see of the positions' neighbours: (n, N)."""
+        return self.flat[positions[:, None] + self.offsets].reshape(len(positions), len(self.offsets) * self.flat.shape[1])
+
+
+class ContextModel:
+    """The learned entropy model. context_network.py makes it; its arrays are stored with a checkpoint.
+
+    The K of C channels that are sent see the others as 0. One for classes, which has C = 1, sees them one-hot.
+    """
+
+    def __init__(self, arrays: dict[str, np.ndarray]):
+        """arrays: as SHAPES says. Raises UserError where they do not fit together, or where an int32 could overflow."""
+        self.channels, self.levels, self.one_hot = _check(arrays)
+        self.arrays = arrays
+        wide = {name: array.astype(np.int32) for name, array in arrays.items()}
+        wide["neighbours"] = wide["neighbours"].reshape(len(wide["neighbours"]), -1)  # (N, C*H)
+        for name in ("neighbours", "before", "hidden", "logits"):  # outputs first: numpy is ten times faster so
+            wide[name] = np.ascontiguousarray(wide[name].swapaxes(-1, -2))
+        self.weights = wide
+
+    def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
+        coder = constriction.stream.queue.RangeEncoder()
+        for _, coded, frequencies in self._tables(symbols, mask):
+            coder.encode(coded, FAMILY, weights_of(frequencies))
+        return payload_of(coder)
+
+    def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
+        field = Field(shape, self.channels, self.levels, mask, self.one_hot)
+        decoder = RangeDecoder(payload)
+        for positions in field.diagonals():
+            sums, values = self._sums(field, positions), field.flat[positions]
+            chosen = np.empty((field.K, len(positions)))
+            for c in range(field.K):
+                frequencies = self._frequencies(c, sums[:, c], values)
+                symbols = decoder.decode(FAMILY, weights_of(frequencies))
+                chosen[c] = frequencies[np.arange(len(symbols)), symbols]
+                seen = field.values(symbols[:, None])
+                values[:, c : c + seen.shape[1]] = seen
+                field.symbols[positions, c] = symbols
+            field.flat[positions] = values
+            decoder.account(chosen)
+        return checked(self, field.map_of(field.symbols), payload, mask)
+
+    def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        bits = np.zeros(symbols.shape[2])
+        for channel, coded, frequencies in self._tables(symbols, mask):
+            chosen = frequencies[np.arange(len(coded)), coded]
+            np.add.at(bits, channel, np.log2(FREQUENCY_SUM / chosen))
+        return bits
+
+    def _tables(self, symbols: np.ndarray, mask) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """All symbols in the order of decoding, in chunks: their channels (n,), themselves (n,) and their tables (n, L)."""
+        field = Field.of(symbols, self.channels, self.levels, mask, self.one_hot)
+        for diagonals in _chunks(field.diagonals(), CHUNK // field.K):
+            positions = np.concatenate(diagonals)
+            values = field.flat[positions]
+            sums = self._sums(field, positions)
+            frequencies = np.stack([self._frequencies(c, sums[:, c], values) for c in range(field.K)], axis=1)
+            coded = field.symbols[positions].astype(np.int32)
+            diagonal = np.repeat(np.arange(len(diagonals)), [len(d) for d in diagonals])
+            channel = np.broadcast_to(np.arange(field.K), coded.shape)
+            order = np.lexsort((channel.ravel(), np.repeat(diagonal, field.K)))  # stable: positions stay in order
+            yield channel.ravel()[order], coded.ravel()[order], frequencies.reshape(-1, self.levels)[order]
+
+    def _sums(self, field: Field, positions: np.ndarray) -> np.ndarray:
+        """The first layer's sums from neighbours, for the channels to code: (n, K, H)."""
+        weights, bias = self.weights["neighbours"], self.weights["bias1"][: field.K]
+        sums = np.einsum("ni,ji->nj", field.neighbours(positions), weights[: bias.size])
+        return sums.reshape(-1, *bias.shape) + bias
+
+    def _frequencies(self, c: int, sums: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Channel c's tables (n, L): positive, of the sum FREQUENCY_SUM; values (n, C+1) are those of the same positions."""
+        weights = self.weights
+        if c > 0:
+            sums = sums + np.einsum("nk,hk->nh", values[:, :c], weights["before"][c, :, :c])
+        h = _clipped(sums, WEIGHT_BITS - HIDDEN_BITS)
+        h = _clipped(np.einsum("ni,hi->nh", h, weights["hidden"][c]) + weights["bias2"][c], WEIGHT_BITS)
+        logits = np.einsum("ni,li->nl", h, weights["logits"][c]) + weights["bias3"][c]
+        logits >>= HIDDEN_BITS + LOGIT_WEIGHT_BITS
+        below = np.minimum(logits.max(axis=1, keepdims=True) - logits, len(POWERS) - 1)
+        cumulative = POWERS[below].cumsum(axis=1)  # (n, L) int64
+        bounds = cumulative * (FREQUENCY_SUM - self.levels) // cumulative[:, -1:]
+        bounds[:, 1:] -= bounds[:, :-1].copy()
+        return bounds + 1
+
+
+def _clipped(sums: np.ndarray, shift: int) -> np.ndarray:
+    return np.minimum(np.maximum(sums >> shift, 0), HIDDEN_MAX * 2**HIDDEN_BITS - 1)  # np.clip is slower on few values
+
+
+def _chunks(diagonals: Iterator[np.ndarray], n: int) -> Iterator[list[np.ndarray]]:
+    """Successive diagonals, together about n positions."""
+    chunk: list[np.ndarray] = []
+    size = 0
+    for diagonal in diagonals:
+        chunk.append(diagonal)
+        size += len(diagonal)
+        if size >= n:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _check(arrays: dict[str, np.ndarray]) -> tuple[int, int, bool]:
+    """C, L, and whether inputs are one-hot, of a context model's arrays; raises UserError if these are none."""
+    sizes: dict[str, int] = {}
+    for name, letters in SHAPES.items():
+        array = arrays.get(name, np.empty(0))
+        dtype = np.int32 if name.startswith("bias") else np.int16
+        shape = tuple(sizes.setdefault(letter, size) for letter, size in zip(letters, array.shape, strict=False))
+        if array.dtype != dtype or array.ndim != len(letters) or array.shape != shape:
+            raise UserError(f"context model: {name} is {array.dtype} {array.shape}, not a fitting {dtype.__name__} array")
+    one_hot = sizes["C"] == 1 and sizes["N"] == len(NEIGHBOURS) * (sizes["L"] + 1)
+    if not one_hot and sizes["N"] != len(NEIGHBOURS) * (sizes["C"] + 1):
+        raise UserError(f"context model: for {sizes['N']} inputs; this program makes {len(NEIGHBOURS) * (sizes['C'] + 1)}")
+    size = {name: np.abs(array.astype(np.int64)) for name, array in arrays.items()}
+    h = HIDDEN_MAX * 2**HIDDEN_BITS
+    for bound in (
+        (size["neighbours"].sum(axis=0) + size["before"].sum(axis=1)) * (sizes["L"] - 1) + size["bias1"],
+        size["hidden"].sum(axis=1) * h + size["bias2"],
+        size["logits"].sum(axis=1) * h + size["bias3"],
+    ):
+        if bound.max() >= 2**31:
+            raise UserError("context model: weights so large that its sums overflow")
+    return sizes["C"], sizes["L"], one_hot

@@ -1,0 +1,129 @@
+"""Entropy coding: what an entropy model is, the range coder below it, and the model with fixed tables.
+
+Integers only: no floating-point number decides a frequency, nor is one rounded on its way into the range coder (see
+`weights_of`), so that encoder and decoder agree on every machine.
+"""
+
+from typing import Protocol
+
+import constriction
+import numpy as np
+
+from config import UserError
+
+FREQUENCY_SUM = 2**16  # the total of each table of integer frequencies
+
+
+class EntropyModel(Protocol):
+    """What turns the symbols (h, w, K), uint8 in 0..L-1, of the first K channels into a payload and back.
+
+    With a mask (h, w), only those at positions where it is not 0; the others decode as 0.
+    """
+
+    def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
+        """Symbols -> payload."""
+
+    def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
+        """Inverse of encode, for symbols of this shape. Raises UserError for a payload that encode did not make."""
+
+    def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """The information content of the symbols under this model, by channel: (K,), in bits."""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The range coder
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def weights_of(frequencies: np.ndarray) -> np.ndarray:
+    """Frequencies (..., L) of the sum 2^16 -> floats that constriction's `perfect=False` turns into exactly those.
+
+    It scales what it is given to the sum 2^24 - L, cuts off fractions, and gives each symbol one more. Of that very sum, our
+    whole numbers are scaled by 1 and have no fractions; 256 times the frequency, of 2^24, is what becomes of them.
+    """
+    return frequencies * 256.0 - 1
+
+
+def payload_of(coder) -> bytes:
+    return coder.get_compressed().astype("<u4").tobytes()
+
+
+class RangeDecoder:
+    """constriction's range decoder, which ends at a payload that no encoder wrote."""
+
+    def __init__(self, payload: bytes):
+        if len(payload) % 4:
+            raise UserError("damaged (the payload is not a whole number of words)")
+        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
+        self._bits_left = 8 * len(payload) + 64.0
+
+    def decode(self, *arguments) -> np.ndarray:
+        try:
+            return self._coder.decode(*arguments)
+        except (AssertionError, ValueError) as error:  # constriction found bits that no encoder writes
+            raise UserError(f"damaged (the payload cannot be decoded: {error})") from None
+
+    def account(self, frequencies: np.ndarray) -> None:
+        """To call with the frequencies of what was decoded: no payload holds more information than it has bits.
+
+        Without this, a forged size would be decoded to its end, out of nothing, before the payload is found to be too short.
+        (A payload forged of the most probable symbols can hold a large picture, and takes as long as one; see max_pixels.)
+        """
+        self._bits_left -= np.log2(FREQUENCY_SUM / frequencies).sum()
+        if self._bits_left < 0:
+            raise UserError("damaged (the payload is too short for this image size)")
+
+
+def checked(model: EntropyModel, symbols: np.ndarray, payload: bytes, mask: np.ndarray | None = None) -> np.ndarray:
+    """The symbols, if the model makes this payload of them; else the file was not made of them."""
+    if model.encode(symbols, mask) != payload:
+        raise UserError("damaged (the payload is not of this image size)")
+    return symbols
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A table for each channel
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class StaticTables:
+    """The entropy model with a fixed table of symbol frequencies for each channel."""
+
+    def __init__(self, frequencies: np.ndarray):
+        """frequencies: (C, L) integers from 1 up, each row with the sum FREQUENCY_SUM."""
+        whole = np.issubdtype(frequencies.dtype, np.integer)
+        if not whole or frequencies.min() < 1 or (frequencies.sum(axis=1) != FREQUENCY_SUM).any():
+            raise UserError(f"symbol frequencies: not all whole, at least 1, with the sum {FREQUENCY_SUM}")
+        self.frequencies = frequencies
+        self._models = [constriction.stream.model.Categorical(row, perfect=False) for row in weights_of(frequencies)]
+
+    def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
+        coder = constriction.stream.queue.RangeEncoder()
+        for channel in range(symbols.shape[2]):
+            coder.encode(symbols[_everywhere(mask, symbols.shape)][:, channel].astype(np.int32), self._models[channel])
+        return payload_of(coder)
+
+    def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
+        decoder = RangeDecoder(payload)
+        where = _everywhere(mask, shape)
+        symbols = np.zeros(shape, np.uint8)
+        symbols[where] = np.stack([decoder.decode(model, int(where.sum())) for model in self._models[: shape[2]]], axis=-1)
+        return checked(self, symbols, payload, mask)
+
+    def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        bits = np.log2(FREQUENCY_SUM / self.frequencies)
+        coded = symbols[_everywhere(mask, symbols.shape)]
+        return np.array([bits[c, coded[:, c]].sum() for c in range(symbols.shape[2])])
+
+
+def _everywhere(mask: np.ndarray | None, shape: tuple) -> np.ndarray:
+    return np.ones(shape[:2], bool) if mask is None else mask != 0
+
+
+def integer_frequencies(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities (C, L) -> integer frequencies (C, L) uint32, each at least 1, each row with the sum FREQUENCY_SUM."""
+    shares = probabilities / probabilities.sum(axis=1, keepdims=True)
+    frequencies = np.maximum(1, np.rint(shares * FREQUENCY_SUM)).astype(np.int64)
+    rows = np.arange(len(frequencies))
+    frequencies[rows, frequencies.argmax(axis=1)] += FREQUENCY_SUM - frequencies.sum(axis=1)  # rounding's rest
+    return frequencies.astype(np.uint32)

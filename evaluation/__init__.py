@@ -1,0 +1,1 @@
+"""Measure codecs: ours and others, by files that are decoded again."""

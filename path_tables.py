@@ -1,0 +1,249 @@
+"""Path tables: which images there are, as a CSV file or as a dataframe that pandas wrote to an HDF5 file.
+
+pandas keeps column names, and in its "fixed" format the strings themselves, as pickles inside the HDF5 file, and
+`pandas.read_hdf` unpickles whatever it finds: a table from a stranger could run any code. Here h5py reads the file, which
+unpickles nothing by itself, and `_Unpickler` knows lists, strings and arrays of them, and refuses everything else.
+"""
+
+import io
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from config import UserError
+
+if TYPE_CHECKING:
+    import h5py
+
+SUFFIXES = (".h5", ".hdf5", ".csv")
+MAX_BYTES = 2**30  # of one column; a table of a million paths has a tenth of it
+PICKLED_NONE = b"N."
+LFS_POINTER = b"version https://git-lfs"
+Columns = dict[str, list[str | None]]  # column -> its cells; None where one is missing
+
+
+class _RefusedError(Exception):
+    """What is in a table that pandas would not have written; the message completes "it has ..."."""
+
+
+def read_columns(source: Path) -> Columns:
+    """Return the columns of a path table. Raises UserError, in one line, for a file that is none."""
+    if not source.exists():
+        raise UserError(f"{source}: no such path table or folder; data/make_paths.py writes one")
+    if source.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{source}: a path table ends in .h5, .hdf5 or .csv")
+    try:
+        with source.open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise UserError(f"{source}: is a Git LFS pointer instead of the table; get the table with: git lfs pull")
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror})") from None
+    return _read_csv(source) if source.suffix.lower() == ".csv" else _read_hdf(source)
+
+
+def write_columns(target: Path, columns: dict[str, list[str]]) -> None:
+    """Write a path table, as CSV or as an HDF5 file that `pandas.read_hdf` reads too."""
+    import pandas as pd
+
+    frame = pd.DataFrame(columns)
+    if target.suffix.lower() == ".csv":
+        frame.to_csv(target, index=False)
+    else:
+        frame.to_hdf(target, key="df", mode="w", format="table", index=False)  # the index of rows would take 1 MB
+
+
+def _read_csv(source: Path) -> Columns:
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(source, dtype=str)
+    except pd.errors.EmptyDataError:
+        return {"path": []}
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        raise UserError(f"{source}: cannot be read as a CSV file ({str(error).splitlines()[0]})") from None
+    return {str(name): [cell if isinstance(cell, str) else None for cell in column] for name, column in frame.items()}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# HDF5
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _read_hdf(source: Path) -> Columns:
+    import h5py
+
+    try:
+        with h5py.File(source, "r") as file:
+            tables = dict(_tables(file, set()))
+            if len(tables) != 1:
+                keys = ", ".join(tables) or "none"
+                raise UserError(f"{source}: should hold one table, but its keys are {keys}; save the one you want as CSV, "
+                                f"with pandas: pd.read_hdf(FILE, KEY).to_csv('paths.csv')")  # fmt: skip
+            (group,) = tables.values()
+            return _read_group(group)
+    except UserError:
+        raise
+    except _RefusedError as refused:
+        raise UserError(f"{source}: is not loaded, because it has {refused}; save the table as CSV instead") from None
+    except Exception as error:  # h5py and pickle raise many kinds of errors for a damaged file
+        first = (str(error).splitlines() or ["?"])[0]
+        raise UserError(f"{source}: cannot be read as a path table ({first})") from None
+
+
+def _tables(group: "h5py.Group", seen: set[int]) -> Iterator[tuple[str, "h5py.Group"]]:
+    """Yield the groups that hold a dataframe or a series, by key; links, which may lead to other files, are not followed."""
+    import h5py
+
+    address = h5py.h5o.get_info(group.id).addr
+    if address in seen:  # a group may contain itself
+        return
+    seen.add(address)
+    if "pandas_type" in group.attrs:
+        yield group.name, group
+        return
+    for name in group:
+        if isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Group):
+            yield from _tables(group[name], seen)
+
+
+def _read_group(group: "h5py.Group") -> Columns:
+    kind = _text(group.attrs["pandas_type"])
+    readers = {"frame": _fixed_frame, "series": _fixed_series, "frame_table": _table, "series_table": _table}
+    if kind not in readers:
+        raise _RefusedError(f"an object of the kind {kind!r}")
+    return readers[kind](group)
+
+
+def _fixed_frame(group: "h5py.Group") -> Columns:
+    """Read format="fixed": a block holds all columns of one type, (columns, rows) once it is transposed back."""
+    columns: Columns = {}
+    for i in range(int(group.attrs["nblocks"])):
+        names = _strings(_dataset(group, f"block{i}_items"), group)
+        block = _dataset(group, f"block{i}_values")
+        values = _strings(block, group)
+        values = np.atleast_2d(values.T if block.attrs.get("transposed") else values)
+        columns |= {str(name): list(map(_cell, row)) for name, row in zip(names, values, strict=True)}
+    order = [str(name) for name in _strings(_dataset(group, "axis0"), group)]
+    return {name: columns[name] for name in order}
+
+
+def _fixed_series(group: "h5py.Group") -> Columns:
+    name = _text(group.attrs.get("name")) or "0"  # which is pandas' name of a column without one
+    return {name: list(map(_cell, _strings(_dataset(group, "values"), group)))}
+
+
+def _table(group: "h5py.Group") -> Columns:
+    """Read format="table": one compound dataset, whose fields hold one column or a block of them."""
+    table = _dataset(group, "table")
+    rows = table[()]
+    columns: Columns = {}
+    for field in rows.dtype.names:
+        kind = table.attrs.get(f"{field}_kind")
+        if field == "index" or kind is None:
+            continue
+        names = _unpickle(kind)
+        values = rows[field].reshape(len(rows), -1)
+        missing = _text(table.attrs.get(f"{field}_nan_rep", "nan"))
+        for name, column in zip(names, values.T, strict=True):
+            cells = [_cell(cell) for cell in _decoded(column, group)]
+            columns[str(name)] = [None if cell == missing else cell for cell in cells]
+    return columns
+
+
+def _dataset(group: "h5py.Group", name: str) -> "h5py.Dataset":
+    """Return a member that is a dataset of bearable size and in this file."""
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink) or not isinstance(group[name], h5py.Dataset):
+        raise _RefusedError(f"no dataset {name!r}")
+    dataset = group[name]
+    if dataset.external or dataset.is_virtual:
+        raise _RefusedError(f"its dataset {name!r} in another file")
+    if dataset.size * max(1, dataset.dtype.itemsize) > MAX_BYTES:
+        raise _RefusedError(f"over {MAX_BYTES >> 30} GiB in the dataset {name!r}")
+    return dataset
+
+
+def _strings(dataset: "h5py.Dataset", group: "h5py.Group") -> np.ndarray:
+    """Return the values of a dataset, as objects; a pickled array, which is how pandas stores strings, is unpickled."""
+    if _text(dataset.attrs.get("PSEUDOATOM", "")) != "object":
+        return _decoded(dataset[()], group)
+    if dataset.shape == (0,) or len(dataset[0]) == 0:
+        return np.array([], object)
+    array = _unpickle(bytes(dataset[0]))
+    if not isinstance(array, _Array):
+        raise _RefusedError(f"a pickled {type(array).__name__}")
+    return array.values
+
+
+def _decoded(values: np.ndarray, group: "h5py.Group") -> np.ndarray:
+    """Decode an array of bytes; other arrays become arrays of objects."""
+    if values.dtype.kind == "S":
+        return np.char.decode(values, _text(group.attrs.get("encoding", "UTF-8")), "surrogateescape").astype(object)
+    return values.astype(object)
+
+
+def _cell(value: Any) -> str | None:
+    if value is None or value != value:  # NaN
+        return None
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _text(value: Any) -> str:
+    """Return an attribute as text. pandas writes text as bytes, and None as a pickle."""
+    if isinstance(value, bytes):
+        return "" if value == PICKLED_NONE else value.decode()
+    return value if isinstance(value, str) else ""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Pickles
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class _ObjectType:
+    """Stands in for numpy's dtype in a pickle; arrays of strings have no other type than "object"."""
+
+    def __init__(self, name: str, *_: Any):
+        if str(name) not in ("O", "O4", "O8"):
+            raise _RefusedError(f"a pickled array of the type {name!r}")
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Array:
+    """Stands in for numpy's array in a pickle."""
+
+    values = np.array([], object)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, _, _, cells = state
+        self.values = np.array(cells, object).reshape(shape)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Stand in for _codecs.encode, by which old pickles write bytes."""
+    if encoding not in ("latin1", "latin-1"):
+        raise _RefusedError(f"a pickled text of the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads numbers, strings, lists, dictionaries, and numpy arrays of them, without calling numpy or anything else."""
+
+    KNOWN: ClassVar[dict[str, Any]] = {"_reconstruct": lambda *_: _Array(), "ndarray": None, "dtype": _ObjectType}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray") and name in self.KNOWN:
+            return self.KNOWN[name]
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1
+        raise _RefusedError(f"a pickled object that is not text, {module}.{name}")
+
+
+def _unpickle(data: bytes) -> Any:
+    return _Unpickler(io.BytesIO(data), encoding="latin1").load()

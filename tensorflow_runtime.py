@@ -1,0 +1,41 @@
+"""Runs the networks of a checkpoint on TensorFlow, for the codec."""
+
+from typing import Self
+
+import numpy as np
+
+from codec.checkpoint import Checkpoint, restore
+from utils import Utils
+
+with Utils.quiet_tensorflow():
+    import tensorflow as tf
+
+    from model import Model
+
+
+class TensorFlowRuntime:
+    """A codec.runtime.Runtime."""
+
+    def __init__(self, model: Model):
+        self.model = model
+        # As a graph of unknown size, so that each image goes through the same one.
+        self._encoder = tf.function(model.encoder, input_signature=[tf.TensorSpec((None, None, None, 3))])
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self:
+        """Build the networks of a checkpoint, with its weights."""
+        model = Model(checkpoint.config)
+        restore(model.weights, checkpoint.weights, checkpoint.folder)
+        return cls(model)
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        return self._symbols(self._encoder(x))
+
+    def encode_labels(self, s: np.ndarray) -> np.ndarray:
+        return self._symbols(self.model.semantic_encoder(s))
+
+    def generate(self, w_hat: np.ndarray, v: np.ndarray | None, side: np.ndarray | None) -> np.ndarray:
+        return self.model.generate(w_hat, v, () if side is None else (side,)).numpy()
+
+    def _symbols(self, w: tf.Tensor) -> np.ndarray:
+        return self.model.quantizer(w)[1]["symbols"].numpy().astype(np.uint8)

@@ -1,0 +1,142 @@
+"""Reading and writing the files of a checkpoint, without a network."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import PROJECT, model_arrays
+
+from codec.checkpoint import (
+    CENTERS,
+    newest_checkpoint,
+    read_checkpoint,
+    resolve_checkpoint,
+    restore,
+    save_context_model,
+    unsaved_checkpoint,
+    write_checkpoint,
+)
+from codec.context_model import ContextModel
+from codec.entropy import StaticTables, integer_frequencies
+from config import UserError, config_train
+
+CONFIG = config_train(width=32)
+WEIGHTS = {CENTERS: np.array(CONFIG.centers, np.float32), "generator/Conv2D_0/kernel": np.ones((3, 3, 8, 2), np.float32)}
+FREQUENCIES = integer_frequencies(np.random.default_rng(0).random((8, 5)) + 0.1)
+
+FINGERPRINTS = {  # of what ships: files that are out there must stay decodable
+    "photo_c4": "8217cec5",
+    "photo_c8": "5af6efcc",
+    "photo_c16": "f08991e0",
+    "camvid_sc_c8": "e1037582",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_checkpoint(tmp_path / "ckpt-0", CONFIG, WEIGHTS, FREQUENCIES, {"step": np.array(0)})
+    return tmp_path / "ckpt-0"
+
+
+@pytest.mark.parametrize(("name", "mark"), FINGERPRINTS.items())
+def test_the_fingerprints_of_what_ships_stay(name, mark):
+    assert read_checkpoint(PROJECT / "checkpoints" / name).fingerprint.hex() == mark
+
+
+def test_what_is_written_is_read_again(folder):
+    read = read_checkpoint(folder)
+    assert read.config == CONFIG and read.weights.keys() == WEIGHTS.keys()
+    np.testing.assert_array_equal(read.static_tables.frequencies, FREQUENCIES)
+    np.testing.assert_array_equal(read.centers, CONFIG.centers)
+    assert read.fingerprint == unsaved_checkpoint(CONFIG, WEIGHTS, FREQUENCIES).fingerprint
+
+
+def test_the_fingerprint_follows_knobs_weights_and_frequencies():
+    marks = {
+        unsaved_checkpoint(config, weights, frequencies).fingerprint
+        for config in (CONFIG, config_train(width=48))
+        for weights in (WEIGHTS, WEIGHTS | {"generator/Conv2D_0/kernel": np.zeros((3, 3, 8, 2), np.float32)})
+        for frequencies in (FREQUENCIES, FREQUENCIES[::-1])
+    }
+    assert len(marks) == 8
+
+
+def test_a_context_model_takes_over_from_the_tables_and_changes_the_fingerprint(folder):
+    before = read_checkpoint(folder)
+    save_context_model(ContextModel(model_arrays(8, 5)), folder)
+    after = read_checkpoint(folder)
+    assert isinstance(before.entropy_models["symbols"], StaticTables)
+    assert isinstance(after.entropy_models["symbols"], ContextModel)
+    assert before.fingerprint != after.fingerprint
+    np.testing.assert_array_equal(before.static_tables.frequencies, after.static_tables.frequencies)
+
+
+def test_without_context_model_and_frequencies_all_symbols_are_alike(folder):
+    np.savez(folder / "model.npz", **WEIGHTS)
+    frequencies = read_checkpoint(folder).static_tables.frequencies
+    assert frequencies.shape == (8, 5) and np.ptp(frequencies) <= 1
+
+
+def test_a_run_has_a_newest_checkpoint(folder, tmp_path):
+    write_checkpoint(tmp_path / "ckpt-10", CONFIG, WEIGHTS, FREQUENCIES)
+    write_checkpoint(tmp_path / "ckpt-9", CONFIG, WEIGHTS, FREQUENCIES)
+    assert resolve_checkpoint(tmp_path).name == "ckpt-10"
+    assert newest_checkpoint(tmp_path.parent).name == "ckpt-9"  # the last that was written
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    broken = WEIGHTS | {"encoder/Conv2D_0/kernel": np.array([np.nan], np.float32)}
+    with pytest.raises(UserError, match="encoder/Conv2D_0/kernel is not finite"):
+        write_checkpoint(tmp_path / "ckpt-0", CONFIG, broken, FREQUENCIES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_restoring_wants_the_same_names_and_shapes(tmp_path):
+    class Variable:
+        shape = (2, 3)
+
+        def assign(self, array):
+            self.array = array
+
+    variable = Variable()
+    restore({"a": variable}, {"a": np.ones((2, 3))}, tmp_path)
+    assert variable.array.sum() == 6
+    for arrays, named in [({}, "a is missing"), ({"a": np.ones((2, 3)), "b": np.ones(1)}, "b is of another network"),
+                          ({"a": np.ones((3, 2))}, "the knobs want")]:  # fmt: skip
+        with pytest.raises(UserError, match=named):
+            restore({"a": variable}, arrays, tmp_path)
+
+
+def change_knobs(folder, **changes):
+    knobs = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(knobs | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda f: (f / "config.json").unlink(), "no checkpoint in it"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json"),
+        (lambda f: (f / "config.json").write_text('{"width": "wide"}'), "width"),
+        (lambda f: change_knobs(f, frobnicate=1), "frobnicate"),
+        (lambda f: change_knobs(f, channel_bottleneck=4), "model.npz.*do not fit the knobs"),
+        (lambda f: (f / "model.npz").unlink(), "model.npz"),
+        (lambda f: (f / "model.npz").write_bytes((f / "model.npz").read_bytes()[:500]), "model.npz"),
+        (lambda f: (f / "model.npz").write_text("text"), "model.npz"),
+        (lambda f: np.savez(f / "model.npz", a=np.array([{}], object)), "model.npz"),  # a pickle, which could run code
+        (lambda f: np.savez(f / "model.npz", a=np.ones(3)), "centers is missing"),
+        (lambda f: (f / "context.npz").write_text("text"), "context.npz"),
+        (lambda f: np.savez(f / "context.npz", **model_arrays(4, 5)), "context.npz.*4 channels"),
+        (lambda f: np.savez(f / "context.npz", hidden=np.zeros(3)), "context.npz.*neighbours"),
+        (lambda f: np.savez(f / "context.npz"), "context.npz"),
+    ],
+)
+def test_a_damaged_checkpoint_is_an_error_that_names_it(damage, named, folder):
+    damage(folder)
+    with pytest.raises(UserError, match=named):
+        read_checkpoint(folder)
+
+
+def test_a_missing_checkpoint_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        read_checkpoint(tmp_path / "nowhere")

@@ -1,0 +1,143 @@
+"""An image becomes bytes and an image again; what the codec needs for it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import PROJECT, photo
+
+from codec import Codec
+from codec.checkpoint import read_checkpoint, unsaved_checkpoint
+from codec.codec import Contents
+from codec.container import pack, unpack
+from codec.entropy import integer_frequencies
+from codec.runtime import Runtime
+from config import UserError, config_test, config_train
+
+IMPORTS = """
+import sys
+import codec, codec.options, compress, decompress
+assert not {"tensorflow", "keras", "pandas", "scipy", "tqdm", "matplotlib", "h5py"} & set(sys.modules), sorted(sys.modules)
+"""
+
+
+def test_codec_and_its_commands_import_no_training_framework():
+    subprocess.run([sys.executable, "-c", IMPORTS], cwd=PROJECT, check=True)
+
+
+class Gray:
+    """A runtime without networks: each symbol is the brightness of a block; the picture is w_hat, plus noise and side."""
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        blocks = x.reshape(1, x.shape[1] // 16, 16, x.shape[2] // 16, 16, 3).mean(axis=(2, 4, 5))
+        return np.repeat(np.digitize(blocks, (-0.6, -0.2, 0.2, 0.6))[..., None], 2, axis=-1).astype(np.uint8)
+
+    def encode_labels(self, s: np.ndarray) -> np.ndarray:
+        return self.encode(s[..., :3])
+
+    def generate(self, w_hat: np.ndarray, v: np.ndarray | None, side: np.ndarray | None) -> np.ndarray:
+        self.seen = w_hat, v, side
+        image = w_hat[..., :1] / 2 + (0 if v is None else 0.1 * v[..., :1])
+        return np.clip(image.repeat(16, axis=1).repeat(16, axis=2).repeat(3, axis=3), -1, 1)
+
+
+def gray_codec(knobs: config_test | None = None, **changes) -> tuple[Codec, Gray]:
+    config = config_train(channel_bottleneck=2, **changes)
+    weights = {"quantizer/Quantizer_0/centers": np.array(config.centers, np.float32)}
+    runtime: Runtime = Gray()
+    return Codec(unsaved_checkpoint(config, weights, integer_frequencies(np.ones((2, 5)))), runtime, knobs), runtime
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (33, 2), (16, 16), (47, 65), (160, 161), (40, 300)])
+def test_any_size_and_aspect_comes_back_in_its_own_size(size):
+    codec, _ = gray_codec()
+    assert codec.decode(codec.encode(photo(*size))).shape == (*size, 3)
+
+
+def test_what_comes_back_is_what_the_networks_made_of_the_symbols():
+    codec, runtime = gray_codec()
+    image = np.full((40, 50, 3), 255, np.uint8)
+    image[:16, :16] = 0
+    back = codec.decode(codec.encode(image))
+    assert (back[16:] == 255).all() and (back[:16, :16] == 0).all()
+    w_hat, v, side = runtime.seen
+    assert w_hat.shape == (1, 3, 4, 2) and w_hat.dtype == np.float32 and v is None and side is None
+    np.testing.assert_array_equal(codec.reconstruct(image), back)
+
+
+def test_the_noise_comes_from_the_files_checksum_and_the_knob():
+    knobs = {"sample_noise": True, "noise_mode": "map"}
+    codec, runtime = gray_codec(**knobs)
+    data = codec.encode(photo(50, 60))
+    first, again = codec.decode(data), codec.decode(data)
+    np.testing.assert_array_equal(first, again)
+    assert runtime.seen[1].shape == (1, 4, 4, 2)
+    assert (gray_codec(config_test(noise_seed=1), **knobs)[0].decode(data) != first).any()
+    other = pack(*unpack(codec.encode(photo(50, 60, seed=1)))[:5])
+    assert (codec.decode(other) != first).any()
+
+
+def test_channels_that_were_not_sent_are_zeros_for_the_generator():
+    codec, runtime = gray_codec(config_test(channels=1))
+    data = codec.encode(photo(64, 48))
+    assert unpack(data).channels == 1
+    codec.decode(data)
+    w_hat = runtime.seen[0]
+    assert w_hat.shape[3] == 2 and (w_hat[..., 1] == 0).all() and (w_hat[..., 0] != 0).any()
+    with pytest.raises(UserError, match="channels 3: the model has 2"):
+        gray_codec(config_test(channels=3))
+
+
+def test_where_nothing_is_preserved_the_encoder_sees_gray_and_the_generator_zeros():
+    from cGAN.labels import LabelMap
+
+    codec, runtime = gray_codec(use_conditional_GAN=True, n_classes=4, selective=True)
+    preserved = np.zeros((40, 50), bool)
+    preserved[:16, :16] = True
+    labels = LabelMap(np.full((40, 50), 2, np.uint8), np.zeros((40, 50), bool), preserved=preserved)
+    image = photo(40, 50)
+    data = codec.encode(image, labels)
+    assert list(codec.sections(data)) == ["code", "mask", "symbols"]
+    changed = image.copy()
+    changed[20:] = 255 - changed[20:]
+    assert codec.encode(changed, labels) == data
+    codec.decode(data)
+    w_hat, _, side = runtime.seen
+    assert (w_hat[0, 1:] == 0).all() and side.shape == (1, 3, 4, codec.config.code_channels + 1)
+    assert side[0, :, :, -1].sum() == 1 and (side[0, :, :, 2] == 1).all()  # the heat map, and class 2 in each first block
+    with pytest.raises(UserError, match="label map"):
+        codec.encode(image)
+
+
+@pytest.mark.parametrize(
+    ("forge", "named"),
+    [
+        (lambda file: file._replace(fingerprint=b"else"), "another checkpoint"),
+        (lambda file: file._replace(channels=3), "damaged"),
+        (lambda file: file._replace(width=65535, height=65535), "max_pixels"),
+        (lambda file: file._replace(payload=file.payload[:-4]), "damaged"),
+        (lambda file: file._replace(width=file.width + 400), "damaged"),
+    ],
+)
+def test_a_forged_file_is_a_clear_error(forge, named):
+    codec, _ = gray_codec()
+    data = codec.encode(photo(60, 70))
+    with pytest.raises(UserError, match=named):
+        codec.decode(pack(*forge(unpack(data))[:5]))
+
+
+def test_the_readmes_lines_compress_and_decode(tmp_path):
+    from codec import read_image, save_picture
+
+    codec = Codec.load(PROJECT / "checkpoints/photo_c8")
+    data = codec.encode(read_image(PROJECT / "images/kodim21.png"))
+    save_picture(codec.decode(data), tmp_path / "back.png")
+    assert len(data) == 724 and read_image(tmp_path / "back.png").shape == (512, 768, 3)
+
+
+def test_contents_and_a_checkpoint_on_disk_code_alike(checkpoint):
+    codec = Codec.load(checkpoint)
+    contents = codec.contents(photo(50, 60))
+    assert isinstance(contents, Contents) and contents.symbols.shape == (4, 4, 8)
+    assert unpack(codec.encode(photo(50, 60))).fingerprint == read_checkpoint(checkpoint).fingerprint

@@ -1,0 +1,67 @@
+"""The benchmarks run, each at a tiny size, so that they cannot rot."""
+
+import importlib.util
+import re
+
+import pytest
+from conftest import PROJECT, TINY, photo
+from PIL import Image
+
+
+def benchmark(name: str):
+    """Import a benchmark, which is a command and not a module of the project."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", PROJECT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def tiny(*names: str) -> list[str]:
+    """Return the command-line arguments that set these knobs to a tiny size."""
+    return [part for name in names for part in ("-k", f"{name}={TINY[name]}")]
+
+
+def test_compress(checkpoint, photos, capsys):
+    assert benchmark("compress")(["-r", str(checkpoint), "-i", str(photos / "0.png")]) == 0
+    out = capsys.readouterr().out
+    assert len(re.findall(r"\d\.\d{4} s$", out, re.MULTILINE)) == 8
+    assert 0 < float(out.split("peak memory:")[1].split()[0]) < 20
+
+
+def test_entropy(checkpoint, photos, capsys):
+    assert benchmark("entropy")(["-r", str(checkpoint), "-i", str(photos), "--sizes", "100x60", "64x64"]) == 0
+    out = capsys.readouterr().out
+    assert 0 < float(out.split(" bits per symbol")[0].split()[-1]) < 2.4  # log2(5) is 2.32
+    sizes = [line.split()[:2] for line in out.splitlines()[-2:]]
+    assert sizes == [["100x60", str(7 * 4 * 8)], ["64x64", str(4 * 4 * 8)]]
+
+
+def test_entropy_of_a_folder_without_images_is_one_line(checkpoint, tmp_path, capsys):
+    (tmp_path / "below").mkdir()
+    Image.fromarray(photo(40, 40)).save(tmp_path / "below/0.png")
+    assert benchmark("entropy")(["-r", str(checkpoint), "-i", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_knobs(photos, tmp_path, capsys):
+    arguments = ["-ds", str(photos), "--val", str(photos), "--images", "1", "--work", str(tmp_path), "--steps", "1"]
+    arguments += tiny("width", "n_residual_blocks", "discriminator_width", "crop_size", "batch_size")
+    case = "sample_noise, noise_mode=map"
+    assert benchmark("knobs")([*arguments, "--case", case]) == 0
+    first = capsys.readouterr().out.splitlines()[1]
+    bytes_, bpp, psnr, ms_ssim, noise = first.removeprefix(case).split()
+    assert float(bpp) == pytest.approx(8 * float(bytes_) / (80 * 96), abs=1e-4)
+    assert 0 < float(psnr) < 30 and ms_ssim == "n/a" and float(noise) >= 0
+    assert benchmark("knobs")([*arguments, "--case", case]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == first  # not trained again
+    assert benchmark("knobs")([*arguments, "--case", "no GAN (distortion alone)", "-k", "width=7"]) == 1
+    assert "knob width" in capsys.readouterr().out
+
+
+def test_train_step(capfd):
+    knobs = [
+        part for name in ("n_residual_blocks", "discriminator_width", "n_scales") for part in ("-k", f"{name}={TINY[name]}")
+    ]
+    assert benchmark("train_step")(["--case", "32", "64", "64", "--steps", "1", *knobs]) == 0
+    line = capfd.readouterr().out.splitlines()[-1]
+    assert re.match(r"W=32 +64x64 +\d+\.\d+ s/step +\d+\.\d+ GB +1\.00 +1\.00", line)

@@ -1,0 +1,33 @@
+"""Fitting a context model."""
+
+import numpy as np
+from conftest import label_map
+
+import context_network
+from codec.context_model import ContextModel
+from context_network import fit
+
+
+def test_a_fit_to_too_much_takes_a_part(monkeypatch):
+    symbols = [np.random.default_rng(i).integers(0, 5, (20, 20, 2), dtype=np.uint8) for i in range(10)]
+    row = context_network.network_inputs(symbols[0], 5)[0].nbytes
+    monkeypatch.setattr(context_network, "MAX_INPUT_BYTES", 1000 * row)
+    pairs = [(image, None) for image in symbols]
+    inputs, targets = context_network._rows(pairs, 5, False, np.random.default_rng(0))
+    assert 850 < len(inputs) == len(targets) < 1150
+    assert len({row.tobytes() for row in np.concatenate([inputs.reshape(len(inputs), -1), targets], axis=1)}) > 700
+
+
+def test_classes_and_masked_symbols_survive_the_context_model():
+    maps = [np.roll(label_map(24, 30), i, axis=1)[..., None] for i in range(6)]
+    _, model = fit(maps, 4, 60, one_hot=True)
+    assert model.one_hot
+    np.testing.assert_array_equal(model.decode(model.encode(maps[0]), maps[0].shape), maps[0])
+    rng = np.random.default_rng(0)
+    symbols, mask = rng.integers(0, 5, (9, 14, 3), dtype=np.uint8), rng.integers(0, 2, (9, 14))
+    _, model = fit([symbols], 5, 5, masks=[mask])
+    changed = np.where(mask[..., None], symbols, 4 - symbols).astype(np.uint8)
+    payload = model.encode(symbols, mask)
+    assert payload == model.encode(changed, mask) and len(payload) < 0.8 * len(model.encode(symbols))
+    np.testing.assert_array_equal(model.decode(payload, symbols.shape, mask), symbols * (mask[..., None] != 0))
+    assert isinstance(model, ContextModel)

