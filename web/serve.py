@@ -18,24 +18,21 @@ WEB = Path(__file__).resolve().parent
 PROJECT = WEB.parent
 sys.path.insert(0, str(PROJECT))
 
-from checkpoint import CONTEXT_FILES, fingerprint, read_arrays  # noqa: E402
+from codec.checkpoint import read_checkpoint  # noqa: E402
 
 
 def models(checkpoints: Path) -> list[dict]:
     """Return what the page must know of each checkpoint that it can use: those of photos that have ONNX graphs."""
     found = []
     for folder in sorted(path.parent for path in checkpoints.glob("*/generator.onnx")):
-        knobs = json.loads((folder / "config.json").read_text())
-        if knobs["use_conditional_GAN"]:  # wants a label map
-            continue
-        parts = [read_arrays(folder / "model.npz")]
-        parts += [read_arrays(folder / name) for name in CONTEXT_FILES.values() if (folder / name).exists()]
-        found.append({
-            "name": folder.name,
-            "folder": f"checkpoints/{folder.name}",
-            "fingerprint": fingerprint(knobs, *parts).hex(),
-            "channels": knobs["channel_bottleneck"],
-        })  # fmt: skip
+        checkpoint = read_checkpoint(folder)
+        if not checkpoint.config.use_conditional_GAN:  # else it wants a label map
+            found.append({
+                "name": folder.name,
+                "folder": f"checkpoints/{folder.name}",
+                "fingerprint": checkpoint.fingerprint.hex(),
+                "channels": checkpoint.config.channel_bottleneck,
+            })  # fmt: skip
     return sorted(found, key=lambda model: model["channels"])
 
 

@@ -17,8 +17,10 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 from conftest import model_arrays  # noqa: E402
 
-from codec import pack  # noqa: E402
-from entropy import FAMILY, ContextModel, StaticTables, _payload, _weights, integer_frequencies  # noqa: E402
+from codec.container import pack  # noqa: E402
+from codec.context_model import FAMILY, ContextModel  # noqa: E402
+from codec.entropy import StaticTables, integer_frequencies, payload_of, weights_of  # noqa: E402
+from codec.noise import noise as noise_values  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 CONTEXT = {"channels": 3, "levels": 5, "hidden": 7, "spread": 300}  # a small context model with arbitrary weights
@@ -44,12 +46,12 @@ def range_coder() -> list[dict]:
     for rows, chosen, symbols in cases:
         coder = constriction.stream.queue.RangeEncoder()
         if symbols:
-            coder.encode(np.array(symbols, np.int32), FAMILY, _weights(np.array(rows)[chosen]))
+            coder.encode(np.array(symbols, np.int32), FAMILY, weights_of(np.array(rows)[chosen]))
         found.append({
             "rows": rows,
             "chosen": "".join(map(str, chosen)),
             "symbols": "".join(map(str, symbols)),
-            "payload": _payload(coder).hex(),
+            "payload": payload_of(coder).hex(),
         })  # fmt: skip
     return found
 
@@ -72,11 +74,9 @@ def symbols_of(model, name: str, sizes: list[tuple]) -> list[dict]:
 
 def noise() -> dict:
     """Return raw words of the generator, and the values that they become, as the bits of float32."""
-    words = np.random.Philox(key=np.array([CRC, 0], np.uint64)).random_raw(501)
-    halves = np.stack([words & 0xFFFFFFFF, words >> np.uint64(32)], axis=1).ravel()
-    total = sum((halves >> np.uint64(8 * i)) & np.uint64(255) for i in range(4)).astype(np.int64)
-    values = ((total - 510) / 148).astype(np.float32)
-    return {"crc": CRC, "words": [f"{word:016x}" for word in words[:40]], "values": values[:1001].astype("<f4").tobytes().hex()}
+    words = np.random.Philox(key=np.array([CRC, 0], np.uint64)).random_raw(40)
+    values = noise_values((1001,), CRC, 0)
+    return {"crc": CRC, "words": [f"{word:016x}" for word in words], "values": values.astype("<f4").tobytes().hex()}
 
 
 def arrays() -> dict[str, np.ndarray]:

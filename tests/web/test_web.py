@@ -1,6 +1,5 @@
 """The page's modules, run by Node, and the golden files that they are tested against."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from codec import unpack
+from codec.checkpoint import read_checkpoint
+from codec.container import unpack
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
@@ -38,28 +38,18 @@ def test_modules():
 
 
 def test_models_that_the_page_offers(tmp_path):
-    """Those of photos, with ONNX graphs, with the fingerprint that their files have; in the order of their size."""
+    """Those of photos that have ONNX graphs, from few channels to many, with the fingerprint that their files have."""
     sys.path.insert(0, str(WEB))
     import serve
 
-    from checkpoint import fingerprint
-
-    for name, knobs in {
-        "large": {"use_conditional_GAN": False, "channel_bottleneck": 16},
-        "small": {"use_conditional_GAN": False, "channel_bottleneck": 4},
-        "street": {"use_conditional_GAN": True, "channel_bottleneck": 8},
-        "plain": {"use_conditional_GAN": False, "channel_bottleneck": 8},
-    }.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "config.json").write_text(json.dumps(knobs))
-        np.savez(folder / "model.npz", a=np.arange(3))
-        if name != "plain":
-            (folder / "generator.onnx").touch()
+    for name in ("photo_c16", "photo_c4", "photo_c8", "camvid_sc_c8"):
+        shutil.copytree(PROJECT / "checkpoints" / name, tmp_path / name, ignore=shutil.ignore_patterns("*.onnx"))
+        if name != "photo_c8":
+            (tmp_path / name / "generator.onnx").touch()
     found = serve.models(tmp_path)
-    assert [model["name"] for model in found] == ["small", "large"]
-    knobs = json.loads((tmp_path / "small/config.json").read_text())
-    assert found[0]["fingerprint"] == fingerprint(knobs, {"a": np.arange(3)}).hex()
+    assert [model["name"] for model in found] == ["photo_c4", "photo_c16"]
+    assert [model["channels"] for model in found] == [4, 16]
+    assert bytes.fromhex(found[0]["fingerprint"]) == read_checkpoint(PROJECT / "checkpoints/photo_c4").fingerprint
 
 
 def missing_for_the_page() -> str:
