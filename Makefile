@@ -1,10 +1,11 @@
 # make demo: compress a photo that ships with the project, decode the file, and show both side by side.
 # make test: lint and test.  Both install what they need into .venv.
+# make web: the codec in a browser, on http://127.0.0.1:8000/; fetches onnxruntime-web with npm.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test web clean
 
 demo: .venv/installed
 	$(BIN)/python compress.py -i images/kodim21.png -o demo/kodim21.png
@@ -14,6 +15,13 @@ test: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy . && $(BIN)/mypy data/*.py
 	$(BIN)/python -m pytest -q -n auto
+
+web: .venv/installed web/node_modules/onnxruntime-web/package.json
+	$(BIN)/python web/serve.py
+
+web/node_modules/onnxruntime-web/package.json: web/package-lock.json
+	cd web && npm ci --omit=dev --ignore-scripts --no-audit --no-fund
+	touch $@
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Write golden/, what the page's modules must agree with: python3 tests/web/make_golden.py.
+
+To run anew only when a format changes: test_web.py checks that the Python of today still makes these very files.
+"""
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import constriction
+import numpy as np
+
+PROJECT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+
+from conftest import model_arrays  # noqa: E402
+
+from codec.container import pack  # noqa: E402
+from codec.context_model import FAMILY, ContextModel  # noqa: E402
+from codec.entropy import StaticTables, integer_frequencies, payload_of, weights_of  # noqa: E402
+from codec.noise import noise as noise_values  # noqa: E402
+
+GOLDEN = Path(__file__).parent / "golden"
+CONTEXT = {"channels": 3, "levels": 5, "hidden": 7, "spread": 300}  # a small context model with arbitrary weights
+CRC = 0xC0FFEE42
+
+
+def range_coder() -> list[dict]:
+    """Return symbols, each with a table, and their payloads: ordinary ones, rare ones, and those that make a carry run far."""
+    rng = np.random.default_rng(1)
+    skewed = [[1, 65533, 2], [65533, 2, 1], [20000, 25536, 20000], [1, 1, 65534]]
+    halves = [[16384, 32768, 16384]]  # the middle symbol always straddles the middle: no word of it is settled before the end
+    likely = [rng.choice(3, p=np.array(row) / 65536) for row in skewed for _ in range(500)]
+    cases = [
+        (skewed, [], []),
+        (skewed, [0], [2]),
+        (skewed, list(range(4)) * 500, rng.integers(0, 3, 2000).tolist()),
+        (skewed, [i for i in range(4) for _ in range(500)], [int(symbol) for symbol in likely]),
+        (halves, [0] * 301, [1] * 300 + [2]),
+        (halves, [0] * 301, [1] * 300 + [0]),
+        (halves, [0] * 300, [1] * 300),
+    ]
+    found = []
+    for rows, chosen, symbols in cases:
+        coder = constriction.stream.queue.RangeEncoder()
+        if symbols:
+            coder.encode(np.array(symbols, np.int32), FAMILY, weights_of(np.array(rows)[chosen]))
+        found.append({
+            "rows": rows,
+            "chosen": "".join(map(str, chosen)),
+            "symbols": "".join(map(str, symbols)),
+            "payload": payload_of(coder).hex(),
+        })  # fmt: skip
+    return found
+
+
+def symbols_of(model, name: str, sizes: list[tuple]) -> list[dict]:
+    """Return arbitrary symbols of these sizes (h, w, K), and their payloads."""
+    rng = np.random.default_rng(2)
+    found = []
+    for height, width, channels in sizes:
+        alike = rng.integers(0, 5, (height, width, 1))  # what the channels of a position have in common
+        symbols = np.minimum(rng.integers(0, 5, (height, width, channels)), alike).astype(np.uint8)
+        found.append({
+            "model": name,
+            "shape": {"height": height, "width": width, "channels": channels},
+            "symbols": "".join(map(str, symbols.ravel())),
+            "payload": model.encode(symbols).hex(),
+        })  # fmt: skip
+    return found
+
+
+def noise() -> dict:
+    """Return raw words of the generator, and the values that they become, as the bits of float32."""
+    words = np.random.Philox(key=np.array([CRC, 0], np.uint64)).random_raw(40)
+    values = noise_values((1001,), CRC, 0)
+    return {"crc": CRC, "words": [f"{word:016x}" for word in words], "values": values.astype("<f4").tobytes().hex()}
+
+
+def arrays() -> dict[str, np.ndarray]:
+    """Return arrays of all types that a checkpoint has."""
+    rng = np.random.default_rng(3)
+    bits = np.array([0x0000, 0x8000, 0x0001, 0x03FF, 0x0400, 0x3C00, 0xC000, 0x7BFF, 0x7C00, 0xFC00], np.uint16)
+    return {
+        "encoder/Conv2D_0/kernel": rng.standard_normal((3, 3, 2, 4)).astype(np.float16),
+        "halves": bits.view(np.float16),
+        "single": rng.standard_normal((5,)).astype(np.float32),
+        "int16": rng.integers(-(2**15), 2**15, (2, 3)).astype(np.int16),
+        "int32": rng.integers(-(2**31), 2**31, (1,)).astype(np.int32),
+        "uint32": np.array(2**32 - 1, np.uint32),
+    }
+
+
+def golden() -> dict:
+    """Return what golden.json holds; the other files are static.npz, context.npz and arrays.npz."""
+    context = ContextModel(model_arrays(**CONTEXT))
+    static = StaticTables(frequencies())
+    sizes = [(2, 2, 3), (5, 9, 3), (7, 1, 3), (1, 7, 2), (12, 10, 1)]
+    payload = bytes(range(24))
+    return {
+        "range_coder": range_coder(),
+        "entropy": symbols_of(context, "context", sizes) + symbols_of(static, "static", sizes),
+        "container": {
+            "file": {"width": 768, "height": 65535, "channels": 8, "fingerprint": "00abcdef", "payload": payload.hex()},
+            "bytes": pack(768, 65535, 8, bytes.fromhex("00abcdef"), payload).hex(),
+        },
+        "noise": noise(),
+        "arrays": {
+            name: {"dtype": array.dtype.str, "shape": array.shape, "data": array.astype(np.float64).ravel().tolist()}
+            for name, array in arrays().items()
+        },
+    }
+
+
+def frequencies() -> np.ndarray:
+    return integer_frequencies(np.random.default_rng(4).random((3, 5)) ** 3)
+
+
+def text() -> str:
+    return json.dumps(golden(), indent=1).replace("Infinity", "1e999") + "\n"  # JSON knows no infinity; 1e999 is read as one
+
+
+def main() -> None:
+    GOLDEN.mkdir(exist_ok=True)
+    (GOLDEN / "golden.json").write_text(text())
+    np.savez_compressed(GOLDEN / "context.npz", **model_arrays(**CONTEXT))
+    np.savez_compressed(GOLDEN / "static.npz", frequencies=frequencies())
+    np.savez_compressed(GOLDEN / "arrays.npz", **arrays())
+    with zipfile.ZipFile(GOLDEN / "arrays.npz") as file:
+        print(f"{GOLDEN}: written, arrays {', '.join(file.namelist())}")
+
+
+if __name__ == "__main__":
+    main()

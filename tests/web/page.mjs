@@ -1,0 +1,150 @@
+/**
+ * The page in headless Chromium: node tests/web/page.mjs [--checkpoints FOLDER] [--out FOLDER]
+ *
+ * Compresses a photo, saves both files, decodes a file, tries what goes wrong, and does it again offline. Writes to the folder
+ * page.png, phone.png, and what was saved: kodim21.gc, kodim21.png, and given.png of given.gc, if that is in the folder.
+ */
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { parseArgs } from "node:util";
+
+const PROJECT = path.resolve(import.meta.dirname, "../..");
+const { chromium } = createRequire(path.join(PROJECT, "web/package.json"))("playwright-core");
+const { values: options } = parseArgs({ options: {
+  checkpoints: { type: "string", default: path.join(PROJECT, "checkpoints") },
+  out: { type: "string", default: path.join(tmpdir(), "page") },
+  python: { type: "string", default: "python3" },
+} });
+const PHOTO = path.join(PROJECT, "images/kodim21.png");
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync"];
+const PATIENCE = 120_000; // ms
+
+/** Starts the page's server; returns its address and what ends it. */
+async function serve() {
+  const server = spawn(options.python, [path.join(PROJECT, "web/serve.py"), "--port", "0", "--quiet", "--checkpoints", options.checkpoints]);
+  let said = "";
+  const address = await new Promise((resolve, reject) => {
+    server.stdout.on("data", (text) => {
+      said += text;
+      const found = /http:\S+/.exec(said);
+      if (found) resolve(found[0]);
+    });
+    server.stderr.on("data", (text) => (said += text));
+    server.on("exit", () => reject(new Error(`serve.py ended: ${said}`)));
+  });
+  return { address, stop: () => server.kill() };
+}
+
+/** Does something, and waits for the page's picture or its error; returns the error's text, "" for none. */
+async function answer(page, action) {
+  const answered = () => document.querySelector("#stage").dataset.answered ?? "";
+  const before = await page.evaluate(answered);
+  await action();
+  await page.waitForFunction((n) => (document.querySelector("#stage").dataset.answered ?? "") !== n, before, { timeout: PATIENCE });
+  return page.locator("#error").isVisible().then((seen) => (seen ? page.locator("#error").textContent() : ""));
+}
+
+const give = (page, file) => answer(page, () => page.setInputFiles("#file", file));
+
+async function save(page, button, name) {
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click(button)]);
+  await download.saveAs(path.join(options.out, name));
+  return download.suggestedFilename();
+}
+
+const figures = (page) => page.locator("#figures").innerText().then((text) => text.replaceAll("\n", " "));
+
+const { address, stop } = await serve();
+const profile = await mkdtemp(path.join(tmpdir(), "chromium-"));
+const browser = await chromium.launchPersistentContext(profile, {
+  executablePath: "/usr/bin/chromium", headless: true, args: FLAGS, acceptDownloads: true, viewport: { width: 1200, height: 860 },
+});
+try {
+  const page = await browser.newPage();
+  const asked = [];
+  browser.on("request", (request) => asked.push(request.url()));
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && console.log("page:", message.text()));
+  await page.goto(address);
+  await page.waitForSelector("#models input");
+  await page.screenshot({ path: path.join(options.out, "empty.png") });
+
+  // A photo, by keyboard alone
+  await page.focus("#example");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#compare:not([hidden])", { timeout: PATIENCE });
+  console.log("first photo:", await figures(page));
+  assert.equal(await give(page, PHOTO), "");
+  console.log("photo again:", await figures(page));
+  await page.screenshot({ path: path.join(options.out, "page.png") });
+  assert.equal(await save(page, "#save-gc", "kodim21.gc"), "kodim21.gc");
+  assert.equal(await save(page, "#save-png", "kodim21.png"), "kodim21.png");
+  await page.focus("#divider");
+  for (let i = 0; i < 20; i++) await page.keyboard.press("ArrowRight");
+  assert.equal(await page.evaluate(() => document.querySelector("#compare").style.getPropertyValue("--split")), "60%");
+
+  // A photo that is dropped
+  const dropped = await page.evaluateHandle(async () => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([await (await fetch("images/kodim21.png")).blob()], "dropped.png"));
+    return transfer;
+  });
+  assert.equal(await answer(page, () => page.dispatchEvent("#stage", "drop", { dataTransfer: dropped })), "");
+  assert.equal(await save(page, "#save-gc", "dropped.gc"), "dropped.gc");
+
+  // Its file
+  const bytes = await readFile(path.join(options.out, "kodim21.gc"));
+  assert.equal(await give(page, path.join(options.out, "kodim21.gc")), "");
+  assert.match(await figures(page), new RegExp(`${bytes.length.toLocaleString("en")} bytes`));
+  console.log("its file:", await figures(page));
+  if (existsSync(path.join(options.out, "given.gc"))) {
+    assert.equal(await give(page, path.join(options.out, "given.gc")), "");
+    await save(page, "#save-png", "given.png");
+  }
+
+  // What goes wrong
+  const damaged = Buffer.from(bytes);
+  damaged[40] ^= 1;
+  const foreign = Buffer.from(bytes);
+  foreign.writeUInt32BE(0x01234567, 8);
+  foreign.writeUInt32LE((await import("../../web/codec/container.js")).crc32(foreign.subarray(0, -4)), foreign.length - 4);
+  const large = path.join(options.out, "large.png"); // too large to be handed over as a buffer
+  await writeFile(large, Buffer.alloc(100_000_000));
+  const wrong = [
+    [{ name: "damaged.gc", mimeType: "", buffer: damaged }, /damaged/],
+    [{ name: "foreign.gc", mimeType: "", buffer: foreign }, /made with a model that this page does not have/],
+    [large, /100 MB/],
+    [{ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("Dear diary") }, /notes.txt is neither/],
+    [{ name: "notes.gc", mimeType: "", buffer: Buffer.from("Dear diary") }, /not a .gc file/],
+  ];
+  for (const [file, message] of wrong) {
+    const error = await give(page, file);
+    console.log("error:", error);
+    assert.match(error, message);
+  }
+  await rm(large);
+  await page.screenshot({ path: path.join(options.out, "error.png") });
+
+  // Without a network, on a phone
+  stop();
+  await browser.setOffline(true);
+  await page.setViewportSize({ width: 390, height: 780 });
+  await page.reload();
+  await page.waitForSelector("#models input");
+  assert.equal(await give(page, PHOTO), "");
+  await page.screenshot({ path: path.join(options.out, "phone.png") });
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "wider than a phone");
+  console.log("offline:", await figures(page));
+  assert.deepEqual(asked.filter((url) => !url.startsWith(address) && !url.startsWith("blob:")), []);
+  console.log("all well");
+} finally {
+  await browser.close();
+  stop();
+  await rm(profile, { recursive: true, force: true });
+}

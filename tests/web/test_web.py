@@ -1,0 +1,88 @@
+"""The page's modules, run by Node, and the golden files that they are tested against."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from codec.checkpoint import read_checkpoint
+from codec.container import unpack
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parent.parent
+WEB = PROJECT / "web"
+sys.path.insert(0, str(HERE))
+
+NODE = shutil.which("node")
+
+
+def test_golden_files_are_what_python_makes():
+    import make_golden
+
+    assert (HERE / "golden/golden.json").read_text() == make_golden.text()
+    for name, arrays in {"context": make_golden.model_arrays(**make_golden.CONTEXT), "arrays": make_golden.arrays()}.items():
+        with np.load(HERE / f"golden/{name}.npz") as stored:
+            assert {key: value.tobytes() for key, value in stored.items()} == {k: v.tobytes() for k, v in arrays.items()}
+
+
+@pytest.mark.skipif(NODE is None, reason="the page's modules are tested by Node, which is not installed")
+def test_modules():
+    done = subprocess.run([NODE, "--test", str(HERE / "modules.test.mjs")], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert "# fail 0" in done.stdout
+    assert "# pass 0" not in done.stdout
+
+
+def test_models_that_the_page_offers(tmp_path):
+    """Those of photos that have ONNX graphs, from few channels to many, with the fingerprint that their files have."""
+    sys.path.insert(0, str(WEB))
+    import serve
+
+    for name in ("photo_c16", "photo_c4", "photo_c8", "camvid_sc_c8"):
+        shutil.copytree(PROJECT / "checkpoints" / name, tmp_path / name, ignore=shutil.ignore_patterns("*.onnx"))
+        if name != "photo_c8":
+            (tmp_path / name / "generator.onnx").touch()
+    found = serve.models(tmp_path)
+    assert [model["name"] for model in found] == ["photo_c4", "photo_c16"]
+    assert [model["channels"] for model in found] == [4, 16]
+    assert bytes.fromhex(found[0]["fingerprint"]) == read_checkpoint(PROJECT / "checkpoints/photo_c4").fingerprint
+
+
+def missing_for_the_page() -> str:
+    """Return what the test of the whole page lacks on this machine, in words; "" if it lacks nothing."""
+    if NODE is None or not Path("/usr/bin/chromium").exists():
+        return "Node and /usr/bin/chromium"
+    if not (WEB / "node_modules/playwright-core").is_dir():
+        return "playwright-core (`npm ci` in web/)"
+    if not (PROJECT / "checkpoints/photo_c8/generator.onnx").exists():
+        return "a model with ONNX graphs"
+    return ""
+
+
+@pytest.mark.skipif(missing_for_the_page() != "", reason=f"the page's test needs {missing_for_the_page()}")
+def test_page(tmp_path):
+    """In Chromium, files go both ways: what the page writes is what Python writes, and it shows what Python decodes."""
+    import compress
+    import decompress
+
+    for photo, name in {"kodim21": "kodim21", "kodim23": "given"}.items():
+        arguments = ["-i", str(PROJECT / f"images/{photo}.png"), "-o", str(tmp_path / f"python/{name}.gc")]
+        assert compress.main(arguments) == 0
+    shutil.copy(tmp_path / "python/given.gc", tmp_path)
+    command = [NODE, str(HERE / "page.mjs"), "--out", str(tmp_path), "--python", sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0 and "all well" in done.stdout, done.stdout + done.stderr
+    for name in ("kodim21", "given"):
+        theirs = unpack((tmp_path / f"{name}.gc").read_bytes())
+        ours = unpack((tmp_path / f"python/{name}.gc").read_bytes())
+        assert theirs[:4] == ours[:4]  # size, channels, fingerprint
+        assert abs(len(theirs.payload) - len(ours.payload)) <= 4  # a tie of the quantizer may fall differently
+        output = tmp_path / f"python/{name}.png"
+        assert decompress.main(["-i", str(tmp_path / f"{name}.gc"), "-o", str(output)]) == 0
+        difference = np.abs(np.array(Image.open(tmp_path / f"{name}.png")).astype(int)[..., :3] - np.array(Image.open(output)))
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 1e-3

@@ -1,0 +1,32 @@
+/**
+ * The service worker: what the page fetches is kept, and serves when the network does not answer. The network comes first, so
+ * a new version of the page is seen at once.
+ */
+
+const CACHE = "codec";
+const PAGE = ["./", "index.html", "style.css", "app.js", "icon.svg", "models.json", "images/kodim21.png"];
+
+self.addEventListener("install", (event) => {
+  self.skipWaiting();
+  event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(PAGE)));
+});
+
+self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
+
+self.addEventListener("fetch", (event) => {
+  const { method, url } = event.request;
+  if (method === "GET" && url.startsWith(self.location.origin)) event.respondWith(networkFirst(event));
+});
+
+async function networkFirst({ request }) {
+  const cache = await caches.open(CACHE);
+  try {
+    const response = await fetch(request);
+    if (response.ok) await cache.put(request, response.clone());
+    return response;
+  } catch (error) {
+    const kept = await cache.match(request);
+    if (kept) return kept;
+    throw error;
+  }
+}

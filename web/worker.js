@@ -1,0 +1,98 @@
+/**
+ * Does the work beside the page, so that the page stays responsive. It is asked for one job at a time:
+ *
+ *     {id, file, model}   a photo or a .gc file, a Blob, and the name of the model to compress with
+ *
+ * and answers with any number of {id, status}, then {id, result} or {id, error}.
+ */
+
+import { readCheckpoint } from "./codec/checkpoint.js";
+import { Codec } from "./codec/codec.js";
+import { looksLikeGc, unpack } from "./codec/container.js";
+import { UserError } from "./codec/errors.js";
+import { openRuntime } from "./codec/runtime.js";
+import { readPhoto } from "./photos.js";
+
+const MAX_FILE = 64_000_000; // bytes
+const MAX_DECODED = 4_000_000; // pixels; the networks take about 400 bytes of memory for each
+
+/** @typedef {{name: string, folder: string, fingerprint: string, channels: number}} ModelInfo */
+
+/** @type {Promise<ModelInfo[]>} */
+const models = fetch("models.json").then((response) => response.json());
+const runtime = openRuntime();
+/** Loaded when first used, by name. @type {Map<string, Promise<Codec>>} */
+const codecs = new Map();
+
+self.onmessage = async ({ data: { id, file, model } }) => {
+  const status = (text) => self.postMessage({ id, status: text });
+  try {
+    const result = await work(file, model, status);
+    self.postMessage({ id, result: { ...result, engine: (await runtime).name } });
+  } catch (error) {
+    if (!(error instanceof UserError)) console.error(error);
+    const message = error instanceof UserError ? error.message : `That did not work: ${error.message ?? error}`;
+    self.postMessage({ id, error: message });
+  }
+};
+
+async function work(file, model, status) {
+  if (file.size > MAX_FILE) {
+    throw new UserError(`${file.name} has ${Math.round(file.size / 1e6)} MB; this page takes files up to ${MAX_FILE / 1e6} MB.`);
+  }
+  const start = new Uint8Array(await file.slice(0, 2).arrayBuffer());
+  return looksLikeGc(start) || /\.gc$/i.test(file.name) ? decodeFile(file, status) : compressPhoto(file, model, status);
+}
+
+async function compressPhoto(file, name, status) {
+  const { picture, shrunkFrom } = await readPhoto(file);
+  const offered = await models;
+  const codec = await load(offered.find((model) => model.name === name) ?? offered[0], status);
+  await codec.network("encoder");
+  status("Compressing …");
+  const { bytes, seconds: encoding } = await codec.encode(picture);
+  await codec.network("generator");
+  status("Decoding …");
+  const { picture: decoded, seconds: decoding } = await codec.decode(bytes);
+  return { original: picture, shrunkFrom, decoded, bytes, encoding, decoding, model: name };
+}
+
+async function decodeFile(file, status) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const { width, height, fingerprint } = unpack(bytes);
+  if (width * height > MAX_DECODED) {
+    throw new UserError(`This .gc file holds ${width}x${height} pixels, more than this page can decode; decompress.py can.`);
+  }
+  const model = (await models).find((each) => each.fingerprint === fingerprint);
+  if (!model) {
+    throw new UserError(`This .gc file was made with a model that this page does not have (its fingerprint is ${fingerprint}).`);
+  }
+  const codec = await load(model, status);
+  await codec.network("generator");
+  status("Decoding …");
+  const { picture: decoded, seconds: decoding } = await codec.decode(bytes);
+  return { decoded, bytes, decoding, model: model.name };
+}
+
+/** @param {ModelInfo} model */
+async function load(model, status) {
+  if (!codecs.has(model.name)) {
+    status("Loading the model …");
+    const checkpoint = readCheckpoint(reader(model.folder), model.fingerprint);
+    const loading = Promise.all([checkpoint, runtime]).then(([files, opened]) => new Codec(files, opened.runtime));
+    loading.catch(() => codecs.delete(model.name)); // so that the next try is a new one
+    codecs.set(model.name, loading);
+  }
+  return codecs.get(model.name);
+}
+
+function reader(folder) {
+  return async (file) => {
+    const response = await fetch(`${folder}/${file}`).catch(() => {
+      throw new UserError("The model cannot be loaded: the server does not answer, and this model was not used before.");
+    });
+    if (response.ok) return response.arrayBuffer();
+    if (response.status === 404) return null;
+    throw new UserError(`The model cannot be loaded: the server answers ${response.status} for ${file}.`);
+  };
+}
