@@ -197,7 +197,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, photos, tmp_path):
         (["-k", "generator=none"], "generator"),
         (["--fit-entropy"], "-r"),
         (["--fit-entropy", "-r", "nowhere", "--steps", "5"], "--steps"),
-        (["--fit-entropy", "-r", "nowhere"], "knob width"),  # one of the knobs that `run` gives
+        (["--fit-entropy", "-r", "nowhere"], "knob batch_size"),  # one of the knobs that `run` gives
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, named, run, capfd):
