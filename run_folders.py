@@ -79,8 +79,8 @@ def _step_of(path: Path) -> int | None:
 
 def _check_writable(folder: Path) -> None:
     """Create a file in a folder, and remove the file, and the folders that were made for it."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as file:
