@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from cGAN.labels import Classes
-from codec.checkpoint import Arrays, write_checkpoint
+from codec.checkpoint import write_checkpoint
 from codec.entropy import integer_frequencies
 from config import UserError, config_train
 from utils import Utils

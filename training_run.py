@@ -117,7 +117,7 @@ def readable_samples(data: Data, paths: list[str], n: int) -> list[tuple[np.ndar
 
     Raises UserError if there is none.
     """
-    samples = []
+    samples: list[tuple[np.ndarray, LabelMap | None]] = []
     for path in paths:
         if len(samples) == n:
             break
