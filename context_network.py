@@ -19,6 +19,7 @@ from codec.context_model import (
     ContextModel,
     Field,
 )
+from network import seeded
 
 HIDDEN_UNITS = 48
 BATCH_SIZE = 1024  # positions
@@ -38,10 +39,10 @@ def fit(
     """Train a context model on symbols of training images. Return the network in floating point, and the integer model."""
     channels = symbols[0].shape[2]
     pairs = list(zip(symbols, masks or [None] * len(symbols), strict=True))
-    keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
     inputs, targets = _rows(pairs, levels, one_hot, rng)
-    network = ContextNetwork(channels, levels, one_hot)
+    with seeded(seed):
+        network = ContextNetwork(channels, levels, one_hot)
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     network.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)

@@ -1,20 +1,26 @@
 """Training on several GPUs of one machine, or on several machines: which tf.distribute strategy, and who does what.
 
 One process a machine. TF_CONFIG, as TensorFlow's MultiWorkerMirroredStrategy wants it, says which machines there are; without
-it, the GPUs of this machine train together, or the one device that there is. Every replica sees its share of the knob
-batch_size, so that the same knobs give the same training on any number of devices, to rounding. Worker 0 is the chief: it
-alone writes checkpoints, summaries and pictures.
+it, as many GPUs of this machine as divide the knob batch_size train together, or the one device that there is. Every replica
+sees its share of the batch, so that the same knobs give the same training on any number of devices, to rounding. Knobs for
+which that does not hold are refused. Worker 0 is the chief: it alone writes checkpoints, summaries and pictures.
 """
 
 import json
 import os
 import re
-from collections.abc import Iterator
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from config import UserError, config_train
+
+PATIENCE = 60  # s, that a worker which got a signal waits for the others to come to the same step
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,23 @@ class Cluster:
     def check(self, config: config_train) -> None:
         """Raise UserError for knobs that do not go with so many replicas."""
         n = self.strategy.num_replicas_in_sync
+        if n > 1 and (obstacle := _obstacle(config)):
+            raise UserError(f"{obstacle}, and here are {n}")
         if config.batch_size % n:
             raise UserError(f"knob batch_size: {config.batch_size} images do not go evenly to {n} devices; take a multiple")
-        if n > 1 and config.jit_compile:
-            raise UserError(f"knob jit_compile: of one device only, and here are {n}")
-        if n > 1 and (config.spectral_norm or config.weight_clipping):
-            raise UserError(f"knobs spectral_norm and weight_clipping: change D on one device only, and here are {n}")
-        if n > 1 and config.mixed_precision == "float16":
-            raise UserError("knob mixed_precision: float16 scales the loss of each device apart; on several, take bfloat16")
+
+    def check_networks(self, networks: Iterable[Any]) -> None:
+        """Raise UserError for a Keras network with a batch norm, which would see one replica's share of the batch only."""
+        import keras
+
+        if self.strategy.num_replicas_in_sync == 1:
+            return
+        for layer in _layers(networks):
+            if isinstance(layer, keras.layers.BatchNormalization):
+                raise UserError(
+                    f"layer {layer.name}: is a batch norm, which trains otherwise on several devices; use one device, "
+                    f"or another norm"
+                )
 
     def anywhere(self, flag: bool) -> bool:
         """Whether the flag is set in any of the workers; all have to ask at the same step."""
@@ -49,6 +64,29 @@ class Cluster:
 
         mine = self.strategy.experimental_distribute_values_from_function(lambda _: tf.constant(float(flag)))
         return float(self.strategy.reduce(tf.distribute.ReduceOp.SUM, mine, axis=None)) > 0
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Within this context, end the process if it does not leave the context within PATIENCE after a signal.
+
+        It then waits, in TensorFlow's C++ code, for a worker that does not answer, and no Python handler is called. A second
+        signal ends it at once.
+        """
+        if self.workers == 1:
+            yield
+            return
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        before = signal.set_wakeup_fd(write)
+        thread = threading.Thread(target=_end_after_a_signal, args=(read,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            os.close(write)  # which ends the thread
+            thread.join()
+            os.close(read)
 
     @contextmanager
     def lost_workers(self, advice: str) -> Iterator[None]:
@@ -64,15 +102,63 @@ class Cluster:
             raise UserError(f"another worker is gone ({reason}); {advice}") from None
 
 
-def cluster() -> Cluster:
-    """By TF_CONFIG, or by the GPUs that there are. To be called before TensorFlow's first tensor. Raises UserError."""
+def cluster(config: config_train) -> Cluster:
+    """Return the devices that TF_CONFIG names, else the GPUs of this machine that the knobs can use, else its one device.
+
+    Call it before TensorFlow's first tensor. Raises UserError.
+    """
+    if "TF_CONFIG" in os.environ:
+        return _workers(*_read_setting(os.environ["TF_CONFIG"]))
     import tensorflow as tf
 
-    if "TF_CONFIG" not in os.environ:
-        several = len(tf.config.list_logical_devices("GPU")) > 1
-        return Cluster(tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy())
+    gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
+    n, reason = usable_devices(len(gpus), config)
+    if len(gpus) > 1:
+        print(f"{n} of {len(gpus)} GPUs train" + (f": {reason}" if n < len(gpus) else " together"))
+    return Cluster(tf.distribute.MirroredStrategy(gpus[:n]) if n > 1 else tf.distribute.get_strategy())
+
+
+def usable_devices(n: int, config: config_train) -> tuple[int, str]:
+    """Return how many of n devices can train together, at least 1, and the reason why the others cannot."""
+    if n > 1 and (obstacle := _obstacle(config)):
+        return 1, obstacle
+    used = next((k for k in range(n, 1, -1) if config.batch_size % k == 0), 1)
+    return used, f"batch_size is {config.batch_size}, and each takes an equal share of it"
+
+
+def _obstacle(config: config_train) -> str | None:
+    """Return why these knobs do not train alike on several devices, as the beginning of a sentence; None if they do."""
+    if config.jit_compile:
+        return "knob jit_compile: is for one device only"
+    if config.spectral_norm or config.weight_clipping:
+        return "knobs spectral_norm and weight_clipping: change D on one device only"
+    if config.mixed_precision == "float16":
+        return "knob mixed_precision: float16 scales the loss of each device apart, so it is for one; bfloat16 is for several"
+    if config.discriminator == "dcgan_discriminator":
+        return "knob discriminator: the batch norm of dcgan_discriminator sees the images of one device only"
+    if config.sample_noise and config.noise_mode == "dcgan" and config.noise_norm == "batch":
+        return "knob noise_norm: a batch norm sees the images of one device only"
+    return None
+
+
+def _layers(networks: Iterable[Any]) -> Iterator[Any]:
+    """Yield all layers, those of layers that are networks themselves among them."""
+    for network in networks:
+        for layer in network.layers:
+            yield layer
+            if hasattr(layer, "layers"):
+                yield from _layers([layer])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Several machines
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _read_setting(text: str) -> tuple[list[str], int]:
+    """Return the addresses of all workers, and which of them this process is, of TF_CONFIG's text."""
     try:
-        setting = json.loads(os.environ["TF_CONFIG"])
+        setting = json.loads(text)
         workers, task = setting["cluster"]["worker"], setting["task"]
         index = int(task["index"])
         if task["type"] != "worker" or set(setting["cluster"]) != {"worker"} or not 0 <= index < len(workers):
@@ -80,8 +166,45 @@ def cluster() -> Cluster:
     except (ValueError, KeyError, TypeError) as error:
         example = '{"cluster": {"worker": ["host0:4000", "host1:4000"]}, "task": {"type": "worker", "index": 0}}'
         raise UserError(f"TF_CONFIG: {error}; it is to be like {example}") from None
+    return workers, index
+
+
+def _workers(workers: list[str], index: int) -> Cluster:
+    """Wait for the other workers, and return the cluster of all of them."""
+    import tensorflow as tf
+
+    if others := [worker for i, worker in enumerate(workers) if i != index]:
+        print(f"worker {index} of {len(workers)}: waits for {', '.join(others)}, for up to an hour; Ctrl-C ends it", flush=True)
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        with _default_signals():
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise UserError(f"TF_CONFIG: the workers {', '.join(workers)} do not come together ({error})") from None
     return Cluster(strategy, index, len(workers))
+
+
+@contextmanager
+def _default_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the process at once: Python's own handlers would wait until TensorFlow's C++ code returns."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    old = {signum: signal.getsignal(signum) for signum in signals}
+    for signum in signals:
+        if old[signum] is not signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)
+
+
+def _end_after_a_signal(pipe: int) -> None:
+    """Read the number of a signal from a pipe; end the process at the second one, or after PATIENCE. Return if it is closed."""
+    signals = os.read(pipe, 1)
+    if not signals:
+        return
+    print(f"\nstops at the next step that all workers reach; a second signal, or {PATIENCE} s, ends this worker at once, "
+          f"without a checkpoint", file=sys.stderr, flush=True)  # fmt: skip
+    readable, _, _ = select.select([pipe], [], [], PATIENCE)
+    if not readable or os.read(pipe, 1):
+        os._exit(128 + signals[0])

@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import ops
 
 from config import UserError, config_train
-from network import Network, build, float32, precision
+from network import Network, build, float32, precision, seeded
 
 
 class Model:
@@ -26,8 +26,11 @@ class Model:
     def __init__(self, config: config_train, *, policy: str = "float32"):
         if keras.backend.backend() != "tensorflow":
             raise UserError(f"KERAS_BACKEND is {keras.backend.backend()}: this program needs tensorflow")
-        keras.utils.set_random_seed(config.seed)
         self.config = config
+        with seeded(config.seed):
+            self._build(config, policy)
+
+    def _build(self, config: config_train, policy: str) -> None:
         C = config.channel_bottleneck
         x = keras.Input((None, None, 3))
         w = keras.Input((None, None, C))

@@ -9,6 +9,7 @@ residual block of two 3x3 convolutions, uk an upsampling to twice the size; each
 """
 
 import inspect
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -448,6 +449,20 @@ def build(config: config_train, role: str, x: KerasTensor, channels: int):
     if isinstance(output, tuple) != (role == "discriminator") or getattr(tensor, "shape", (None,))[-1] != channels:
         raise misfit
     return output
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within this context, layers get initial weights that follow from the seed. Nothing global is changed after it.
+
+    An initializer without a seed draws one from Python's generator, which is the only one that Keras uses for this.
+    """
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
 
 
 @contextmanager

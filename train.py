@@ -14,19 +14,20 @@ checkpoint's. -c FILE.json changes them, and -k has the last word. How long: --s
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import distribution
 from cGAN.labels import Classes
 from codec import Codec
-from codec.checkpoint import resolve_checkpoint
+from codec.checkpoint import read_knobs, resolve_checkpoint
 from config import UserError, config_train, directories
 from data import Data, Dataset
+from run_folders import RunFolders
 from utils import Utils
 
 if TYPE_CHECKING:
     from training import Trainer
-    from training_run import Run
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -105,7 +106,7 @@ def check_fit(args: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 
 def fit_entropy(args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset, where: directories) -> int:
-    folder = resolve_checkpoint(args.restore or f"{where.checkpoints}/{args.name}")
+    folder = resolve_checkpoint(args.restore or RunFolders.of(args.name, where).checkpoints)
     codec = Codec.load(folder)
     config = codec.config.replace(changes)
     if not config.entropy_steps:
@@ -118,42 +119,58 @@ def fit_entropy(args: argparse.Namespace, changes: dict[str, Any], dataset: Data
 
 def train(args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset, where: directories) -> int:
     """Train, and then fit context models. Return the exit status."""
+    folders = RunFolders.of(args.name, where)
+    start = find_start(args, folders)
+    if start is None and not changes.get("classes"):
+        changes = changes | known_classes(dataset, config_train().replace(changes))
+    source = start or (resolve_checkpoint(args.transfer) if args.transfer else None)
+    config = (read_knobs(source) if source else config_train()).replace(changes)
     with Utils.quiet_tensorflow():
         from training_run import Run
 
-    devices = distribution.cluster()
-    run = Run(args.name, where, devices)
-    trainer = start_training(args, changes, dataset, run)
-    config = trainer.config
+    devices = distribution.cluster(config)
     devices.check(config)
+    if devices.chief:
+        folders.check()
     data = Data.of(dataset, config)
+    with devices.strategy.scope():
+        trainer = build_trainer(start, args.transfer, changes)
+    devices.check_networks([*trainer.model.networks.values(), trainer.discriminator])
     if config.use_conditional_GAN and (share := data.unknown_labels()) > 0.01:
         print(f"warning: {share:.0%} of the label maps' pixels are none of the {config.n_classes} classes and count as "
               f"void; see the knobs n_classes and classes", file=sys.stderr)  # fmt: skip
     steps = args.steps or (args.epochs or config.num_epochs) * data.steps_per_epoch
-    print(f"{len(dataset.train)} training images, {len(dataset.val)} held out; up to step {steps}")
-    return run.train(trainer, data, dataset, steps)
+    return Run(folders, devices).train(trainer, data, dataset, steps)
 
 
-def start_training(args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset, run: "Run") -> "Trainer":
-    """Build the trainer, from where the command line says. Raise UserError for a run that would be overwritten."""
+def find_start(args: argparse.Namespace, folders: RunFolders) -> Path | None:
+    """Return the checkpoint to go on from, None for a new run. Raise UserError for a run that would be overwritten."""
+    source = args.restore or (folders.checkpoints if args.restore_last else None)
+    start = resolve_checkpoint(source) if source else None
+    if folders.is_taken and (start is None or start.resolve() != resolve_checkpoint(folders.checkpoints).resolve()):
+        raise UserError(
+            f"run {folders.name}: there are checkpoints in {folders.checkpoints}; go on with -rl, or take another --name"
+        )
+    return start
+
+
+def known_classes(dataset: Dataset, config: config_train) -> dict[str, Any]:
+    """Return the knobs that list the classes of a data set whose label maps are trained with, as far as they are known."""
+    return class_knobs(Classes.read(dataset.classes)) if dataset.classes and config.use_conditional_GAN else {}
+
+
+def build_trainer(start: Path | None, transfer: str | None, changes: dict[str, Any]) -> "Trainer":
+    """Build the trainer, from a checkpoint, from the weights of one that fit, or from scratch."""
     from training import Trainer
 
-    source = args.restore or (run.checkpoints if args.restore_last else None)
-    start = resolve_checkpoint(source) if source else None
-    if run.is_taken and (start is None or start.resolve() != resolve_checkpoint(run.checkpoints).resolve()):
-        raise UserError(f"run {run.name}: there are checkpoints in {run.checkpoints}; go on with -rl, or take another --name")
-    if start is None and dataset.classes and config_train().replace(changes).use_conditional_GAN and not changes.get("classes"):
-        changes = changes | class_knobs(Classes.read(dataset.classes))
-    with run.devices.strategy.scope():
-        if start:
-            trainer = Trainer.start_from(start, changes)
-            print(f"going on from {start}, step {trainer.step}")
-        elif args.transfer:
-            trainer, fresh = Trainer.transfer(args.transfer, changes)
-            print(f"weights of {args.transfer}; afresh: {', '.join(fresh) or 'none'}")
-        else:
-            trainer = Trainer(config_train().replace(changes))
+    if start:
+        trainer = Trainer.start_from(start, changes)
+        print(f"going on from {start}, step {trainer.step}")
+    elif transfer:
+        trainer, fresh = Trainer.transfer(transfer, changes)
+        print(f"weights of {transfer}; afresh: {', '.join(fresh) or 'none'}")
+    else:
+        trainer = Trainer(config_train().replace(changes))
     return trainer
 
 

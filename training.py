@@ -17,10 +17,9 @@ import losses
 from cGAN.labels import LabelBatch
 from codec import Codec
 from codec.checkpoint import (
+    CENTERS,
     Arrays,
-    read_arrays,
     read_checkpoint,
-    read_knobs,
     read_training_state,
     resolve_checkpoint,
     restore,
@@ -33,8 +32,19 @@ from config import UserError, config_train
 from context_network import ContextNetwork
 from devices import training_precision
 from features import VGG19, AlexNet, lpips
+from knob_roles import check_changes
 from model import Model, named_weights
-from network import Network, build, code_channels, dtype_policy, float32, label_channels, map_symbols, precision
+from network import (
+    Network,
+    build,
+    code_channels,
+    dtype_policy,
+    float32,
+    label_channels,
+    map_symbols,
+    precision,
+    seeded,
+)
 from schedule import learning_rates, stage
 from tensorflow_runtime import TensorFlowRuntime
 from utils import Utils
@@ -54,7 +64,8 @@ class Trainer:
         self.step = 0
         self.precision = training_precision(config.mixed_precision)
         self.model = Model(config, policy=self.precision)
-        self.discriminator = _discriminator(config, self.precision)
+        with seeded(config.seed + 1):
+            self.discriminator = _discriminator(config, self.precision)
         self.alexnet = AlexNet.load(dtype=dtype_policy(self.precision)) if config.uses_alexnet else None
         self.vgg19 = VGG19(config.vgg_weights) if config.use_vgg_loss else None
         self.G_variables = [v for net in self.model.networks.values() for v in net.trainable_variables]
@@ -70,7 +81,8 @@ class Trainer:
         self.histogram = tf.Variable(uniform, trainable=False, aggregation=mean)
         self.context_network = None
         if config.rate_model == "context":
-            self.context_network = ContextNetwork(config.channel_bottleneck, config.L)
+            with seeded(config.seed + 2):
+                self.context_network = ContextNetwork(config.channel_bottleneck, config.L)
             self.context_optimizer = keras.optimizers.Adam(CONTEXT_LEARNING_RATE)
             self.context_optimizer.build(self.context_network.trainable_variables)
         self._compiled_step = tf.function(  # reduce_retracing: of images of many sizes, two traces
@@ -111,31 +123,38 @@ class Trainer:
     def start_from(cls, path: str | Path, changes: Mapping[str, Any]) -> Self:
         """Go on from a checkpoint, its knobs changed. One without training.npz gives its weights, at step 0."""
         folder = resolve_checkpoint(path)
-        checkpoint = read_checkpoint(folder)
-        trainer = cls(checkpoint.config.replace(changes))
+        checkpoint, state = read_checkpoint(folder), read_training_state(folder)
+        config = checkpoint.config.replace(changes)
+        check_changes(checkpoint.config, config, folder, with_state=state is not None)
+        trainer = cls(config)
         restore(trainer.model.weights, checkpoint.weights, folder)
         _assign(trainer.averages, trainer.G_variables)
-        if (state := read_training_state(folder)) is not None:
-            for knob in ("optimizer", "rate_model"):
-                if (old := getattr(checkpoint.config, knob)) != (new := getattr(trainer.config, knob)):
-                    raise UserError(
-                        f"knob {knob}: {folder} has the state of {old}, not of {new}; --transfer takes its weights alone"
-                    )
-            trainer.step = int(state.pop("step"))
-            restore(trainer.state(), state, folder)
+        if state is not None:
+            trainer.load_state(state, folder)
         return trainer
+
+    def load_state(self, state: Arrays, folder: Path) -> None:
+        """Take the state that `save` wrote to a checkpoint. Raises UserError for another one."""
+        step = state.get("step", np.array(-1))
+        if step.shape != () or step.dtype.kind not in "iu" or not 0 <= step < 2**31:
+            raise UserError(f"checkpoint {folder}: training.npz has no step")
+        restore(self.state(), {name: array for name, array in state.items() if name != "step"}, folder)
+        self.step = int(step)
 
     @classmethod
     def transfer(cls, path: str | Path, changes: Mapping[str, Any]) -> tuple[Self, list[str]]:
         """Start at step 0 from a checkpoint's knobs, changed, and from its weights as far as they fit.
 
         Of a kernel with another number of channels, the first ones, which both have, are taken; w_hat is the first of what G
-        sees. The discriminator's weights are taken if there is a training.npz. Returns the trainer, and the names of the
-        weights that start afresh, in whole or in part.
+        sees. Centers that are among the changes are set, whatever the checkpoint's are. The discriminator's weights are taken
+        if there is a training.npz. Returns the trainer, and the names of the weights that start afresh, in whole or in part.
         """
         folder = resolve_checkpoint(path)
-        trainer = cls(read_knobs(folder).replace(changes))
-        arrays, networks = read_arrays(folder / "model.npz"), dict(trainer.model.networks)
+        checkpoint = read_checkpoint(folder)
+        trainer = cls(checkpoint.config.replace(changes))
+        arrays, networks = checkpoint.weights, dict(trainer.model.networks)
+        if "centers" in changes and not np.array_equal(checkpoint.centers, np.float32(changes["centers"])):
+            del arrays[CENTERS]
         if (state := read_training_state(folder)) is not None:
             arrays |= {name: array for name, array in state.items() if name.startswith("discriminator/")}
             networks["discriminator"] = trainer.discriminator
@@ -233,9 +252,10 @@ class Trainer:
         coded = m * tf.ones_like(w[..., :1])  # (B, h, w, 1)
         x_hat, code_penalty = self._decode(w_hat, m, labels, step)
 
-        terms = {"distortion": losses.distortion(x, x_hat, visible)}
+        preserved = tf.reduce_sum(visible * tf.ones_like(x))
+        terms = {"distortion": losses.distortion(x, x_hat, visible) * self._weight_of_replica(preserved)}
         G_loss = config.lambda_X * terms["distortion"]
-        G_loss += config.lambda_range * (losses.range_penalty(w, config.centers[0], config.centers[-1]) + code_penalty)
+        G_loss += config.lambda_range * (self._range_penalty(w) + code_penalty)
         terms["bpp"] = self._rate(aux["assignment"], symbols, coded)
         G_loss += config.lambda_rate * terms["bpp"]
         if self.vgg19 and stage != "discriminator":
@@ -277,8 +297,12 @@ class Trainer:
         if self.config.semantic_code == "lossless":
             return [code_channels(map_symbols(labels.classes, labels.boundaries, self.config), self.config)], 0.0
         w = self.model.semantic_encoder(label_channels(labels.classes, labels.boundaries, self.config), training=True)
-        penalty = losses.range_penalty(w, self.config.centers[0], self.config.centers[-1])
-        return [self.model.quantizer(w)[0]], penalty
+        return [self.model.quantizer(w)[0]], self._range_penalty(w)
+
+    def _range_penalty(self, w):
+        """Return losses.range_penalty for the centers as they are now, learned or not; they get no gradient from it."""
+        centers = tf.stop_gradient(ops.convert_to_tensor(self.model.weights[CENTERS]))
+        return losses.range_penalty(w, ops.min(centers), ops.max(centers))
 
     def _rate(self, soft, one_hot, coded):
         """Bits per pixel of the symbols (B, h, w, C, L), as a file would have them; the gradient is the soft assignment's."""
@@ -346,6 +370,21 @@ class Trainer:
             G_loss += config.lambda_feature_matching * terms["feature_matching"]
         return G_loss, D_loss, terms
 
+    def _weight_of_replica(self, amount):
+        """Return what makes a mean over `amount` values here, in a mean over replicas, a mean over all their values.
+
+        It is 1 where all replicas have as many values, as those of models that preserve the whole picture do.
+        """
+        n = self.strategy.num_replicas_in_sync
+        if n == 1 or not self.config.selective:
+            return 1.0
+        return n * tf.maximum(amount, 1.0) / tf.maximum(self._sum_over_replicas(amount), 1.0)
+
+    def _sum_over_replicas(self, value):
+        if self.strategy.num_replicas_in_sync == 1:
+            return value
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
     def _own_share(self, values, batch):
         """Of random values for the images of all replicas, return those of this one: the same images get the same values."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -365,8 +404,8 @@ class Trainer:
 
     def _count(self, symbols, coded, step) -> None:
         """Move the running histogram towards the one-hot symbols (B, h, w, C, L) that are coded."""
-        counts = tf.reduce_sum(coded[..., None] * symbols, axis=(0, 1, 2))  # (C, L)
-        frequencies = counts / tf.maximum(tf.reduce_sum(coded), 1.0)
+        counts = self._sum_over_replicas(tf.reduce_sum(coded[..., None] * symbols, axis=(0, 1, 2)))  # (C, L)
+        frequencies = counts / tf.maximum(self._sum_over_replicas(tf.reduce_sum(coded)), 1.0)
         frequencies += (1.0 - tf.reduce_sum(frequencies, axis=-1, keepdims=True)) * self.histogram  # where nothing is coded
         self.histogram.assign_sub((1 - _warm(HISTOGRAM_DECAY, step)) * (self.histogram - frequencies))
 

@@ -1,7 +1,7 @@
 """A training run: batches go through the trainer; checkpoints, summaries and sample pictures come out."""
 
 import math
-import shutil
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from cGAN.labels import Classes, LabelMap
 from codec.pictures import save_picture
-from config import UserError, config_train, directories
+from config import UserError, config_train
 from data import Data, Dataset
 from devices import describe, warnings
 from distribution import Cluster
 from evaluation.metrics import psnr
 from fit_entropy import fit_context_models
+from run_folders import RunFolders
 from schedule import learning_rates
 from training import Trainer
 from utils import Utils
@@ -29,26 +30,18 @@ LOOK_SECONDS = 1.0  # between two looks at the loss terms, each of which waits f
 class Run:
     """Training by one command, in the folders that the run's name gives it."""
 
-    def __init__(self, name: str, where: directories, devices: Cluster):
-        self.name, self.devices = name, devices
-        self.checkpoints = Path(where.checkpoints) / name
-        self.samples = Path(where.samples) / name
-        self.logs = Path(where.tensorboard) / name
+    def __init__(self, folders: RunFolders, devices: Cluster):
+        self.folders, self.devices = folders, devices
         self.saved: Path | None = None  # the checkpoint that this command wrote last
-
-    @property
-    def is_taken(self) -> bool:
-        """Whether there is a checkpoint in the run's folder."""
-        return any(self.checkpoints.glob("ckpt-*")) or (self.checkpoints / "config.json").exists()
 
     def train(self, trainer: Trainer, data: Data, dataset: Dataset, steps: int) -> int:
         """Train up to step `steps`, then fit context models. Return 0, or 128 + the signal that stopped it."""
         start = trainer.step
         if self.devices.chief:
-            self._announce(trainer)
-        held_out = [data.held_out(path) for path in dataset.val[: trainer.config.n_sample_images]]
-        diary = Diary(self.logs, self.samples, held_out) if self.devices.chief else None
-        with Utils.stop_signals() as received:
+            self._announce(trainer, data, dataset, steps)
+        held_out = readable_samples(data, dataset.val, trainer.config.n_sample_images) if self.devices.chief else []
+        diary = Diary(self.folders.logs, self.folders.samples, held_out) if self.devices.chief else None
+        with Utils.stop_signals() as received, self.devices.stoppable():
             self._loop(trainer, data, steps, diary, received)
         status = 128 + received[0] if received else 0
         if not self.devices.chief:
@@ -58,15 +51,17 @@ class Run:
             return 0
         folder = self.save(trainer)
         if received:
-            print(f"stopped by a signal at step {trainer.step}; go on with: train.py -rl --name {self.name}")
+            print(
+                f"stopped by a signal at step {trainer.step}; go on with: train.py -rl --name {shlex.quote(self.folders.name)}"
+            )
         print(f"checkpoint: {folder}" + (f"; {len(data.bad)} unreadable images were skipped" if data.bad else ""))
         if not received and trainer.config.entropy_steps:
             with trainer.averaged_codec() as codec:
                 fit_context_models(codec, trainer.config, folder, dataset)
         return status
 
-    def _announce(self, trainer: Trainer) -> None:
-        """Print what this run computes on, how precisely, how many parameters, and how many pixels a step takes."""
+    def _announce(self, trainer: Trainer, data: Data, dataset: Dataset, steps: int) -> None:
+        """Print what this run computes on, how precisely, how many parameters, and how much data it sees."""
         for line in warnings(trainer.precision):
             print(f"warning: {line}", file=sys.stderr)
         networks = trainer.model.networks | {"discriminator": trainer.discriminator}
@@ -75,7 +70,9 @@ class Run:
         size = f"{side}x{side} px, {batch * side**2 / 1e6:.2f} megapixels" if side else "whole images"
         print(f"device: {describe()}; precision: {trainer.precision}")
         print(f"parameters: {', '.join(sizes)}")
-        print(f"a step: {batch} x {size}")
+        n, size_on_disk = len(data.paths), sum(map(_file_size, data.paths))
+        print(f"data: {n} training image{'s' * (n > 1)}, {size_on_disk / 1e6:.1f} MB of files; {len(dataset.val)} held out")
+        print(f"a step: {batch} x {size}; {data.steps_per_epoch} steps are an epoch; up to step {steps}")
 
     def _loop(self, trainer: Trainer, data: Data, steps: int, diary: "Diary | None", received: list[int]) -> None:
         """Train until step `steps` or a signal. On the way, the chief writes checkpoints, and keeps the diary."""
@@ -107,14 +104,37 @@ class Run:
 
         That of the distortion stage's end stays: `checkpoint.py --blend` takes its generator.
         """
-        config = trainer.config
-        folder, smooth = self.checkpoints / f"ckpt-{trainer.step:08d}", f"ckpt-{config.distortion_steps:08d}"
+        config, folder = trainer.config, self.folders.checkpoint(trainer.step)
         if not folder.exists():
             trainer.save(folder)
-        for old in sorted(path for path in self.checkpoints.glob("ckpt-*") if path.name != smooth)[: -config.keep_checkpoints]:
-            shutil.rmtree(old)
+        self.folders.prune(config.keep_checkpoints, spared=config.distortion_steps)
         self.saved = folder
         return folder
+
+
+def readable_samples(data: Data, paths: list[str], n: int) -> list[tuple[np.ndarray, LabelMap | None]]:
+    """Return the first n held-out images that can be read, with their label maps, and report the others before them.
+
+    Raises UserError if there is none.
+    """
+    samples: list[tuple[np.ndarray, LabelMap | None]] = []
+    for path in paths:
+        if len(samples) == n:
+            break
+        try:
+            samples.append(data.held_out(path))
+        except UserError as error:
+            data.report(f"skipped: {error}")
+    if not samples:
+        raise UserError(f"none of the {len(paths)} held-out images can be read; mend them, or name others with --val")
+    return samples
+
+
+def _file_size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:  # reported when it is its turn to be read
+        return 0
 
 
 class Diary:

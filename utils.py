@@ -109,14 +109,23 @@ class Utils:
     @staticmethod
     @contextlib.contextmanager
     def stop_signals() -> Iterator[list[int]]:
-        """Make SIGINT and SIGTERM only append themselves to the list, within this context. A second SIGINT interrupts."""
+        """Make SIGINT, SIGTERM and SIGHUP only append themselves to the list, within this context. A second SIGINT interrupts.
+
+        A signal that is ignored, as nohup does with SIGHUP, stays ignored.
+        """
         received: list[int] = []
 
         def handle(signum: int, frame: Any) -> None:
             received.append(signum)
             signal.signal(signum, signal.default_int_handler)
+            if signum == getattr(signal, "SIGHUP", None):
+                _leave_terminal()
 
-        old = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+        names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+        old = {signum: signal.getsignal(signum) for name in names if (signum := getattr(signal, name, None)) is not None}
+        for signum, handler in old.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(signum, handle)
         try:
             yield received
         finally:
@@ -184,6 +193,15 @@ class Utils:
 # ----------------------------------------------------------------------------------------------------------------------
 # Helpers
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def _leave_terminal() -> None:
+    """Send further output nowhere: the terminal is closed, and writing to it would be an error."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            if os.isatty(stream):
+                os.dup2(null, stream)
 
 
 def _wrap(text: str, font: Any, width: int) -> list[str]:

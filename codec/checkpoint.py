@@ -9,7 +9,9 @@ training.npz    what resuming needs: weights, optimizers, averages, step; a chec
 
 import hashlib
 import json
+import math
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,10 @@ from codec.files import atomic, new_folder
 from config import UserError, config_train
 
 CONTEXT_FILES = {"symbols": "context.npz", "code": "context_code.npz", "mask": "context_mask.npz"}  # by what they code
+FILES = frozenset({"config.json", "model.npz", "training.npz", *CONTEXT_FILES.values()})  # all that a checkpoint may have
+LFS_POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not replaced by its contents yet
+MAX_INFLATION = 50  # an .npz of more than 64 MB in memory, and of so many times its size on disk, is a trap
+UNDOUBTED_SIZE = 1000  # of a network, in channels or blocks; more is believed only of a checkpoint with weights to match
 CENTERS = "quantizer/Quantizer_0/centers"
 Arrays = dict[str, np.ndarray]
 T = TypeVar("T")
@@ -59,7 +65,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
     path = Path(path)
     if (path / "config.json").is_file():
         return path
-    steps = [p for p in path.glob("ckpt-*") if re.fullmatch(r"ckpt-\d+", p.name)]
+    steps = [p for p in path.glob("ckpt-*") if re.fullmatch(r"ckpt-\d+", p.name) and p.is_dir()]
     if not steps:
         what = "has no checkpoint in it (config.json, or folders ckpt-STEP)" if path.is_dir() else "is not a folder"
         raise UserError(f"checkpoint {path}: {what}; train.py writes checkpoints/NAME/ckpt-STEP")
@@ -67,8 +73,8 @@ def resolve_checkpoint(path: str | Path) -> Path:
 
 
 def newest_checkpoint(folder: str | Path) -> Path:
-    """Return the checkpoint that was written last, of all runs below a folder."""
-    written = [config.parent for config in Path(folder).glob("*/ckpt-*/config.json")]
+    """Return the checkpoint that was written last, of all runs below a folder, and of runs in folders of runs."""
+    written = [config.parent for config in Path(folder).glob("*/**/ckpt-*/config.json")]
     if not written:
         raise UserError(f"{folder}: no run below it has a checkpoint; train one, or name one with -r")
     return max(written, key=lambda p: p.stat().st_mtime)
@@ -85,7 +91,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     config = read_knobs(folder)
     arrays = read_arrays(folder / "model.npz")
     contexts = {of: read_arrays(folder / name) for of, name in CONTEXT_FILES.items() if (folder / name).exists()}
-    knobs = json.loads((folder / "config.json").read_text())  # as written, without the defaults of knobs that came later
+    knobs = json.loads(
+        (folder / "config.json").read_text(encoding="utf-8")
+    )  # as written, without the defaults of knobs that came later
     return _assemble(folder, config, arrays, contexts, fingerprint(knobs, arrays, *contexts.values()))
 
 
@@ -100,6 +108,9 @@ def _assemble(folder: Path, config: config_train, arrays: Arrays, contexts: dict
     weights = {name: array for name, array in arrays.items() if name != "frequencies"}
     if CENTERS not in weights:
         raise UserError(f"checkpoint {folder}: {CENTERS} is missing")
+    if weights[CENTERS].shape != (config.L,):
+        raise UserError(f"checkpoint {folder}: {CENTERS} is {weights[CENTERS].shape}, the knobs want {(config.L,)}")
+    _check_size(config, weights, folder)
     tables = {of: _tables(shape, frequencies.get(of), folder / "model.npz") for of, shape in config.coded.items()}
     models: dict[str, EntropyModel] = dict(tables)
     for of in contexts.keys() & config.coded.keys():
@@ -107,19 +118,57 @@ def _assemble(folder: Path, config: config_train, arrays: Arrays, contexts: dict
     return Checkpoint(folder, config, weights, models, tables["symbols"], mark)
 
 
+def _check_size(config: config_train, weights: Arrays, folder: Path) -> None:
+    """Raise UserError for knobs that want networks far larger than the weights are, before any is built."""
+    largest = max(max(array.shape, default=1) for array in weights.values())
+    for name, limit in {"width": 8 * largest, "noise_dim": 8 * largest, "n_residual_blocks": len(weights),
+                        "n_encoder_blocks": len(weights), "discriminator_width": 8 * largest}.items():  # fmt: skip
+        if (value := getattr(config, name)) > max(limit, UNDOUBTED_SIZE):
+            raise UserError(f"checkpoint {folder}: knob {name} is {value}, far more than its weights are of")
+
+
 def read_knobs(folder: Path) -> config_train:
     """Read a checkpoint's knobs."""
-    return _read(folder / "config.json", lambda file: config_train.from_json(file.read_text()))
+
+    def reader(file: Path) -> config_train:
+        refuse_lfs_pointer(file)
+        return config_train.from_json(file.read_text(encoding="utf-8"))
+
+    return _read(folder / "config.json", reader)
 
 
 def read_arrays(file: Path) -> Arrays:
-    """Read an .npz file. No code can hide in it: pickled objects are refused."""
+    """Read an .npz file of numbers. No code can hide in it: pickled objects are refused, and so is what is no finite number."""
 
     def reader(file: Path) -> Arrays:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return dict(arrays)
+        refuse_lfs_pointer(file)
+        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            inflated = sum(member.file_size for member in archive.infolist())
+            if inflated > max(MAX_INFLATION * file.stat().st_size, 2**26):
+                raise UserError(f"damaged: it would take {inflated / 1e9:.1f} GB in memory")
+            arrays = {}
+            for member in archive.infolist():
+                with archive.open(member) as source:
+                    arrays[member.filename.removesuffix(".npy")] = _read_array(source, member)
+            return arrays
 
     return _read(file, reader)
+
+
+def _read_array(source: Any, member: zipfile.ZipInfo) -> np.ndarray:
+    """Read one .npy file of an archive, whose header is checked before memory is taken for what it announces."""
+    version = np.lib.format.read_magic(source)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read_header(source)
+    if dtype.kind not in "fiub":
+        raise UserError(f"{member.filename} is no array of numbers")
+    if (size := math.prod(shape) * dtype.itemsize) > member.file_size:
+        raise UserError(f"damaged: {member.filename} says that it is {size} bytes long")
+    array = np.frombuffer(source.read(), dtype)  # to the end, where zipfile checks the sum
+    array = array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise UserError(f"{member.filename} is not finite")
+    return array.copy() if not array.flags.writeable else array
 
 
 def read_training_state(folder: Path) -> Arrays | None:
@@ -132,9 +181,10 @@ def restore(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray], fold
     """Assign arrays to the Keras or TensorFlow variables of the same names. Names and shapes must all agree."""
     if odd := sorted(set(variables) ^ set(arrays)):
         raise UserError(f"checkpoint {folder}: {odd[0]} is {'missing' if odd[0] in variables else 'of another network'}")
-    for name, var in variables.items():
+    for name, var in variables.items():  # before the first is assigned
         if tuple(var.shape) != arrays[name].shape:
             raise UserError(f"checkpoint {folder}: {name} is {arrays[name].shape}, the knobs want {tuple(var.shape)}")
+    for name, var in variables.items():
         var.assign(arrays[name])
 
 
@@ -148,6 +198,13 @@ def fingerprint(knobs: dict, *parts: Arrays) -> bytes:
     return digest.digest()[:4]
 
 
+def refuse_lfs_pointer(file: Path) -> None:
+    """Raise UserError for a file whose contents Git LFS has not fetched yet."""
+    with file.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise UserError("is a Git LFS pointer instead of the file; get the file with: git lfs pull")
+
+
 def _read(file: Path, reader: Callable[[Path], T]) -> T:
     """Read a file of a checkpoint; an error becomes one line that names the file."""
     try:
@@ -157,7 +214,8 @@ def _read(file: Path, reader: Callable[[Path], T]) -> T:
     except UserError as error:
         raise UserError(f"checkpoint file {file}: {error}") from None
     except Exception as error:  # zipfile, numpy and json raise many kinds of errors for a damaged file
-        raise UserError(f"checkpoint file {file}: damaged, or of another format ({error})") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"checkpoint file {file}: damaged, or of another format ({reason})") from None
 
 
 def _tables(shape: tuple[int, int], frequencies: np.ndarray | None, file: Path) -> StaticTables:

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
-from conftest import PROJECT, knobs
+from conftest import PROJECT, knobs, label_map, photo
+from PIL import Image
 
 import distribution
 from config import UserError, config_train
@@ -77,6 +79,86 @@ def test_two_workers_train_as_one_does_with_the_whole_batch(ports, tmp_path):
     assert not (tmp_path / "w1/checkpoints").exists() and not (tmp_path / "w1/tensorboard").exists()
 
 
+def test_two_workers_train_as_one_does_where_parts_of_the_images_are_synthesized(ports, tmp_path):
+    """Each image preserves a different share of its pixels, and so does each worker."""
+    for i in range(4):
+        Image.fromarray(photo(80, 96, seed=i)).save(tmp_path / f"{i}.png")
+        Image.fromarray(label_map(80, 96)).save(tmp_path / f"s{i}.png")
+    table = tmp_path / "t.csv"
+    table.write_text("path,semantic_map_paths\n" + "".join(f"{i}.png,s{i}.png\n" for i in range(4)))
+    changes = {"batch_size": 4, "use_conditional_GAN": True, "n_classes": 4, "selective": True, "lambda_rate": 1.0,
+               "selective_regions": "boxes", "distortion_steps": 2, "optimizer": "sgd", "width": 16}  # fmt: skip
+    arguments = ["-ds", str(table), "--val", str(table), "--steps", "3"]
+    workers = [start(tmp_path / f"w{i}", i, ports, *arguments, **changes) for i in range(2)]
+    assert [process.wait(timeout=300) for process in workers] == [0, 0]
+    assert start(tmp_path / "alone", None, [], *arguments, **changes).wait(timeout=300) == 0
+    both, alone = (np.load(tmp_path / name / "out.npz", allow_pickle=True) for name in ("w0", "alone"))
+    for ours, theirs in zip(both["terms"], alone["terms"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    np.testing.assert_allclose(both["weights"], alone["weights"], atol=1e-5)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_that_waits_for_others_says_so_and_can_be_stopped(signum, ports, tmp_path):
+    process = start(tmp_path / "w0", 0, ports, "--steps", "1")
+    try:
+        deadline = time.time() + 120
+        while "waits for" not in (log := (tmp_path / "w0/log").read_text()) and time.time() < deadline:
+            time.sleep(0.2)
+        assert f"worker 0 of 2: waits for localhost:{ports[1]}" in log
+        time.sleep(1)
+        assert process.poll() is None
+        process.send_signal(signum)
+        assert process.wait(timeout=10) == -signum
+    finally:
+        process.kill()
+
+
+def test_a_worker_whose_partner_hangs_is_ended_by_a_second_signal(ports, tmp_path):
+    workers = [start(tmp_path / f"w{i}", i, ports, "--steps", "100000", distortion_steps=10**6) for i in range(2)]
+    try:
+        deadline = time.time() + 240
+        while not list(tmp_path.glob("w0/samples/run/*.png")) and time.time() < deadline:
+            time.sleep(0.2)
+        workers[1].send_signal(signal.SIGSTOP)
+        time.sleep(1)
+        workers[0].send_signal(signal.SIGTERM)
+        time.sleep(1)
+        assert workers[0].poll() is None and "a second signal" in (tmp_path / "w0/log").read_text()
+        workers[0].send_signal(signal.SIGTERM)
+        assert workers[0].wait(timeout=10) == 128 + signal.SIGTERM
+    finally:
+        for process in workers:
+            process.kill()
+
+
+@pytest.mark.parametrize(("gpus", "changes", "used", "why"), [
+    (2, {"batch_size": 1}, 1, "batch_size is 1"),
+    (2, {"batch_size": 2, "crop_size": 64}, 2, ""),
+    (4, {"batch_size": 6, "crop_size": 64}, 3, "batch_size is 6"),
+    (8, {"batch_size": 4, "crop_size": 64}, 4, "batch_size is 4"),
+    (2, {"batch_size": 2, "crop_size": 64, "jit_compile": True}, 1, "jit_compile"),
+    (1, {"batch_size": 3, "crop_size": 64}, 1, ""),
+    (0, {}, 1, ""),
+])  # fmt: skip
+def test_as_many_gpus_train_as_the_batch_can_be_divided_among(gpus, changes, used, why):
+    n, reason = distribution.usable_devices(gpus, config_train(**changes))
+    assert n == used and why in reason
+
+
+def test_a_batch_norm_of_a_users_own_is_refused_on_two_devices():
+    class Strategy:
+        num_replicas_in_sync = 2
+
+    inner = keras.Sequential([keras.layers.Dense(2), keras.layers.BatchNormalization(name="hidden_norm")])
+    x = keras.Input((3,))
+    network = keras.Model(x, inner(x))
+    with pytest.raises(UserError, match="hidden_norm"):
+        distribution.Cluster(Strategy()).check_networks([network])
+    Strategy.num_replicas_in_sync = 1
+    distribution.Cluster(Strategy()).check_networks([network])
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_when_a_worker_dies_the_other_says_so_and_a_checkpoint_is_left(how, ports, tmp_path):
     changes = {"distortion_steps": 10**6, "checkpoint_epochs": 2}
@@ -108,7 +190,7 @@ def test_when_a_worker_dies_the_other_says_so_and_a_checkpoint_is_left(how, port
 def test_a_wrong_tf_config_is_a_clear_error(setting, named, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", setting)
     with pytest.raises(UserError, match=named):
-        distribution.cluster()
+        distribution.cluster(config_train())
 
 
 @pytest.mark.parametrize(("changes", "named"), [
@@ -117,6 +199,8 @@ def test_a_wrong_tf_config_is_a_clear_error(setting, named, monkeypatch):
     ({"batch_size": 2, "crop_size": 64, "mixed_precision": "float16"}, "mixed_precision"),
     ({"batch_size": 2, "crop_size": 64, "spectral_norm": True}, "spectral_norm"),
     ({"batch_size": 2, "crop_size": 64, "weight_clipping": True}, "weight_clipping"),
+    ({"batch_size": 2, "crop_size": 64, "discriminator": "dcgan_discriminator"}, "discriminator"),
+    ({"batch_size": 2, "crop_size": 64, "sample_noise": True, "noise_norm": "batch"}, "noise_norm"),
 ])  # fmt: skip
 def test_knobs_that_do_not_go_with_two_devices_are_refused(changes, named):
     class Strategy:

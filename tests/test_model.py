@@ -1,7 +1,11 @@
 """The networks wired together: roles, noise, names of weights."""
 
+import random
+
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import photo
 
 from codec.pictures import to_float
@@ -80,3 +84,22 @@ def test_names_of_weights_do_not_depend_on_what_else_was_built(tiny_config):
     first, second = (Model(tiny_config(sample_noise=True)).weights for _ in range(2))
     assert list(first) == list(second) and "encoder/Conv2D_0/kernel" in first and "quantizer/Quantizer_0/centers" in first
     assert all(np.array_equal(first[name], second[name]) for name in first)  # random, from the knob seed
+
+
+def test_building_a_model_changes_no_random_generator(tiny_config):
+    def draws() -> list:
+        return [random.random(), np.random.random(), float(tf.random.uniform(())), float(keras.random.uniform(()))]
+
+    keras.utils.set_random_seed(5)
+    expected = [draws(), draws()]
+    keras.utils.set_random_seed(5)
+    found = [draws()]
+    first, second = (Trainer(tiny_config(width=16, sample_noise=True, rate_model="context")) for _ in range(2))
+    found.append(draws())
+    assert found == expected
+    for name, var in first.state().items():  # and yet the weights follow from the seed
+        np.testing.assert_array_equal(var, second.state()[name], err_msg=name)
+    other = Trainer(tiny_config(width=16, sample_noise=True, rate_model="context", seed=1)).state()
+    assert np.abs(other["encoder/Conv2D_0/kernel"] - first.state()["encoder/Conv2D_0/kernel"].numpy()).max() > 0
+    names = [name for name in other if name.partition("/")[0] == "discriminator" and name.endswith("kernel")]
+    assert all(np.abs(other[name] - first.state()[name].numpy()).max() > 0 for name in names)

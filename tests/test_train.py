@@ -14,7 +14,7 @@ from conftest import PROJECT, knobs
 import checkpoint as export
 import train
 from codec import Codec, read_image
-from codec.checkpoint import read_arrays, read_knobs, resolve_checkpoint
+from codec.checkpoint import newest_checkpoint, read_arrays, read_knobs, resolve_checkpoint
 from model import named_weights
 from training import Trainer
 
@@ -111,7 +111,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(
     assert [p.name for p in (tmp_path / "checkpoints/a").iterdir()] == ["ckpt-00000001"]
 
 
-@pytest.mark.parametrize("change", ["optimizer=momentum", "rate_model=context"])
+@pytest.mark.parametrize("change", ["optimizer=momentum", "rate_model=context", "learn_centers=true", "centers=-1,0,1",
+                                    "mixed_precision=float16", "spectral_norm=true", "width=48"])  # fmt: skip
 def test_a_state_that_the_checkpoint_does_not_have_is_an_error(change, run, photos, capsys):
     assert run("--name", "a", "--steps", "1") == 0
     assert train.main(["-ds", str(photos), "-rl", "--name", "a", "-k", change]) == 2
@@ -162,6 +163,36 @@ def test_fitting_skips_unreadable_held_out_images(run, photos, tmp_path, capsys)
     assert (tmp_path / "checkpoints/a/ckpt-00000001/context.npz").exists()
 
 
+def test_held_out_images_that_cannot_be_read_are_told_and_cost_nothing(run, photos, tmp_path, capsys):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "a.png").write_text("junk")
+    arguments = ["--name", "a", "--steps", "4", "--val", str(tmp_path / "val")]
+    assert run(*arguments) == 2
+    assert "none of the 1 held-out images can be read" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoints").exists()
+    (tmp_path / "val" / "b.png").write_bytes((photos / "0.png").read_bytes())
+    assert run(*arguments) == 0
+    assert "a.png" in capsys.readouterr().err
+    assert (tmp_path / "samples/a/00000004.png").exists()
+
+
+def test_the_start_of_a_run_says_what_it_computes_on_and_what_it_sees(run, capsys):
+    assert run("--name", "a", "--steps", "1") == 0
+    said = capsys.readouterr().out
+    assert "device: " in said and "precision: float32" in said and "encoder 0." in said
+    assert "data: 4 training images, 0.0 MB of files; 1 held out" in said
+    assert "a step: 2 x 64x64 px, 0.01 megapixels; 2 steps are an epoch; up to step 1" in said
+
+
+def test_runs_in_folders_of_runs_share_nothing(run, photos, tmp_path):
+    for name in ("exp1/lr1", "exp2/lr1"):
+        assert run("--name", name, "--steps", "4") == 0
+        for base in ("checkpoints", "samples", "tensorboard"):
+            assert any((tmp_path / base / name).iterdir())
+    assert train.main(["-ds", str(photos), "-rl", "--name", "exp1/lr1", "--steps", "5"]) == 0
+    assert newest_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints/exp1/lr1/ckpt-00000005"
+
+
 def test_where_there_is_nothing_to_do_nothing_is_changed(run, photos, tmp_path, capsys):
     assert run("--name", "a", "--steps", "2") == 0
     again = ["-ds", str(photos), "--steps", "2", "-k", "entropy_steps=3"]
@@ -171,7 +202,7 @@ def test_where_there_is_nothing_to_do_nothing_is_changed(run, photos, tmp_path, 
     assert sorted(p.name for p in (tmp_path / "checkpoints").rglob("*.npz")) == ["model.npz", "training.npz"]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_with_a_checkpoint(signum, photos, tmp_path):
     command = [sys.executable, str(PROJECT / "train.py"), "-ds", str(photos), *knobs(diagnostic_steps=1), "--steps", "100000"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -195,9 +226,13 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, photos, tmp_path):
         (["-r", "nowhere"], "nowhere"),
         (["--steps", "0"], "--steps"),
         (["-k", "generator=none"], "generator"),
+        (["--name", ""], "--name ''"),
+        (["--name", "../../x"], "--name"),
+        (["-k", "checkpoints=/dev/null"], "/dev/null/run: cannot be written"),
+        (["-k", "samples=/dev/null"], "/dev/null/run: cannot be written"),
         (["--fit-entropy"], "-r"),
         (["--fit-entropy", "-r", "nowhere", "--steps", "5"], "--steps"),
-        (["--fit-entropy", "-r", "nowhere"], "knob width"),  # one of the knobs that `run` gives
+        (["--fit-entropy", "-r", "nowhere"], "knob batch_size"),  # one of the knobs that `run` gives
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, named, run, capfd):

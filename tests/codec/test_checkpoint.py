@@ -1,6 +1,9 @@
 """Reading and writing the files of a checkpoint, without a network."""
 
+import ast
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -112,6 +115,17 @@ def change_knobs(folder, **changes):
     (folder / "config.json").write_text(json.dumps(knobs | changes))
 
 
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n"
+
+
+def forge_header(file, shape: str) -> None:
+    """Write an .npz file with one array whose header says that it has another shape."""
+    with zipfile.ZipFile(file, "w") as archive:
+        data = io.BytesIO()
+        np.lib.format.write_array_header_1_0(data, {"descr": "<f4", "fortran_order": False, "shape": ast.literal_eval(shape)})
+        archive.writestr("a.npy", data.getvalue() + bytes(40))
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -129,6 +143,18 @@ def change_knobs(folder, **changes):
         (lambda f: np.savez(f / "context.npz", **model_arrays(4, 5)), "context.npz.*4 channels"),
         (lambda f: np.savez(f / "context.npz", hidden=np.zeros(3)), "context.npz.*neighbours"),
         (lambda f: np.savez(f / "context.npz"), "context.npz"),
+        (lambda f: np.savez(f / "model.npz", **WEIGHTS | {CENTERS: np.array([*CONFIG.centers[:4], np.nan])}), "not finite"),
+        (lambda f: np.savez(f / "model.npz", **WEIGHTS | {CENTERS: np.zeros(4)}), "centers is"),
+        (lambda f: np.savez(f / "model.npz", **WEIGHTS | {"a": np.array(["text"])}), "no array of numbers"),
+        (lambda f: forge_header(f / "model.npz", "(1000000000000,)"), "says that it is"),
+        (lambda f: np.savez_compressed(f / "model.npz", **WEIGHTS | {"a": np.zeros(2**25)}), "would take 0.1 GB"),
+        (lambda f: change_knobs(f, width=16 * 10**6), "knob width is 16000000"),
+        (lambda f: change_knobs(f, n_residual_blocks=10**9), "knob n_residual_blocks"),
+        (lambda f: (f / "model.npz").write_text(LFS), "Git LFS pointer"),
+        (lambda f: (f / "context.npz").write_text(LFS), "Git LFS pointer"),
+        (lambda f: (f / "config.json").write_text(LFS), "Git LFS pointer"),
+        (lambda f: (f / "config.json").write_text("[" * 10**5), "config.json"),
+        (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{}"), "config.json"),
     ],
 )
 def test_a_damaged_checkpoint_is_an_error_that_names_it(damage, named, folder):

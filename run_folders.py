@@ -1,0 +1,93 @@
+"""The folders of a training run: what they are called, whether they can be written, and which checkpoints are deleted."""
+
+import re
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from codec.checkpoint import FILES
+from config import UserError, directories
+
+PART_OF_A_NAME = re.compile(r"\w[\w .,+=@%~-]*")  # between slashes; it cannot be "..", hidden, an option, or a line break
+CHECKPOINT = re.compile(r"ckpt-(\d{8,})")
+PARTIAL = re.compile(
+    r"\.ckpt-\d{8,}\.(partial|old)"
+)  # a checkpoint that was being written, or deleted, when its run was killed
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """Where a run of this name writes checkpoints, sample pictures and TensorBoard's logs."""
+
+    name: str
+    checkpoints: Path
+    samples: Path
+    logs: Path
+
+    @classmethod
+    def of(cls, name: str, where: directories) -> Self:
+        """Return the folders of a run. Raises UserError for a name that would lead elsewhere."""
+        parts = name.split("/")
+        if not all(PART_OF_A_NAME.fullmatch(part) for part in parts) or any(part.startswith("ckpt-") for part in parts):
+            raise UserError(f"--name {name!r}: is not the name of a run; give one like photo, or exp1/photo")
+        return cls(name, *(Path(base) / name for base in (where.checkpoints, where.samples, where.tensorboard)))
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether there is a checkpoint in the run's folder."""
+        return any(self.checkpoints.glob("ckpt-*")) or (self.checkpoints / "config.json").exists()
+
+    def check(self) -> None:
+        """Raise UserError for the first folder that cannot be written. Leaves nothing behind."""
+        for folder in (self.checkpoints, self.samples, self.logs):
+            _check_writable(folder)
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"ckpt-{step:08d}"
+
+    def prune(self, keep: int, spared: int) -> None:
+        """Delete all but the newest `keep` checkpoints, and leave that of the step `spared`.
+
+        Only folders that a run wrote are counted and deleted: they are called ckpt-STEP and have a checkpoint's files alone.
+        Whatever a user put there, such as ckpt-00000010-good, stays. A checkpoint is renamed before it is deleted, so that
+        none is ever seen in part.
+        """
+        if not self.checkpoints.is_dir():
+            return
+        own = sorted((step, path) for path in self.checkpoints.iterdir() if (step := _step_of(path)) is not None)
+        old = [path for step, path in own if step != spared][:-keep]
+        try:
+            for path in old:
+                path.rename(path.with_name(f".{path.name}.old"))
+            for path in self.checkpoints.iterdir():
+                if PARTIAL.fullmatch(path.name):
+                    shutil.rmtree(path)
+        except OSError as error:  # training is worth more than a tidy folder
+            print(f"warning: an old checkpoint cannot be deleted: {error.filename}: {error.strerror}", file=sys.stderr)
+
+
+def _step_of(path: Path) -> int | None:
+    """Return the step of a checkpoint that a run wrote; None for anything else."""
+    match = CHECKPOINT.fullmatch(path.name)
+    if not match or path.is_symlink() or not path.is_dir() or match[1] != f"{int(match[1]):08d}":
+        return None
+    return int(match[1]) if {file.name for file in path.iterdir()} <= FILES else None
+
+
+def _check_writable(folder: Path) -> None:
+    """Create a file in a folder, and remove the file, and the folders that were made for it."""
+    try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"a few bytes, for a disk that is full")
+        finally:
+            for path in missing:  # the deepest first
+                if path.is_dir():
+                    path.rmdir()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
