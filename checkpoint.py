@@ -59,7 +59,7 @@ def blend(arrays: Arrays, others: Arrays, share: float, other: Path) -> Arrays:
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("-r", "--restore", required=True, metavar="CKPT", help="checkpoint or run folder")
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the checkpoint to write")
     parser.add_argument("--blend", nargs=2, metavar=("CKPT", "SHARE"), help="take SHARE of the generator from that checkpoint")

@@ -52,7 +52,7 @@ MEASURED = {  # what is averaged over a folder, and how it is printed
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     add_model_arguments(parser)
     parser.add_argument("-i", "--input", required=True, nargs="+", action="extend", metavar="IMAGE",
                         help="images, or folders of images")  # fmt: skip

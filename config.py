@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+VERSION = "0.4"  # of this project; what --version prints
+
 
 class UserError(Exception):
     """A user's mistake, told in one line that names the culprit and what to do; never a bug of ours."""

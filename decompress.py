@@ -27,7 +27,7 @@ MAX_FILE_BYTES = 2**28
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     add_model_arguments(parser)
     parser.add_argument("-i", "--input", required=True, nargs="+", action="extend", metavar="FILE.gc",
                         help="compressed files, or folders of them")  # fmt: skip

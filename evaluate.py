@@ -30,7 +30,7 @@ from utils import Utils
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("-r", "--restore", nargs="+", required=True, metavar="CKPT", help="checkpoints, or their runs' folders")
     parser.add_argument("-i", "--input", required=True, metavar="FOLDER", help="of images")
     parser.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder to write")

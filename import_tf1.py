@@ -45,7 +45,7 @@ OPTIMIZER = re.compile(r"/(Adam(_\d+)?|Momentum|RMSProp(_\d+)?)$")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("checkpoint", metavar="CKPT", help="the common beginning of its files' names, or their folder")
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the checkpoint to write")
     parser.add_argument("--classes", metavar="CSV", help="columns index, name, R, G, B; for one with a semantic encoder")

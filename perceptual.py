@@ -41,7 +41,7 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of the input i
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("network", choices=sorted(BACKBONES), help="whose LPIPS weights to convert from the package lpips")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.npz")
     return parser.parse_args(argv)

@@ -17,7 +17,7 @@ from utils import Utils
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("report", nargs="?", help="folder that evaluate.py wrote")
     what.add_argument("--losses", metavar="RUN", help="folder of a run's TensorBoard log")

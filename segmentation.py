@@ -22,7 +22,7 @@ from utils import Utils
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("-ds", "--dataset", required=True, metavar="TABLE", help="path table to train on")
     parser.add_argument("--val", metavar="TABLE", help="held-out images (default: as train.py)")
     parser.add_argument("--classes", required=True, metavar="CSV", help="columns index, name, R, G, B")

@@ -30,7 +30,7 @@ from utils import Utils
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("folder", help="of images, searched with its subfolders")
     parser.add_argument("-o", "--output", required=True, metavar="TABLE", help="table to write, .h5 or .csv")
     parser.add_argument("--maps", metavar="FOLDER", help="of label maps")

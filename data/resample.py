@@ -19,7 +19,7 @@ from utils import Utils
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("folder", help="of images, searched with its subfolders")
     parser.add_argument("output", help="folder to write to; not the same one")
     parser.add_argument("--fit", choices=("512x1024", "width512"), default="512x1024",
