@@ -9,6 +9,8 @@ Every image becomes a file, which is decoded again. report/results/ gets a JSON 
 of it, and report/index.html shows tables, plots and pictures without a network. --baselines: JPEG, JPEG 2000, WebP, AVIF and
 JPEG XL, each at three scales, by files whose sizes come as near as possible to those of each checkpoint, image by image.
 An interrupted run goes on where it stopped: what is measured already, in files that are still there, is not measured again.
+The report folder is the command's own: it writes the page anew each time. An image, a codec or a measure that fails is named
+at the end, and costs the others nothing.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from pathlib import Path
 from codec import Codec
 from codec.checkpoint import resolve_checkpoint
 from codec.entropy import StaticTables
-from codec.files import output_names
+from codec.files import output_names, printable, warn
 from codec.pictures import images_in
 from config import UserError, config_test
 from evaluation import report
@@ -65,19 +67,27 @@ def main(argv: list[str] | None = None) -> int:
         lpips = measure.optional(LPIPS.load, args.lpips)
         inception = measure.optional(Inception, args.fid)
 
-    results = [measure.codec(our_codec(name, path, knobs)) for name, path in checkpoints.items()]
+    measured = [measure.attempt(measure_ours, name, path, measure) for name, path in checkpoints.items()]
+    results = [result for result in measured if result]
+    if not results:
+        raise UserError(f"nothing was measured: {measure.failures[-1]}")
     if args.baselines:
         results += measure_baselines(results, measure)
     if segmenter:
-        add_miou(results, segmenter, measure, Path(args.semantic_maps))
+        measure.attempt(add_miou, results, segmenter, measure, Path(args.semantic_maps))
     if lpips or inception:
-        add_perceptual(results, lpips, inception, measure)
+        measure.attempt(add_perceptual, results, lpips, inception, measure)
     report.write(output, results, source)
     print(report.text_table(results))
     print(f"report: {output / 'index.html'}")
     for line in dict.fromkeys(measure.failures):  # several checkpoints tell the same of an image
-        print(f"not measured: {line}", file=sys.stderr)
+        print(printable(f"not measured: {line}"), file=sys.stderr)
     return 2 if measure.failures else 0
+
+
+def measure_ours(name: str, path: str, measure: Measure) -> Result:
+    """Measure a checkpoint."""
+    return measure.codec(our_codec(name, path, measure.knobs))
 
 
 def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
@@ -87,8 +97,7 @@ def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
     if codec.config.code_channels:
         raise UserError(f"{path}: its files have a label map; compress.py measures such models, with -sm")
     if isinstance(codec.checkpoint.entropy_models["symbols"], StaticTables):
-        print(f"warning: {path} has no context model: its files are larger than need be; see train.py --fit-entropy",
-              file=sys.stderr)  # fmt: skip
+        warn(f"{path} has no context model: its files are larger than need be; see train.py --fit-entropy")
     key = f"{codec.checkpoint.fingerprint.hex()} {knobs.to_json()}"
     return OurCodec(name, codec, codec.config.channel_bottleneck, key)
 
@@ -99,8 +108,8 @@ def measure_baselines(results: list[Result], measure: Measure) -> list[Result]:
     measured = []
     for ours in results:
         sizes = {name: record["bytes"] for name, record in ours["images"].items()}
-        measured += [measure.codec(MatchedBaseline(codec, ours["codec"], sizes)) for codec in codecs]
-    return measured
+        measured += [measure.attempt(measure.codec, MatchedBaseline(codec, ours["codec"], sizes)) for codec in codecs]
+    return [result for result in measured if result]
 
 
 def checkpoint_names(paths: list[str]) -> dict[str, str]:

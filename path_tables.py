@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from codec.files import open_binary
 from config import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 SUFFIXES = (".h5", ".hdf5", ".csv")
 MAX_BYTES = 2**30  # of one column; a table of a million paths has a tenth of it
 PICKLED_NONE = b"N."
-LFS_POINTER = b"version https://git-lfs"
 Columns = dict[str, list[str | None]]  # column -> its cells; None where one is missing
 
 
@@ -35,12 +35,7 @@ def read_columns(source: Path) -> Columns:
         raise UserError(f"{source}: no such path table or folder; data/make_paths.py writes one")
     if source.suffix.lower() not in SUFFIXES:
         raise UserError(f"{source}: a path table ends in .h5, .hdf5 or .csv")
-    try:
-        with source.open("rb") as file:
-            if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise UserError(f"{source}: is a Git LFS pointer instead of the table; get the table with: git lfs pull")
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read ({error.strerror})") from None
+    open_binary(source).close()  # which refuses what is no file, and Git LFS pointers
     return _read_csv(source) if source.suffix.lower() == ".csv" else _read_hdf(source)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from codec.files import atomic
+from codec.files import atomic, refuse_existing
 from config import UserError
 from utils import Utils
 
@@ -44,6 +44,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Utils.parser(__doc__)
     parser.add_argument("network", choices=sorted(BACKBONES), help="whose LPIPS weights to convert from the package lpips")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.npz")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there already")
     return parser.parse_args(argv)
 
 
@@ -51,6 +52,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Convert LPIPS' weights from PyTorch."""
     args = parse_args(argv)
+    refuse_existing(Path(args.output), overwrite=args.overwrite)
     try:
         import lpips
     except ImportError as error:

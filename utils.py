@@ -32,8 +32,12 @@ class Utils:
 
     @staticmethod
     def parser(description: str | None) -> argparse.ArgumentParser:
-        """Return a parser with what every command has: the module's docstring as its help, and --version."""
+        """Return a parser with what every command has: the module's docstring as its help, and --version.
+
+        An option that is given twice is an error, unless it is declared to collect values; argparse itself takes the last.
+        """
         parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.register("action", None, _StoreOnce)
         parser.add_argument("--version", action="version", version=f"generative-compression {VERSION}")
         return parser
 
@@ -214,6 +218,18 @@ class Utils:
 # ----------------------------------------------------------------------------------------------------------------------
 # Helpers
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+class _StoreOnce(argparse._StoreAction):
+    """Stores a value, and refuses a second one."""
+
+    given = False
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        if self.given and self.option_strings:
+            parser.error(f"argument {option_string}: is given twice")
+        self.given = True
+        super().__call__(parser, namespace, values, option_string)
 
 
 def _fail(message: str) -> int:

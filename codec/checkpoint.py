@@ -19,7 +19,7 @@ import numpy as np
 
 from codec.context_model import ContextModel
 from codec.entropy import EntropyModel, StaticTables, integer_frequencies
-from codec.files import atomic, new_folder
+from codec.files import NOT_FETCHED, atomic, is_lfs_pointer, new_folder
 from config import UserError, config_train
 
 CONTEXT_FILES = {"symbols": "context.npz", "code": "context_code.npz", "mask": "context_mask.npz"}  # by what they code
@@ -157,6 +157,8 @@ def _read(file: Path, reader: Callable[[Path], T]) -> T:
     except UserError as error:
         raise UserError(f"checkpoint file {file}: {error}") from None
     except Exception as error:  # zipfile, numpy and json raise many kinds of errors for a damaged file
+        if is_lfs_pointer(file):
+            raise UserError(f"checkpoint file {file}: {NOT_FETCHED}") from None
         raise UserError(f"checkpoint file {file}: damaged, or of another format ({error})") from None
 
 
@@ -183,7 +185,12 @@ def _context_model(arrays: Arrays, shape: tuple[int, int], file: Path) -> Contex
 
 
 def write_checkpoint(
-    folder: Path, config: config_train, weights: Arrays, frequencies: np.ndarray, state: Arrays | None = None
+    folder: Path,
+    config: config_train,
+    weights: Arrays,
+    frequencies: np.ndarray,
+    state: Arrays | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a checkpoint to a new folder, which appears whole or not at all.
 
@@ -193,7 +200,7 @@ def write_checkpoint(
     for name, array in {**(state or {}), **weights}.items():
         if not np.isfinite(array).all():
             raise UserError(f"{folder}: {name} is not finite; nothing was saved; lower the learning rate")
-    with new_folder(folder) as partial:
+    with new_folder(folder, overwrite) as partial:
         (partial / "config.json").write_text(config.to_json())
         save_arrays(partial / "model.npz", {"frequencies": frequencies, **weights})
         if state is not None:

@@ -18,6 +18,8 @@ from typing import BinaryIO
 from config import UserError
 
 LFS_POINTER = b"version https://git-lfs"
+NOT_FETCHED = "is a Git LFS pointer instead of the file itself; fetch it with: git lfs pull"
+REPLACEABLE = (".json", ".npz", ".onnx", ".txt", ".csv")  # what folders consist of that --overwrite replaces as a whole
 PARTIAL = ".partial-"  # how the names of files begin that are being written; names with a dot are never inputs
 
 
@@ -67,7 +69,7 @@ def open_binary(path: str | Path) -> BinaryIO:
         if not head:
             raise UserError(f"{path}: is empty")
         if head == LFS_POINTER:
-            raise UserError(f"{path}: is a Git LFS pointer instead of the file itself; fetch it with: git lfs pull")
+            raise UserError(f"{path}: {NOT_FETCHED}")
         file.seek(0)
     except BaseException as error:
         file.close()
@@ -75,6 +77,13 @@ def open_binary(path: str | Path) -> BinaryIO:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
         raise
     return file
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what Git LFS leaves in the place of a file that was not fetched."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
+    return False
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -213,15 +222,37 @@ def _same(first: Path, second: Path) -> bool:
     return second.is_file() and filecmp.cmp(first, second, shallow=False)
 
 
+def refuse_existing_folder(folder: Path, overwrite: bool) -> None:
+    """Raise ExistsError if a folder is there already, or UserError if it holds more than a command writes there."""
+    if not os.path.lexists(folder):
+        return
+    if not overwrite:
+        raise ExistsError(folder)
+    if not folder.is_dir() or folder.is_symlink():
+        raise UserError(f"{folder}: is no folder, and is not replaced; write somewhere else")
+    for path in folder.iterdir():
+        if path.suffix not in REPLACEABLE or not path.is_file():
+            raise UserError(f"{path}: is not ours, so the folder is not replaced; remove it, or write somewhere else")
+
+
 @contextlib.contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder`; rename it to `folder` if all went well, else remove it."""
-    partial = folder.with_name(f".{folder.name}.partial")
+def new_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; rename it to `folder` if all went well, else remove it.
+
+    With `overwrite`, an older folder of the same kind makes room at the end.
+    """
+    refuse_existing_folder(folder, overwrite)
+    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         yield partial
+        if folder.exists():
+            refuse_existing_folder(folder, overwrite)
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
         partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:

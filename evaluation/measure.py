@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ METRICS = ("bytes", "bpp", "psnr", "ms_ssim", "encode_seconds", "decode_seconds"
 # What is measured, as it is in the JSON files: `codec`, `label`, `channels`, `matched_to`, `key`, `mean` and `images`, where
 # the last two have METRICS and more; a PSNR of null is infinite.
 Result = dict[str, Any]
+T = TypeVar("T")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -142,6 +143,14 @@ class Measure:
             raise UserError(f"{self.source}: no image could be measured with {codec.label}; {self.failures[-1]}")
         return self._write(codec, records)
 
+    def attempt(self, function: Callable[..., T], *args: Any) -> T | None:
+        """Return what a measurement returns, or None if it fails: then it is reported, and costs the others nothing."""
+        try:
+            return function(*args)
+        except UserError as error:
+            self.failures.append(str(error))
+            return None
+
     def _record(self, codec: Codec, path: str, name: str, before: dict) -> dict:
         """Return what is known of an image already if it is still true; else measure it."""
         image = read_image(path, self.knobs.max_pixels)
@@ -200,11 +209,7 @@ class Measure:
 
     def optional(self, load: Callable[[str], Any], path: str | None) -> Any:
         """Return what `load` makes of a path, or None where there is none; a failure to load is reported, not fatal."""
-        try:
-            return load(path) if path else None
-        except UserError as error:
-            self.failures.append(str(error))
-            return None
+        return self.attempt(load, path) if path else None
 
     def _complete(self, codec: Codec, name: str, record: dict) -> bool:
         file, picture = self._files(codec, name)
