@@ -40,21 +40,24 @@ def read_columns(source: Path) -> Columns:
 
 
 def write_columns(target: Path, columns: dict[str, list[str]]) -> None:
-    """Write a path table, as CSV or as an HDF5 file that `pandas.read_hdf` reads too."""
+    """Write a path table, as CSV or as an HDF5 file that `pandas.read_hdf` reads too.
+
+    Names keep their bytes, even where those are not UTF-8.
+    """
     import pandas as pd
 
     frame = pd.DataFrame(columns)
     if target.suffix.lower() == ".csv":
-        frame.to_csv(target, index=False)
-    else:
-        frame.to_hdf(target, key="df", mode="w", format="table", index=False)  # the index of rows would take 1 MB
+        frame.to_csv(target, index=False, errors="surrogateescape")
+    else:  # index=False: the index of rows would take 1 MB
+        frame.astype(object).to_hdf(target, key="df", mode="w", format="table", index=False, errors="surrogateescape")
 
 
 def _read_csv(source: Path) -> Columns:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(source, dtype=str)
+        frame = pd.read_csv(source, dtype=str, encoding_errors="surrogateescape")
     except pd.errors.EmptyDataError:
         return {"path": []}
     except (ValueError, OSError, pd.errors.ParserError) as error:

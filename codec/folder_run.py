@@ -51,14 +51,14 @@ def outputs_of(inputs: Iterable[Input], suffix: str) -> dict[Input, Path]:
     return {named[name]: output for name, output in output_names(list(named), Path(), suffix).items()}
 
 
-def progress(items: Iterable[T], unit: str) -> Iterator[T]:
+def progress(items: Iterable[T], unit: str, description: str | None = None) -> Iterator[T]:
     """Iterate, with a bar if stderr is a terminal and tqdm is installed."""
     try:
         from tqdm import tqdm
     except ModuleNotFoundError:
         yield from items
         return
-    yield from tqdm(items, unit=unit, disable=None)  # None: where stderr is no terminal
+    yield from tqdm(items, description, unit=unit, disable=None)  # None: where stderr is no terminal
 
 
 def digest(*files: str | Path | None) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from cGAN.labels import map_of, read_classes
 from codec.files import atomic
+from codec.folder_run import progress
 from codec.pictures import read_image, save_picture
 from config import UserError, config_test
 from evaluation.baselines import Baseline
@@ -124,12 +125,10 @@ class Measure:
 
     def codec(self, codec: Codec) -> Result:
         """Measure a codec on each image. Results are on disk after each image, and an interrupted run goes on from them."""
-        from tqdm import tqdm
-
         before = self._before(codec)
         self._write(codec, before)  # whether it can be written shows before the work, not after it
         records: dict[str, dict] = {}
-        for path, name in tqdm(self.images.items(), desc=codec.name, unit="image"):
+        for path, name in progress(self.images.items(), "image", codec.name):
             if not codec.can(name):
                 continue
             try:
@@ -257,8 +256,6 @@ def means(records: Iterable[dict], metrics: tuple[str, ...] = METRICS) -> dict[s
 
 def add_miou(results: list[Result], segmenter: "Segmenter", measure: Measure, maps: Path) -> None:
     """Add to each codec's means the mIoU of its pictures and, to compare, of the originals, by one network."""
-    from tqdm import tqdm
-
     from evaluation.segmentation import miou
 
     known = {name: record for r in results for name, record in r["images"].items()}
@@ -281,7 +278,7 @@ def add_miou(results: list[Result], segmenter: "Segmenter", measure: Measure, ma
         return miou(confusion)
 
     of_originals = mean({name: sources[name] for name in label_maps})
-    for r in tqdm(results, desc="mIoU", unit="codec"):
+    for r in progress(results, "codec", "mIoU"):
         pictures = {name: measure.picture(r["codec"], name) for name in label_maps if name in r["images"]}
         r["mean"] |= {"miou": mean(pictures), "miou_of_originals": of_originals}
         measure.write(r)
@@ -289,10 +286,8 @@ def add_miou(results: list[Result], segmenter: "Segmenter", measure: Measure, ma
 
 def add_perceptual(results: list[Result], lpips: Any, inception: Any, measure: Measure) -> None:
     """Add LPIPS to each image and the means, FID and KID to the means; lpips, inception: what measures, or None."""
-    from tqdm import tqdm
-
     patches: dict[str, list] = {r["codec"]: [] for r in results} | {"": []}
-    for name, path in tqdm(measure.sources(results).items(), desc="perceptual", unit="image"):
+    for name, path in progress(measure.sources(results).items(), "image", "perceptual"):
         original = measure.pixels(path)
         if inception and (own := patches_of(original)):
             patches[""].append(inception.features(own))
