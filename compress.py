@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     if len(args.input) > 1 or Path(args.input[0]).is_dir():
         inputs = gather(args.input, images_in)
         output = Path(args.output or Path(where.samples) / inputs[0].root.name)
-        check_folder(inputs, output)
+        check_folder([Path(path) for path in args.input if Path(path).is_dir()], output)
         codec = Codec.load(checkpoint, knobs)
         guide.check(codec.config, several=True)
         return compress_folder(codec, inputs, output, guide, args.overwrite)
@@ -271,18 +271,21 @@ def report(result: Mapping[str, Any], codec: Codec) -> str:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def check_folder(inputs: list[Input], output: Path) -> None:
-    """Raise UserError for an output that does not go with several images."""
+def check_folder(folders: list[Path], output: Path) -> None:
+    """Raise UserError for an output that does not go with several images, or that lies in a folder of images."""
     if output.suffix.lower() in (".png", ".gc") or output.is_file():
         raise UserError(f"{output}: there are several images, so the output must be a folder")
-    for source in inputs:
-        if output.resolve().is_relative_to(source.root.resolve()):
-            raise UserError(f"{output}: write to a folder apart from {source.root}")
+    for folder in folders:
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{output}: write to a folder apart from {folder}")
 
 
 def compress_folder(codec: Codec, inputs: list[Input], output: Path, guide: Guide, overwrite: bool = False) -> int:
     """Compress each image with one model, into a folder with results.csv. A bad image is named and costs the others nothing."""
     names = {source: output / name for source, name in outputs_of(inputs, ".png").items()}
+    taken = {source.path.resolve() for source in inputs}
+    if clash := [path for name in names.values() for path in outputs(name) if path.resolve() in taken]:
+        raise UserError(f"{clash[0]}: is an input itself; write to another folder")
     mask = digest(guide.selection.mask) if guide.selection.mask else ""
     settings = settings_of(codec, dataclasses.asdict(guide.selection), mask)
     run = FolderRun(output, "image", settings, overwrite)
