@@ -77,7 +77,8 @@ def _share_of(other: str, share: str) -> tuple[Path, float]:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     source, output = resolve_checkpoint(args.restore), Path(args.output)
-    export(source, output, *(_share_of(*args.blend) if args.blend else ()), overwrite=args.overwrite)
+    other, share = _share_of(*args.blend) if args.blend else (None, 0.0)
+    export(source, output, other, share, args.overwrite)
     size = sum(file.stat().st_size for file in output.iterdir())
     print(f"{source} -> {output}: {size / 1e6:.1f} MB; it is a checkpoint of its own: files of {source} are not for it")
     return 0

@@ -43,7 +43,7 @@ def to_srgb(image: Image.Image, warn: Warn) -> Image.Image:
     if converted is not None:
         image = converted
     elif image.mode == "LAB":
-        image = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), _srgb(), INTENT, outputMode="RGB", flags=FLAGS)
+        image = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _srgb(), "LAB", "RGB", INTENT, FLAGS).apply(image)
     else:
         image = image.convert("RGB")
         if not profile and "srgb" not in info:
@@ -183,6 +183,6 @@ def _to_xyz(chromaticities: tuple) -> np.ndarray:
     xyz = np.stack([x / y, np.ones(4), (1 - x - y) / y])
     white, primaries = xyz[:, 0], xyz[:, 1:]
     matrix = primaries * np.linalg.solve(primaries, white)
-    x, y = SRGB_CHROMATICITIES[:2]
-    ratio = (BRADFORD @ [x / y, 1, (1 - x - y) / y]) / (BRADFORD @ white)
+    white_x, white_y = SRGB_CHROMATICITIES[:2]
+    ratio = (BRADFORD @ [white_x / white_y, 1, (1 - white_x - white_y) / white_y]) / (BRADFORD @ white)
     return np.linalg.inv(BRADFORD) @ np.diag(ratio) @ BRADFORD @ matrix

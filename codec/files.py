@@ -6,6 +6,7 @@ would come out the same, byte for byte, is left as it is, so that a run that was
 
 import contextlib
 import filecmp
+import io
 import os
 import shutil
 import stat
@@ -13,7 +14,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from config import UserError
 
@@ -45,7 +45,7 @@ def warn(message: str) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def open_binary(path: str | Path) -> BinaryIO:
+def open_binary(path: str | Path) -> io.BufferedReader:
     """Open a file for reading. Raises UserError, without waiting, for anything that is no file or has nothing in it.
 
     Opening a named pipe would wait for a writer, and a device such as /dev/zero has no end. A Git LFS pointer, which stands in

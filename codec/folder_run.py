@@ -64,7 +64,9 @@ def progress(items: Iterable[T], unit: str, description: str | None = None) -> I
 def digest(*files: str | Path | None) -> str:
     """Return a fingerprint of the contents of files."""
     sha256 = hashlib.sha256()
-    for path in filter(None, files):
+    for path in files:
+        if path is None:
+            continue
         with open_binary(path) as file:
             sha256.update(hashlib.file_digest(file, "sha256").digest())
     return sha256.hexdigest()[:16]

@@ -80,7 +80,7 @@ def _decode(file: BinaryIO, max_pixels: int, tell: Callable[[str], None]) -> Ima
     file.seek(0)
     if head.startswith(png.SIGNATURE):
         file = png.without_metadata(file, 2**26 + 9 * max_pixels, tell)
-    image = Image.open(file, formats=tuple(READ_FORMATS))
+    image: Image.Image = Image.open(file, formats=tuple(READ_FORMATS))
     if image.width * image.height > max_pixels:
         raise UserError(
             f"{image.width}x{image.height} is over max_pixels ({max_pixels}); make it smaller, or raise the cap with "
