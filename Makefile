@@ -8,7 +8,7 @@ BIN := .venv/bin
 .PHONY: demo test web clean
 
 demo: .venv/installed
-	$(BIN)/python compress.py -i images/kodim21.png -o demo/kodim21.png
+	$(BIN)/python compress.py -i images/kodim21.png -o demo/kodim21.png --overwrite
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -32,5 +32,8 @@ web/node_modules/onnxruntime-web/package.json: web/package-lock.json
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
+# What users made stays: samples/, tensorboard/, checkpoints/, and whatever else they put into demo/.
 clean:
-	rm -rf .venv demo samples tensorboard .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
+	rm -f demo/kodim21.png demo/kodim21.gc
+	-rmdir demo 2> /dev/null || true

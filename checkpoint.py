@@ -17,19 +17,18 @@ from pathlib import Path
 import numpy as np
 
 from codec.checkpoint import CONTEXT_FILES, Arrays, read_arrays, read_knobs, resolve_checkpoint, save_arrays
-from codec.files import new_folder
+from codec.files import new_folder, refuse_existing_folder
 from config import UserError
 from utils import Utils
 
 
-def export(source: Path, output: Path, other: Path | None = None, share: float = 0.0) -> None:
+def export(source: Path, output: Path, other: Path | None = None, share: float = 0.0, overwrite: bool = False) -> None:
     """Write what compressing needs of a checkpoint to a new folder, with weights of float16.
 
     With `other`, G's weights are (1 - share) * the source's + share * the other's. Even without it, what is written is another
     checkpoint, because of the rounding: its fingerprint differs, and neither decodes the files of the other.
     """
-    if output.exists():
-        raise UserError(f"{output}: is there already; name a new folder")
+    refuse_existing_folder(output, overwrite)
     arrays = read_arrays(source / "model.npz")
     if other:
         arrays = blend(arrays, read_arrays(other / "model.npz"), share, other)
@@ -38,7 +37,7 @@ def export(source: Path, output: Path, other: Path | None = None, share: float =
     if broken := [name for name, array in halves.items() if not np.isfinite(array).all()]:
         raise UserError(f"checkpoint {source}: {broken[0]} has values beyond half precision, 65504")
     read_knobs(source)
-    with new_folder(output) as partial:
+    with new_folder(output, overwrite) as partial:
         save_arrays(partial / "model.npz", halves, compressed=True)
         for name in ("config.json", *CONTEXT_FILES.values()):
             if (source / name).exists():
@@ -59,9 +58,10 @@ def blend(arrays: Arrays, others: Arrays, share: float, other: Path) -> Arrays:
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("-r", "--restore", required=True, metavar="CKPT", help="checkpoint or run folder")
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the checkpoint to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is there already")
     parser.add_argument("--blend", nargs=2, metavar=("CKPT", "SHARE"), help="take SHARE of the generator from that checkpoint")
     return parser.parse_args(argv)
 
@@ -77,7 +77,8 @@ def _share_of(other: str, share: str) -> tuple[Path, float]:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     source, output = resolve_checkpoint(args.restore), Path(args.output)
-    export(source, output, *(_share_of(*args.blend) if args.blend else ()))
+    other, share = _share_of(*args.blend) if args.blend else (None, 0.0)
+    export(source, output, other, share, args.overwrite)
     size = sum(file.stat().st_size for file in output.iterdir())
     print(f"{source} -> {output}: {size / 1e6:.1f} MB; it is a checkpoint of its own: files of {source} are not for it")
     return 0

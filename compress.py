@@ -4,15 +4,18 @@
     python3 compress.py -i photo.png -o out.png            # out.gc, and the side-by-side picture out.png
     python3 compress.py -i photo.png -o out.gc             # the file alone
     python3 compress.py -r checkpoints/run -i photos/ -o results/  # every image of a folder, and results.csv
+    python3 compress.py -i a.jpg b.tif -o results/         # the same for several images
     python3 compress.py -r checkpoints/sc -i street.png -sm labels.png --preserve Car,Pedestrian -o out.png
 
 A model whose files have a label map takes it by -sm. A selective model keeps what --preserve, --synthesize, --mask or --box
 say, and paints the rest from the label map: the file holds nothing else of it. Without -r, the checkpoint that ships with the
 project is used. Every figure is that of the file on disk, header included.
+
+What is there already is replaced only with --overwrite. A folder run that was interrupted goes on when it is started again: it
+keeps what is finished, by the same model, with the same options and from the same image.
 """
 
 import argparse
-import csv
 import dataclasses
 import math
 import sys
@@ -26,10 +29,11 @@ import numpy as np
 
 from cGAN.labels import Classes, LabelMap, map_of, read_label_map, with_boundaries
 from cGAN.selection import Selection
-from codec import Codec, read_image, save_picture
-from codec.files import atomic, output_names
+from codec import Codec, read_image
+from codec.files import ExistsError, atomic_together, refuse_existing, warn
+from codec.folder_run import FolderRun, Input, digest, gather, outputs_of, progress, settings_of
 from codec.options import add_model_arguments, chosen_checkpoint, split_knobs
-from codec.pictures import images_in, picture_path
+from codec.pictures import images_in, picture_path, write_picture
 from config import UserError, config_train
 from evaluation.metrics import ms_ssim, psnr
 from utils import Utils
@@ -48,11 +52,13 @@ MEASURED = {  # what is averaged over a folder, and how it is printed
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     add_model_arguments(parser)
-    parser.add_argument("-i", "--input", required=True, metavar="IMAGE", help="an image, or a folder of images")
-    parser.add_argument("-o", "--output", metavar="OUT", help="OUT.png, OUT.gc, or a folder if IMAGE is one "
+    parser.add_argument("-i", "--input", required=True, nargs="+", action="extend", metavar="IMAGE",
+                        help="images, or folders of images")  # fmt: skip
+    parser.add_argument("-o", "--output", metavar="OUT", help="OUT.png or OUT.gc, or a folder for more than one image "
                         "(default: below the knob `samples`)")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that are there already")
     parser.add_argument("--channels", type=int, metavar="K", help="send the first K channels of the feature map only: a "
                         "smaller file, a worse picture (default: the knob `channels`)")  # fmt: skip
     labels = parser.add_argument_group("label maps")
@@ -74,25 +80,25 @@ def main(argv: list[str] | None = None) -> int:
     channels = [f"channels={args.channels}"] if args.channels else []
     where, knobs = split_knobs(args.knob + channels)
     guide = Guide(args.semantic_map, args.instances, Selection(args.preserve, args.synthesize, args.mask, args.box))
-    source = Path(args.input)
     checkpoint = chosen_checkpoint(args, where)
-    if source.is_dir():
-        images = images_in(source)
-        output = Path(args.output or Path(where.samples) / source.name)
-        check_folder(source, output)
+    if len(args.input) > 1 or Path(args.input[0]).is_dir():
+        inputs = gather(args.input, images_in)
+        output = Path(args.output or Path(where.samples) / inputs[0].root.name)
+        check_folder([Path(path) for path in args.input if Path(path).is_dir()], output)
         codec = Codec.load(checkpoint, knobs)
-        guide = dataclasses.replace(guide, root=source)
-        guide.check(codec.config)
-        return compress_folder(codec, images, source, output, guide)
+        guide.check(codec.config, several=True)
+        return compress_folder(codec, inputs, output, guide, args.overwrite)
+    source = Path(args.input[0])
     output = Path(args.output or Path(where.samples) / f"{source.stem}.png")
     if output.suffix.lower() != ".gc":
         output = picture_path(output)
-    if source.resolve() in (output.resolve(), output.with_suffix(".gc").resolve()):
+    if source.resolve() in [path.resolve() for path in outputs(output)]:
         raise UserError(f"{output}: is the input itself; write somewhere else")
+    refuse_existing(*outputs(output), overwrite=args.overwrite)
     image = read_image(source, knobs.max_pixels)
     codec = Codec.load(checkpoint, knobs)
     guide.check(codec.config)
-    result = compress_image(codec, image, source, output, guide)
+    result = compress_image(codec, image, Input(source, source.parent), output, guide, args.overwrite)
     print(report(result, codec))
     print(f"compressed file: {output.with_suffix('.gc')}")
     if output.suffix.lower() != ".gc":
@@ -109,15 +115,14 @@ def main(argv: list[str] | None = None) -> int:
 class Guide:
     """What the command line says beside the image: its label map and instances, and what to preserve.
 
-    semantic_map, instances: files; or, for the images of a folder `root`, folders with files of the same names below them.
+    semantic_map, instances: files; or folders, with files of the same names as the images have below theirs.
     """
 
     semantic_map: str | None = None
     instances: str | None = None
     selection: Selection = dataclasses.field(default_factory=Selection)
-    root: Path | None = None
 
-    def check(self, config: config_train) -> None:
+    def check(self, config: config_train, several: bool = False) -> None:
         """Raise UserError, once and before the first image, for what the model lacks; warn of what it ignores."""
         wanted = {"-sm": config.code_channels > 0, "--instances": config.code_channels > 0 and config.use_instances}
         for option, given in {"-sm": self.semantic_map, "--instances": self.instances}.items():
@@ -125,32 +130,40 @@ class Guide:
             if wanted[option] and not given:
                 raise UserError(f"this model compresses with {kind}: name it with {option}")
             if given and not wanted[option]:
-                print(f"warning: {option} is ignored: this model compresses without {kind}", file=sys.stderr)
-            if given and wanted[option] and self.root and not Path(given).is_dir():
-                raise UserError(f"{given}: the input is a folder, so the maps must be in one too")
+                warn(f"{option} is ignored: this model compresses without {kind}")
+            if given and wanted[option] and several and not Path(given).is_dir():
+                raise UserError(f"{given}: there are several images, so the maps must be in a folder")
         if self.selection and not config.selective:
             raise UserError("--preserve, --synthesize, --mask, --box: this model was not trained for that (knob selective)")
         self.selection.check(Classes.parse(config.classes, config.n_classes))
 
-    def read(self, config: config_train, image: np.ndarray, source: Path) -> LabelMap | None:
+    def read(self, config: config_train, image: np.ndarray, source: Input) -> LabelMap | None:
         """Return the label map of an image, with what is preserved; None for a model that wants none."""
-        if not config.code_channels or self.semantic_map is None:
+        labels, instances = self.files(config, source)
+        if labels is None:
             return None
         classes = Classes.parse(config.classes, config.n_classes)
-        instances = self._file(self.instances, source) if config.use_instances and self.instances else None
-        labels = with_boundaries(read_label_map(self._file(self.semantic_map, source), instances, classes, image.shape[:2]))
+        planes = with_boundaries(read_label_map(labels, instances, classes, image.shape[:2]))
         if not config.selective:
-            return labels
-        preserved = self.selection.preserved(labels.classes, classes)
+            return planes
+        preserved = self.selection.preserved(planes.classes, classes)
         if not preserved.any():
-            print(f"warning: {source.name}: nothing is preserved: all of it is synthesized", file=sys.stderr)
+            warn(f"{source.name}: nothing is preserved: all of it is synthesized")
         elif self.selection and preserved.all():
-            print(f"warning: {source.name}: all of it is preserved: nothing is synthesized", file=sys.stderr)
-        return dataclasses.replace(labels, preserved=preserved)
+            warn(f"{source.name}: all of it is preserved: nothing is synthesized")
+        return dataclasses.replace(planes, preserved=preserved)
 
-    def _file(self, path: str, source: Path) -> Path:
+    def files(self, config: config_train, source: Input) -> tuple[Path | None, Path | None]:
+        """Return the label map and the instance map of an image; None for one that the model does not want."""
+        if not config.code_channels or self.semantic_map is None:
+            return None, None
+        return self._file(self.semantic_map, source), self._file(self.instances, source) if config.use_instances else None
+
+    def _file(self, path: str | None, source: Input) -> Path | None:
         """Return the path itself, or the file below it that has the image's name."""
-        return map_of(source, self.root or source.parent, path) if Path(path).is_dir() else Path(path)
+        if path is None:
+            return None
+        return map_of(source.path, source.root, path) if Path(path).is_dir() else Path(path)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -158,27 +171,36 @@ class Guide:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def compress_image(codec: Codec, image: np.ndarray, source: Path, output: Path, guide: Guide | None = None) -> dict[str, Any]:
+def outputs(output: Path) -> list[Path]:
+    """Return what is written for an output OUT.png or OUT.gc."""
+    file = output.with_suffix(".gc")
+    return [file] if output.suffix.lower() == ".gc" else [file, output]
+
+
+def compress_image(
+    codec: Codec, image: np.ndarray, source: Input, output: Path, guide: Guide, overwrite: bool = False
+) -> dict[str, Any]:
     """Write OUT.gc, and OUT.png unless `output` is the .gc file itself; return what was measured, by name."""
-    labels = (guide or Guide()).read(codec.config, image, source)
+    labels = guide.read(codec.config, image, source)
     start = time.perf_counter()
     try:
         data = codec.encode(image, labels)
     except UserError as error:
-        raise UserError(f"{source}: {error}") from None
+        raise UserError(f"{source.path}: {error}") from None
     encoded = time.perf_counter()
     reconstruction = codec.decode(data)
     seconds = {"encode_seconds": encoded - start, "decode_seconds": time.perf_counter() - encoded}
-    result = {"image": source.name, **measure(image, reconstruction, data), **seconds}
+    name = source.path.name
+    result = {"image": name, **measure(image, reconstruction, data), **seconds}
     if labels is not None:
         result |= measure_parts(image, reconstruction, labels, codec.sections(data))
-    with atomic(output.with_suffix(".gc")) as path:  # the file appears after the picture, or neither does
-        path.write_bytes(data)
-        if output.suffix.lower() != ".gc":
-            panels = {source.name: image, **label_panels(image, labels, codec.config, result)}
+    with atomic_together(outputs(output), overwrite) as (file, *pictures):
+        file.write_bytes(data)
+        for picture in pictures:
+            panels = {name: image, **label_panels(image, labels, codec.config, result)}
             similarity = "" if result["ms_ssim"] is None else f", MS-SSIM {result['ms_ssim']:.3f}"
             panels[f"{len(data):,} bytes, {result['bpp']:.4f} bpp, PSNR {result['psnr']:.2f} dB{similarity}"] = reconstruction
-            save_picture(Utils.side_by_side(list(panels.values()), list(panels)), output)
+            write_picture(Utils.side_by_side(list(panels.values()), list(panels)), picture, output)
     return result
 
 
@@ -249,40 +271,56 @@ def report(result: Mapping[str, Any], codec: Codec) -> str:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def check_folder(source: Path, output: Path) -> None:
-    """Raise UserError for an output that does not go with a folder of images."""
+def check_folder(folders: list[Path], output: Path) -> None:
+    """Raise UserError for an output that does not go with several images, or that lies in a folder of images."""
     if output.suffix.lower() in (".png", ".gc") or output.is_file():
-        raise UserError(f"{output}: the input is a folder, so the output must be one too")
-    if output.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{output}: write to a folder apart from {source}")
+        raise UserError(f"{output}: there are several images, so the output must be a folder")
+    for folder in folders:
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{output}: write to a folder apart from {folder}")
 
 
-def compress_folder(codec: Codec, images: list[str], source: Path, output: Path, guide: Guide | None = None) -> int:
-    """Compress each image with one model; write results.csv. An unreadable image is named and costs the others nothing."""
-    from tqdm import tqdm
-
-    results, failures = [], 0
-    for image, name in tqdm(output_names(images, source, ".png").items(), unit="image"):
+def compress_folder(codec: Codec, inputs: list[Input], output: Path, guide: Guide, overwrite: bool = False) -> int:
+    """Compress each image with one model, into a folder with results.csv. A bad image is named and costs the others nothing."""
+    names = {source: output / name for source, name in outputs_of(inputs, ".png").items()}
+    taken = {source.path.resolve() for source in inputs}
+    if clash := [path for name in names.values() for path in outputs(name) if path.resolve() in taken]:
+        raise UserError(f"{clash[0]}: is an input itself; write to another folder")
+    mask = digest(guide.selection.mask) if guide.selection.mask else ""
+    settings = settings_of(codec, dataclasses.asdict(guide.selection), mask)
+    run = FolderRun(output, "image", settings, overwrite)
+    run.check({str(source.name): outputs(name) for source, name in names.items()})
+    results, kept, failures = [], 0, 0
+    for source, name in progress(names.items(), "image"):
         try:
-            pixels = read_image(image, codec.knobs.max_pixels)
-            result = compress_image(codec, pixels, Path(image), output / name, guide)
+            sha256 = digest(source.path, *guide.files(codec.config, source))
+            row = run.finished(str(source.name), sha256, outputs(name))
+            if row and row["bytes"] == outputs(name)[0].stat().st_size:
+                kept += 1
+            else:
+                image = read_image(source.path, codec.knobs.max_pixels)
+                row = compress_image(codec, image, source, name, guide, overwrite) | {"image": str(source.name)}
+                run.add(str(source.name), sha256, row)
+            results.append(row)
+        except ExistsError:
+            raise
         except UserError as error:
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
+            warn(f"skipped: {error}")
             failures += 1
-            continue
-        results.append(result | {"image": str(Path(image).relative_to(source))})
     if not results:
-        raise UserError(f"{source}: none of its {failures} images could be compressed")
-    with atomic(output / "results.csv") as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(results[0]))
-        writer.writeheader()
-        writer.writerows(results)
-    for key, form in MEASURED.items():
-        if key in results[0]:
-            values = [result[key] for result in results if result[key] is not None]
-            print(f"mean {key}: " + (f"{np.mean(values):{form}}" if values else "n/a") + f" over {len(values)} images")
-    print(f"results: {output / 'results.csv'}")
+        raise UserError(f"{inputs[0].root}: none of its {failures} images could be compressed")
+    if kept:
+        print(f"kept: {kept} images that were finished already")
+    print_means(results)
+    print(f"results: {run.path}")
     return 2 if failures else 0
+
+
+def print_means(results: list[dict[str, Any]]) -> None:
+    for name, form in MEASURED.items():
+        if name in results[0]:
+            values = [result[name] for result in results if result[name] is not None]
+            print(f"mean {name}: " + (f"{np.mean(values):{form}}" if values else "n/a") + f" over {len(values)} images")
 
 
 if __name__ == "__main__":

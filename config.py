@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+VERSION = "0.4"  # of this project; what --version prints
+
 
 class UserError(Exception):
     """A user's mistake, told in one line that names the culprit and what to do; never a bug of ours."""
@@ -136,7 +138,9 @@ _READERS: dict[type, Callable[[str], Any]] = {  # of a knob's text; the other ty
 class config_base(Knobs):
     """The knobs that training and testing share."""
 
-    max_pixels: int = knob(25_000_000, low=1)  # largest image read or decoded; W=192 takes about 400 bytes a pixel
+    # Largest image that is read or decoded. W=192 takes up to 570 bytes of memory a pixel, 14 GB for as many as this; an image
+    # that takes more than is free is refused. See codec/memory.py.
+    max_pixels: int = knob(25_000_000, low=1)
 
 
 # fmt: off

@@ -11,6 +11,8 @@ JPEG XL, each at three scales, by files whose sizes come as near as possible to 
 An interrupted run goes on where it stopped: what is measured already, in files that are still there, is not measured again.
 LPIPS, DISTS and the distances of EfficientNet-Lite0's features are measured if their weights are in the cache; get them with
 python3 perceptual.py --get.
+The report folder is the command's own: it writes the page anew each time. An image, a codec or a measure that fails is named
+at the end, and costs the others nothing.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from pathlib import Path
 from codec import Codec
 from codec.checkpoint import resolve_checkpoint
 from codec.entropy import StaticTables
-from codec.files import output_names
+from codec.files import output_names, printable, warn
 from codec.pictures import images_in
 from config import UserError, config_test
 from evaluation import report
@@ -31,7 +33,7 @@ from utils import Utils
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("-r", "--restore", nargs="+", required=True, metavar="CKPT", help="checkpoints, or their runs' folders")
     parser.add_argument("-i", "--input", required=True, metavar="FOLDER", help="of images")
     parser.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder to write")
@@ -71,21 +73,29 @@ def main(argv: list[str] | None = None) -> int:
         inception = measure.optional(perceptual.inception, args.fid)
         sets += [inception] if inception else []
 
-    results = [measure.codec(our_codec(name, path, knobs)) for name, path in checkpoints.items()]
+    measured = [measure.attempt(measure_ours, name, path, measure) for name, path in checkpoints.items()]
+    results = [result for result in measured if result]
+    if not results:
+        raise UserError(f"nothing was measured: {measure.failures[-1]}")
     if args.baselines:
         results += measure_baselines(results, measure)
     if segmenter:
-        add_miou(results, segmenter, measure, Path(args.semantic_maps))
+        measure.attempt(add_miou, results, segmenter, measure, Path(args.semantic_maps))
     if pairs or sets:
-        add_perceptual(results, pairs, sets, measure)
+        measure.attempt(add_perceptual, results, pairs, sets, measure)
     if inception and not any("fid" in r["mean"] for r in results):
         measure.failures.append("FID, KID: the images do not have two patches of 256x256 px")
     report.write(output, results, source)
     print(report.text_table(results))
     print(f"report: {output / 'index.html'}")
     for line in dict.fromkeys(measure.failures):  # several checkpoints tell the same of an image
-        print(f"not measured: {line}", file=sys.stderr)
+        print(printable(f"not measured: {line}"), file=sys.stderr)
     return 2 if measure.failures else 0
+
+
+def measure_ours(name: str, path: str, measure: Measure) -> Result:
+    """Measure a checkpoint."""
+    return measure.codec(our_codec(name, path, measure.knobs))
 
 
 def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
@@ -95,8 +105,7 @@ def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
     if codec.config.code_channels:
         raise UserError(f"{path}: its files have a label map; compress.py measures such models, with -sm")
     if isinstance(codec.checkpoint.entropy_models["symbols"], StaticTables):
-        print(f"warning: {path} has no context model: its files are larger than need be; see train.py --fit-entropy",
-              file=sys.stderr)  # fmt: skip
+        warn(f"{path} has no context model: its files are larger than need be; see train.py --fit-entropy")
     key = f"{codec.checkpoint.fingerprint.hex()} {knobs.to_json()}"
     return OurCodec(name, codec, codec.config.channel_bottleneck, key)
 
@@ -107,8 +116,8 @@ def measure_baselines(results: list[Result], measure: Measure) -> list[Result]:
     measured = []
     for ours in results:
         sizes = {name: record["bytes"] for name, record in ours["images"].items()}
-        measured += [measure.codec(MatchedBaseline(codec, ours["codec"], sizes)) for codec in codecs]
-    return measured
+        measured += [measure.attempt(measure.codec, MatchedBaseline(codec, ours["codec"], sizes)) for codec in codecs]
+    return [result for result in measured if result]
 
 
 def checkpoint_names(paths: list[str]) -> dict[str, str]:

@@ -24,6 +24,7 @@ import numpy as np
 from cGAN.labels import Classes
 from codec.checkpoint import write_checkpoint
 from codec.entropy import integer_frequencies
+from codec.files import refuse_existing_folder
 from config import UserError, config_train
 from utils import Utils
 
@@ -45,9 +46,10 @@ OPTIMIZER = re.compile(r"/(Adam(_\d+)?|Momentum|RMSProp(_\d+)?)$")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("checkpoint", metavar="CKPT", help="the common beginning of its files' names, or their folder")
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the checkpoint to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is there already")
     parser.add_argument("--classes", metavar="CSV", help="columns index, name, R, G, B; for one with a semantic encoder")
     parser.add_argument("--ema", action="store_true", help="the averages of the weights")
     return parser.parse_args(argv)
@@ -57,13 +59,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     output = Path(args.output)
-    if output.exists():
-        raise UserError(f"{output}: is there already; name a new folder")
+    refuse_existing_folder(output, args.overwrite)
     classes = Classes.read(args.classes) if args.classes else None
     layers = sort_layers(read_variables(args.checkpoint, args.ema))
     config = find_knobs(layers, classes, args.checkpoint)
     arrays = convert(layers, config, args.checkpoint)
-    write_checkpoint(output, config, arrays, reachable_frequencies(config))
+    write_checkpoint(output, config, arrays, reachable_frequencies(config), overwrite=args.overwrite)
     branches = ", noise" * config.sample_noise + ", label maps" * config.use_conditional_GAN
     print(f"{output}: W={config.width}, {config.n_residual_blocks} residual blocks, C={config.channel_bottleneck}{branches}")
     return 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from codec.checkpoint import refuse_lfs_pointer
+from codec.files import open_binary
 from config import UserError
 
 if TYPE_CHECKING:
@@ -35,31 +35,29 @@ def read_columns(source: Path) -> Columns:
         raise UserError(f"{source}: no such path table or folder; data/make_paths.py writes one")
     if source.suffix.lower() not in SUFFIXES:
         raise UserError(f"{source}: a path table ends in .h5, .hdf5 or .csv")
-    try:
-        refuse_lfs_pointer(source)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from None
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read ({error.strerror})") from None
+    open_binary(source).close()  # which refuses what is no file, and Git LFS pointers
     return _read_csv(source) if source.suffix.lower() == ".csv" else _read_hdf(source)
 
 
 def write_columns(target: Path, columns: dict[str, list[str]]) -> None:
-    """Write a path table, as CSV or as an HDF5 file that `pandas.read_hdf` reads too."""
+    """Write a path table, as CSV or as an HDF5 file that `pandas.read_hdf` reads too.
+
+    Names keep their bytes, even where those are not UTF-8.
+    """
     import pandas as pd
 
     frame = pd.DataFrame(columns)
     if target.suffix.lower() == ".csv":
-        frame.to_csv(target, index=False)
-    else:
-        frame.to_hdf(target, key="df", mode="w", format="table", index=False)  # the index of rows would take 1 MB
+        frame.to_csv(target, index=False, errors="surrogateescape")
+    else:  # index=False: the index of rows would take 1 MB
+        frame.astype(object).to_hdf(target, key="df", mode="w", format="table", index=False, errors="surrogateescape")
 
 
 def _read_csv(source: Path) -> Columns:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(source, dtype=str)
+        frame = pd.read_csv(source, dtype=str, encoding_errors="surrogateescape")
     except pd.errors.EmptyDataError:
         return {"path": []}
     except (ValueError, OSError, pd.errors.ParserError) as error:

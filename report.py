@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from codec.files import open_binary, refuse_existing
 from codec.pictures import picture_path
 from config import UserError
 from evaluation import plots, report
@@ -17,12 +18,13 @@ from utils import Utils
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("report", nargs="?", help="folder that evaluate.py wrote")
     what.add_argument("--losses", metavar="RUN", help="folder of a run's TensorBoard log")
     parser.add_argument("-i", "--input", metavar="FOLDER", help="the images that were measured, for the crops")
     parser.add_argument("-o", "--output", default="losses.png", metavar="OUT.png", help="of --losses (default: losses.png)")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT.png (the page is always written anew)")
     return parser.parse_args(argv)
 
 
@@ -30,7 +32,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.losses:
-        plots.plot_losses(Path(args.losses), picture_path(args.output))
+        output = picture_path(args.output)
+        refuse_existing(output, overwrite=args.overwrite)
+        plots.plot_losses(Path(args.losses), output)
         print(args.output)
         return 0
     report.write(Path(args.report), read_results(Path(args.report)), Path(args.input) if args.input else None)
@@ -46,7 +50,8 @@ def read_results(folder: Path) -> list[dict]:
     results = []
     for file in files:
         try:
-            results.append(json.loads(file.read_text()))
+            with open_binary(file) as opened:
+                results.append(json.load(opened))
         except ValueError as error:
             raise UserError(f"{file}: is not JSON ({error}); remove it and run evaluate.py again") from None
     return results

@@ -22,11 +22,12 @@ from utils import Utils
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("-ds", "--dataset", required=True, metavar="TABLE", help="path table to train on")
     parser.add_argument("--val", metavar="TABLE", help="held-out images (default: as train.py)")
     parser.add_argument("--classes", required=True, metavar="CSV", help="columns index, name, R, G, B")
-    parser.add_argument("-o", "--output", required=True, metavar="CKPT", help="folder to write; it must not hold a network")
+    parser.add_argument("-o", "--output", required=True, metavar="CKPT", help="folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a network that is there already")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-size", type=int, default=6)
     parser.add_argument("--crop-size", type=int, default=256, help="px, a multiple of 16")
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.steps < 1 or args.learning_rate <= 0:
         raise UserError("--steps and --learning-rate: must be above 0")
     output = Path(args.output)
-    Segmenter.check_new(output)
+    Segmenter.check_new(output, args.overwrite)
     classes = Classes.read(args.classes)
     config = config_train(
         use_conditional_GAN=True, classes=str(classes), n_classes=len(classes), random_flip=True,
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     with Utils.quiet_tensorflow():
         segmenter = Segmenter.new(classes, args.seed)
     segmenter.train(data, args.steps, args.learning_rate)
-    segmenter.save(output)
+    segmenter.save(output, args.overwrite)
     print_accuracy(segmenter, data, dataset.val)
     print(f"in {output}")
     return 0

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     optimizers = config_train.__dataclass_fields__["optimizer"].metadata["allowed"]
     parser.add_argument("-opt", "--optimizer", choices=optimizers, help="optimizer of both updates; default: the knob's")
     parser.add_argument("-name", "--name", default="run", help="of the run and its folders (default: run)")

@@ -26,7 +26,7 @@ from utils import Utils
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("-r", "--restore", default=PROJECT / "checkpoints/photo_c8", metavar="CKPT")
     parser.add_argument("-i", "--input", default=PROJECT / "images/kodim21.png", metavar="IMAGE")
     return parser.parse_args(argv)

@@ -29,7 +29,7 @@ SIZES = ["384x256", "768x512", "1920x1080", "4096x2160"]  # width x height, px
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("-r", "--restore", default=PROJECT / "checkpoints/photo_c8", metavar="CKPT")
     parser.add_argument("-i", "--input", default=PROJECT / "images", metavar="FOLDER")
     parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="WxH", help=f"default: {' '.join(SIZES)}")

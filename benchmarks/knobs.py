@@ -57,7 +57,7 @@ NOISES = 4
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("-ds", "--dataset", required=True)
     parser.add_argument("--val", required=True, help="folder or table of held-out images")
     parser.add_argument("--images", type=int, default=20, help="how many of them to measure (default: 20)")

@@ -50,7 +50,7 @@ KNOBS = [
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("--case", nargs=3, type=int, action="append", metavar=("W", "HEIGHT", "WIDTH"))
     parser.add_argument("--steps", type=int, default=3, help="timed steps (default: 3)")
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE", help="of config_train")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from config import UserError
 
@@ -129,8 +129,11 @@ def opened(path: str | Path, size: tuple[int, int] | None, what: str) -> Iterato
 
     Raises UserError for everything that is wrong with the file. `what` names its kind in the message.
     """
+    from codec.files import open_binary  # late: the codec imports this module
+    from codec.pictures import READ_FORMATS
+
     try:
-        with Image.open(path) as image:
+        with open_binary(path) as file, Image.open(file, formats=tuple(READ_FORMATS)) as image:
             if image.format in LOSSY_FORMATS and what != "mask":
                 raise UserError(f"{path}: is a JPEG, whose noise changes the values of any {what}; save maps as PNG")
             if size and image.size[::-1] != tuple(size):
@@ -138,8 +141,8 @@ def opened(path: str | Path, size: tuple[int, int] | None, what: str) -> Iterato
             yield image
     except UserError:
         raise
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such {what}") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: cannot be decoded as a {what}; save it as PNG") from None
     except Exception as error:  # Pillow's decoders raise many kinds of errors for a damaged file
         raise UserError(f"{path}: cannot be decoded as a {what} ({error})") from None
 

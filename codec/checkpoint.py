@@ -21,12 +21,11 @@ import numpy as np
 
 from codec.context_model import ContextModel
 from codec.entropy import EntropyModel, StaticTables, integer_frequencies
-from codec.files import atomic, new_folder
+from codec.files import NOT_FETCHED, atomic, is_lfs_pointer, new_folder
 from config import UserError, config_train
 
 CONTEXT_FILES = {"symbols": "context.npz", "code": "context_code.npz", "mask": "context_mask.npz"}  # by what they code
 FILES = frozenset({"config.json", "model.npz", "training.npz", *CONTEXT_FILES.values()})  # all that a checkpoint may have
-LFS_POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not replaced by its contents yet
 MAX_INFLATION = 50  # an .npz of more than 64 MB in memory, and of so many times its size on disk, is a trap
 UNDOUBTED_SIZE = 1000  # of a network, in channels or blocks; more is believed only of a checkpoint with weights to match
 CENTERS = "quantizer/Quantizer_0/centers"
@@ -131,7 +130,6 @@ def read_knobs(folder: Path) -> config_train:
     """Read a checkpoint's knobs."""
 
     def reader(file: Path) -> config_train:
-        refuse_lfs_pointer(file)
         return config_train.from_json(file.read_text(encoding="utf-8"))
 
     return _read(folder / "config.json", reader)
@@ -141,7 +139,6 @@ def read_arrays(file: Path) -> Arrays:
     """Read an .npz file of numbers. No code can hide in it: pickled objects are refused, and so is what is no finite number."""
 
     def reader(file: Path) -> Arrays:
-        refuse_lfs_pointer(file)
         with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             inflated = sum(member.file_size for member in archive.infolist())
             if inflated > max(MAX_INFLATION * file.stat().st_size, 2**26):
@@ -198,13 +195,6 @@ def fingerprint(knobs: dict, *parts: Arrays) -> bytes:
     return digest.digest()[:4]
 
 
-def refuse_lfs_pointer(file: Path) -> None:
-    """Raise UserError for a file whose contents Git LFS has not fetched yet."""
-    with file.open("rb") as stream:
-        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise UserError("is a Git LFS pointer instead of the file; get the file with: git lfs pull")
-
-
 def _read(file: Path, reader: Callable[[Path], T]) -> T:
     """Read a file of a checkpoint; an error becomes one line that names the file."""
     try:
@@ -214,6 +204,8 @@ def _read(file: Path, reader: Callable[[Path], T]) -> T:
     except UserError as error:
         raise UserError(f"checkpoint file {file}: {error}") from None
     except Exception as error:  # zipfile, numpy and json raise many kinds of errors for a damaged file
+        if is_lfs_pointer(file):
+            raise UserError(f"checkpoint file {file}: {NOT_FETCHED}") from None
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"checkpoint file {file}: damaged, or of another format ({reason})") from None
 
@@ -241,7 +233,12 @@ def _context_model(arrays: Arrays, shape: tuple[int, int], file: Path) -> Contex
 
 
 def write_checkpoint(
-    folder: Path, config: config_train, weights: Arrays, frequencies: np.ndarray, state: Arrays | None = None
+    folder: Path,
+    config: config_train,
+    weights: Arrays,
+    frequencies: np.ndarray,
+    state: Arrays | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a checkpoint to a new folder, which appears whole or not at all.
 
@@ -251,7 +248,7 @@ def write_checkpoint(
     for name, array in {**(state or {}), **weights}.items():
         if not np.isfinite(array).all():
             raise UserError(f"{folder}: {name} is not finite; nothing was saved; lower the learning rate")
-    with new_folder(folder) as partial:
+    with new_folder(folder, overwrite) as partial:
         (partial / "config.json").write_text(config.to_json())
         save_arrays(partial / "model.npz", {"frequencies": frequencies, **weights})
         if state is not None:

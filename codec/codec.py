@@ -17,6 +17,7 @@ from cGAN.selection import heat_map
 from codec import label_maps
 from codec.checkpoint import Checkpoint, read_checkpoint
 from codec.container import check_size, join, pack, split, unpack
+from codec.memory import check_memory
 from codec.noise import noise
 from codec.pictures import STRIDE, pad, padded_size, to_float, to_uint8
 from codec.runtime import Runtime, load_runtime
@@ -61,6 +62,7 @@ class Codec:
         """
         height, width = image.shape[:2]
         check_size(width, height)
+        check_memory(height, width, self.config)
         contents = self.contents(image, labels)
         symbols = contents.symbols[:, :, : self.knobs.channels or None]
         return self._pack(height, width, Contents(symbols, contents.code, contents.mask))
@@ -76,6 +78,7 @@ class Codec:
         if file.width * file.height > self.knobs.max_pixels:
             raise UserError(f"{file.width}x{file.height} px is over max_pixels ({self.knobs.max_pixels}); "
                             f"raise the cap with -k max_pixels=N")  # fmt: skip
+        check_memory(file.height, file.width, self.config)
         contents = self._unpack(file.height, file.width, file.channels, file.payload)
         return self.picture(contents, file.height, file.width, file.crc)
 

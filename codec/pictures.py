@@ -1,19 +1,49 @@
 """Pictures: reading and writing files, bringing an image to the networks' grid, and pixels as numbers."""
 
+import functools
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from codec.files import atomic
+from codec import colour, jpeg, png
+from codec.files import atomic, files_in, open_binary, warn
 from config import UserError, config_test
 
 Image.MAX_IMAGE_PIXELS = None  # the knob max_pixels is checked before anything is decoded
+warnings.filterwarnings("ignore", module="PIL")  # they are about metadata
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # that are read and written
+# What is read: Pillow's name of each format, and the suffixes by which its files are found in folders. Of an animation or a
+# file with several pages, the first picture is read. Left out are JPEG 2000, because Pillow ignores its colour profiles, and
+# formats that need another program, such as EPS.
+READ_FORMATS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif", ".avifs"),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "ICO": (".ico",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+READ_SUFFIXES = tuple(suffix for suffixes in READ_FORMATS.values() for suffix in suffixes)
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # that are written
 LOSSLESS_SUFFIXES = (".png", ".bmp")
 STRIDE = 16  # pixels a side of one position of the feature map
 MIN_SIDE = 32  # pixels; the reflection padding of a feature map needs 2 x 2 positions
+ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Files
@@ -21,45 +51,90 @@ MIN_SIDE = 32  # pixels; the reflection padding of a feature map needs 2 x 2 pos
 
 
 def read_image(path: str | Path, max_pixels: int = config_test.max_pixels) -> np.ndarray:
-    """Read a PNG, JPEG, WebP or BMP file as (H, W, 3) uint8. Raises UserError naming the file.
+    """Read a file of any of READ_FORMATS as (H, W, 3) uint8. Raises UserError naming the file.
 
-    Gray becomes RGB, palettes are looked up, 16 bits are cut to 8, transparency is laid over white, and the
-    camera's orientation tag is applied.
+    Colours are brought to sRGB, palettes are looked up, 16 bits are cut to 8, transparency is laid over white, and the
+    camera's orientation tag is applied. Other metadata does not matter. What can be read with a loss is read with a warning.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, but the input is an image file")
+
+    def tell(message: str) -> None:
+        _warn_once(f"{path}: {message}")
+
+    with open_binary(path) as file:
+        try:
+            return _over_white(colour.to_srgb(_decode(file, max_pixels, tell), tell))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        except MemoryError:
+            raise UserError(f"{path}: there is not enough memory to decode it") from None
+        except UnidentifiedImageError:
+            raise UserError(f"{path}: cannot be decoded: it is none of {', '.join(READ_FORMATS)}, or damaged") from None
+        except Exception as error:  # Pillow's decoders raise many kinds of errors for a damaged file
+            raise UserError(f"{path}: cannot be decoded ({str(error).strip() or type(error).__name__})") from None
+
+
+def _decode(file: BinaryIO, max_pixels: int, tell: Callable[[str], None]) -> Image.Image:
+    """Return the upright picture of a file, in its own colours."""
+    head = file.read(12)
+    file.seek(0)
+    if head.startswith(png.SIGNATURE):
+        file = png.without_metadata(file, 2**26 + 9 * max_pixels, tell)
+    image: Image.Image = Image.open(file, formats=tuple(READ_FORMATS))
+    if image.width * image.height > max_pixels:
+        raise UserError(
+            f"{image.width}x{image.height} is over max_pixels ({max_pixels}); make it smaller, or raise the cap with "
+            f"-k max_pixels=N"
+        )
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP", "BMP")) as image:
-            if image.width * image.height > max_pixels:
-                raise UserError(
-                    f"{path}: {image.width}x{image.height} is over max_pixels ({max_pixels}); "
-                    f"make it smaller, or raise the cap with -k max_pixels=N"
-                )
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image file") from None
-    except UserError:
-        raise
-    except Exception as error:  # Pillow's decoders raise many kinds of errors for a damaged file
-        raise UserError(f"{path}: cannot be decoded as PNG, JPEG, WebP or BMP ({error})") from None
+        image.load()
+    except OSError as error:
+        if image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
+            raise
+        file.seek(0)
+        image = jpeg.without_end(file.read(), error)
+        tell("is cut short: its end is missing, and a few pixels may be with it")
+    return _upright(image)
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit gray; Pillow's own conversion would clip it
-        gray = np.asarray(image).astype(np.float64) / 257
-        image = Image.fromarray(np.clip(np.rint(gray), 0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the orientation tag. Metadata that cannot be read says nothing about it."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        operation = ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
+    except Exception:
+        operation = None
+    if operation is None:
+        return image
+    upright = image.transpose(operation)
+    upright.format = image.format
+    return upright
 
 
-def images_in(folder: str | Path) -> list[str]:
-    """Return all image files below a folder, sorted. Raises UserError if there are none."""
-    found = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+def _over_white(image: Image.Image) -> np.ndarray:
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return np.asarray(image)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _warn_once(message: str) -> None:
+    """Training reads each image many times."""
+    warn(message)
+
+
+def images_in(folder: str | Path, report: Callable[[str], None] = warn) -> list[str]:
+    """Return all image files below a folder, sorted. Raises UserError if there are none.
+
+    Links are followed, names that begin with a dot are skipped. What else is left out is reported in one line.
+    """
+    found, left_out = files_in(folder, READ_SUFFIXES)
+    kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(left_out.items()))
     if not found:
-        raise UserError(f"{folder}: no images in this folder (looked for {' '.join(PICTURE_SUFFIXES)})")
+        there = f"; there are {kinds}" if kinds else ""
+        raise UserError(f"{folder}: no images in this folder (looked for {' '.join(READ_SUFFIXES)}){there}")
+    if left_out:
+        report(f"{folder}: left out, because only files that end in {' '.join(READ_SUFFIXES)} are read: {kinds}")
     return found
 
 
@@ -71,13 +146,18 @@ def picture_path(path: str | Path, suffixes: tuple[str, ...] = PICTURE_SUFFIXES)
     return path
 
 
-def save_picture(picture: np.ndarray | Image.Image, path: str | Path) -> None:
-    """Write an image (H, W, 3) uint8 or a Pillow picture. The file appears whole or not at all."""
-    with atomic(path) as partial:
-        try:
-            (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(partial)
-        except ValueError as error:  # such as a picture too large for the format
-            raise UserError(f"{path}: cannot be written ({error})") from None
+def save_picture(picture: np.ndarray | Image.Image, path: str | Path, overwrite: bool = True) -> None:
+    """Write an image (H, W, 3) uint8 or a Pillow picture. The file appears whole or not at all; see `atomic`."""
+    with atomic(path, overwrite) as partial:
+        write_picture(picture, partial, path)
+
+
+def write_picture(picture: np.ndarray | Image.Image, partial: Path, path: str | Path) -> None:
+    """Write a picture to the temporary file of `path`."""
+    try:
+        (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(partial)
+    except ValueError as error:  # such as a picture too large for the format
+        raise UserError(f"{path}: cannot be written ({error})") from None
 
 
 # ----------------------------------------------------------------------------------------------------------------------

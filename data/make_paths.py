@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from codec.files import atomic
+from codec.files import atomic, refuse_existing
 from codec.pictures import images_in
 from config import UserError
 from data import INSTANCE_COLUMN, MAP_COLUMNS
@@ -30,7 +30,7 @@ from utils import Utils
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("folder", help="of images, searched with its subfolders")
     parser.add_argument("-o", "--output", required=True, metavar="TABLE", help="table to write, .h5 or .csv")
     parser.add_argument("--maps", metavar="FOLDER", help="of label maps")
@@ -42,6 +42,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--instance-suffix", default="", help="the same of an instance map")
     parser.add_argument("--split", nargs=3, type=float, metavar=("TRAIN", "VAL", "TEST"), help="shares of three tables")
     parser.add_argument("--seed", type=int, default=0, help="of the random split (default: 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace tables that are there already")
     return parser.parse_args(argv)
 
 
@@ -66,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     tables = {output: np.arange(len(columns["path"]))}
     if args.split:
         tables = split(output, len(columns["path"]), args.split, args.seed)
+    refuse_existing(*tables, overwrite=args.overwrite)
     for table, rows in tables.items():
         write_table(table, {name: [paths[row] for row in rows] for name, paths in columns.items()})
         print(f"{table}: {len(rows)} images")

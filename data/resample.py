@@ -3,6 +3,8 @@
 
 python3 data/resample.py cityscapes/leftImg8bit/train cityscapes_512/train --fit 512x1024
 python3 data/resample.py ADE20k/train ADE20k_512/train --fit width512
+
+An image that is there already stays if it is the same; another one is replaced only with --overwrite.
 """
 
 import argparse
@@ -11,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from codec.files import output_names
+from codec.files import output_names, warn
 from codec.pictures import images_in, read_image, save_picture
 from config import UserError, config_train
 from data import fit_image
@@ -19,11 +21,12 @@ from utils import Utils
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("folder", help="of images, searched with its subfolders")
     parser.add_argument("output", help="folder to write to; not the same one")
     parser.add_argument("--fit", choices=("512x1024", "width512"), default="512x1024",
                         help="height x width (Cityscapes), or width 512 and sides cut to multiples of 16 (ADE20k)")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace images that are there already")
     return parser.parse_args(argv)
 
 
@@ -41,10 +44,10 @@ def main(argv: list[str] | None = None) -> int:
         try:
             pixels = read_image(image, config_train().max_pixels)
         except UserError as error:
-            print(f"skipped: {error}", file=sys.stderr)
+            warn(f"skipped: {error}")
             failures += 1
             continue
-        save_picture(fit_image(pixels, args.fit), output / name)
+        save_picture(fit_image(pixels, args.fit), output / name, args.overwrite)
     print(f"{output}: {len(images) - failures} images")
     return 2 if failures else 0
 

@@ -40,7 +40,7 @@ class Baseline:
         file = io.BytesIO()
         try:
             picture.save(file, self.format, **self.options(setting))
-        except (OSError, ValueError) as error:  # an image too small or too large for the format
+        except Exception as error:  # many kinds, such as for an image that is too small or too large for the format
             raise UserError(f"{self.label}: {error}") from None
         return file.getvalue()
 
@@ -49,7 +49,7 @@ class Baseline:
         try:
             with Image.open(io.BytesIO(data)) as opened:
                 picture = opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:
+        except Exception as error:
             raise UserError(f"{self.label}: its own file cannot be read back ({error})") from None
         if self.scale > 1:
             picture = picture.resize((width, height), Image.Resampling.LANCZOS)

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from cGAN.labels import map_of, read_classes
 from codec.files import atomic
+from codec.folder_run import progress
 from codec.pictures import read_image, save_picture
 from config import UserError, config_test
 from evaluation.baselines import Baseline
@@ -27,6 +28,7 @@ METRICS = ("bytes", "bpp", "psnr", "ms_ssim", "encode_seconds", "decode_seconds"
 # What is measured, as it is in the JSON files: `codec`, `label`, `channels`, `matched_to`, `key`, `mean` and `images`, where
 # the last two have METRICS and more; a PSNR of null is infinite.
 Result = dict[str, Any]
+T = TypeVar("T")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -122,12 +124,10 @@ class Measure:
 
     def codec(self, codec: Codec) -> Result:
         """Measure a codec on each image. Results are on disk after each image, and an interrupted run goes on from them."""
-        from tqdm import tqdm
-
         before = self._before(codec)
         self._write(codec, before)  # whether it can be written shows before the work, not after it
         records: dict[str, dict] = {}
-        for path, name in tqdm(self.images.items(), desc=codec.name, unit="image"):
+        for path, name in progress(self.images.items(), "image", codec.name):
             if not codec.can(name):
                 continue
             try:
@@ -140,6 +140,14 @@ class Measure:
         if not records:
             raise UserError(f"{self.source}: no image could be measured with {codec.label}; {self.failures[-1]}")
         return self._write(codec, records)
+
+    def attempt(self, function: Callable[..., T], *args: Any) -> T | None:
+        """Return what a measurement returns, or None if it fails: then it is reported, and costs the others nothing."""
+        try:
+            return function(*args)
+        except UserError as error:
+            self.failures.append(str(error))
+            return None
 
     def _record(self, codec: Codec, path: str, name: str, before: dict) -> dict:
         """Return what is known of an image already if it is still true; else measure it."""
@@ -199,11 +207,7 @@ class Measure:
 
     def optional(self, load: Callable[[str], Any], path: str | None) -> Any:
         """Return what `load` makes of a path, or None where there is none; a failure to load is reported, not fatal."""
-        try:
-            return load(path) if path else None
-        except UserError as error:
-            self.failures.append(str(error))
-            return None
+        return self.attempt(load, path) if path else None
 
     def _complete(self, codec: Codec, name: str, record: dict) -> bool:
         file, picture = self._files(codec, name)
@@ -251,8 +255,6 @@ def means(records: Iterable[dict], metrics: tuple[str, ...] = METRICS) -> dict[s
 
 def add_miou(results: list[Result], segmenter: "Segmenter", measure: Measure, maps: Path) -> None:
     """Add to each codec's means the mIoU of its pictures and, to compare, of the originals, by one network."""
-    from tqdm import tqdm
-
     from evaluation.segmentation import miou
 
     known = {name: record for r in results for name, record in r["images"].items()}
@@ -275,7 +277,7 @@ def add_miou(results: list[Result], segmenter: "Segmenter", measure: Measure, ma
         return miou(confusion)
 
     of_originals = mean({name: sources[name] for name in label_maps})
-    for r in tqdm(results, desc="mIoU", unit="codec"):
+    for r in progress(results, "codec", "mIoU"):
         pictures = {name: measure.picture(r["codec"], name) for name in label_maps if name in r["images"]}
         r["mean"] |= {"miou": mean(pictures), "miou_of_originals": of_originals}
         measure.write(r)
@@ -283,9 +285,7 @@ def add_miou(results: list[Result], segmenter: "Segmenter", measure: Measure, ma
 
 def add_perceptual(results: list[Result], pairs: list, sets: list, measure: Measure) -> None:
     """Add the measures of pairs of pictures to each image and to the means, and those of sets of pictures to the means."""
-    from tqdm import tqdm
-
-    for name, path in tqdm(measure.sources(results).items(), desc="perceptual", unit="image"):
+    for name, path in progress(measure.sources(results).items(), "image", "perceptual"):
         original = measure.pixels(path)
         records = {r["codec"]: r["images"][name] for r in results if name in r["images"]}
         pictures = {codec: measure.pixels(measure.picture(codec, name)) for codec in records}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cGAN.labels import Classes
-from codec.files import atomic
+from codec.files import atomic, refuse_existing
 from config import UserError
 from data import Data
 
@@ -49,9 +49,9 @@ class Segmenter:
             raise UserError(f"{folder}: no network that segmentation.py wrote ({reason})") from None
         return cls(network, classes)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, overwrite: bool = False) -> None:
         """Write the weights and the classes. Raises UserError where a network is already."""
-        self.check_new(folder)
+        self.check_new(folder, overwrite)
         arrays = {f"{i:03}": array for i, array in enumerate(self.network.get_weights())}
         with atomic(folder / CLASSES) as path:
             path.write_text(f"{self.classes}\n", encoding="utf-8")
@@ -59,10 +59,9 @@ class Segmenter:
             np.savez_compressed(file, **arrays)
 
     @staticmethod
-    def check_new(folder: Path) -> None:
+    def check_new(folder: Path, overwrite: bool = False) -> None:
         """Raise UserError if a network is in the folder: training takes too long for its result to be replaced unasked."""
-        if taken := [name for name in (WEIGHTS, CLASSES) if (folder / name).exists()]:
-            raise UserError(f"{folder / taken[0]}: exists; remove it, or write to another folder")
+        refuse_existing(folder / WEIGHTS, folder / CLASSES, overwrite=overwrite)
 
     def train(self, data: Data, steps: int, learning_rate: float) -> None:
         """Minimize the cross-entropy of all pixels but void, with rare classes weighted up as in ENet (Paszke et al. 2016)."""

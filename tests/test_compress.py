@@ -1,6 +1,7 @@
 """compress.py and decompress.py as their users run them."""
 
 import csv
+import os
 import shutil
 
 import numpy as np
@@ -221,3 +222,79 @@ def test_a_file_that_claims_a_huge_image_is_refused_before_anything_is_allocated
     (tmp_path / "a.gc").write_bytes(pack(65535, 65535, 8, codec.checkpoint.fingerprint, b"\0" * 8))
     assert decompress.main(["-r", str(checkpoint), "-i", "a.gc", "-o", "a.png"]) == 2
     assert is_one_line_that_names("max_pixels", capfd)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is there already, and what was finished before
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def snapshot(folder) -> dict[str, tuple[int, bytes]]:
+    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_outputs_are_replaced_only_with_overwrite(checkpoint, image, tmp_path, capfd):
+    command = ["-r", str(checkpoint), "-i", image, "-o", "out.png"]
+    (tmp_path / "out.gc").write_text("mine")
+    assert compress.main(command) == 2
+    assert is_one_line_that_names("out.gc: is there already", capfd) and (tmp_path / "out.gc").read_text() == "mine"
+    assert compress.main([*command, "--overwrite"]) == 0
+    (tmp_path / "back.png").write_text("mine")
+    capfd.readouterr()
+    decompressing = ["-r", str(checkpoint), "-i", "out.gc", "-o", "back.png"]
+    assert decompress.main(decompressing) == 2
+    assert is_one_line_that_names("--overwrite", capfd) and (tmp_path / "back.png").read_text() == "mine"
+    assert decompress.main([*decompressing, "--overwrite"]) == 0
+
+
+def test_a_folder_run_goes_on_where_it_stopped_and_a_run_back_does_too(checkpoint, tmp_path, capfd):
+    (tmp_path / "in").mkdir()
+    names = ["IMG.jpg", "IMG.png", "IMG.jpg.png", os.fsdecode(b"\xff.png"), "new\nline.tif"]
+    for i, name in enumerate(names):
+        Image.fromarray(photo(40, 48, seed=i)).save(tmp_path / "in" / name)
+    command = ["-r", str(checkpoint), "-i", "in", "-o", "out"]
+    assert compress.main(command) == 0
+    whole = snapshot(tmp_path / "out")
+    assert len(whole) == 2 * len(names) + 1
+    (tmp_path / "out" / "IMG.jpg.gc").unlink()  # as if it had been killed before this one was renamed
+    (tmp_path / "out" / "new\nline.png").unlink()
+    rows = (tmp_path / "out/results.csv").read_bytes()
+    (tmp_path / "out/results.csv").write_bytes(b"".join(rows.splitlines(keepends=True)[:2]))  # and before most rows
+    assert compress.main(command) == 0
+    again = snapshot(tmp_path / "out")
+    assert {n: data for n, (_, data) in again.items() if n != "results.csv"} == {
+        n: data for n, (_, data) in whole.items() if n != "results.csv"
+    }
+    with (tmp_path / "out/results.csv").open(newline="", errors="surrogateescape") as file:
+        assert {row["image"] for row in csv.DictReader(file)} == set(names)
+    assert compress.main(command) == 0 and snapshot(tmp_path / "out").keys() == again.keys()
+    assert "kept: 5 images" in capfd.readouterr().out
+
+    assert compress.main([*command, "--channels", "3"]) == 2
+    assert is_one_line_that_names("--overwrite", capfd)
+    Image.fromarray(photo(40, 48, seed=9)).save(tmp_path / "in/IMG.png")  # a file that has changed
+    assert compress.main(command) == 2
+    assert is_one_line_that_names("made from another file", capfd)
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "out") and compress.main([*command, "--overwrite"]) == 0
+
+    back = ["-r", str(checkpoint), "-i", "out", "-o", "back"]
+    assert decompress.main(back) == 0
+    before = snapshot(tmp_path / "back")
+    assert len(before) == len(names) + 1
+    (tmp_path / "back/IMG.jpg.png").unlink()
+    assert decompress.main(back) == 0 and {n: d for n, (_, d) in snapshot(tmp_path / "back").items() if n[-3:] == "png"} == {
+        n: d for n, (_, d) in before.items() if n[-3:] == "png"
+    }
+
+
+def test_several_inputs_are_taken_together_or_one_by_one(checkpoint, tmp_path, capfd):
+    for name in ("a.png", "b.bmp"):
+        Image.fromarray(photo(40, 48)).save(tmp_path / name)
+    whole = (tmp_path / "a.png").read_bytes()
+    assert compress.main(["-r", str(checkpoint), "-i", "a.png", "b.bmp", "-o", ".", "--overwrite"]) == 2
+    assert "a.png: is an input itself" in capfd.readouterr().err and (tmp_path / "a.png").read_bytes() == whole
+    assert compress.main(["-r", str(checkpoint), "-i", "a.png", "b.bmp", "-o", "one"]) == 0
+    assert compress.main(["-r", str(checkpoint), "-i", "a.png", "-i", "b.bmp", "-o", "two"]) == 0
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {p.name for p in (tmp_path / "two").iterdir()}
+    assert decompress.main(["-r", str(checkpoint), "-i", "one/a.gc", "-i", "one/b.gc", "-o", "back"]) == 0
+    assert {p.name for p in (tmp_path / "back").iterdir()} == {"a.png", "b.png", "results.csv"}

@@ -1,8 +1,12 @@
 """evaluate.py, the codecs it compares with, and the report."""
 
+import dataclasses
 import html.parser
 import json
 import os
+import re
+import shutil
+import subprocess
 import urllib.parse
 
 import numpy as np
@@ -246,3 +250,58 @@ def test_a_run_without_losses_is_told(tmp_path, capfd):
 def test_a_codec_that_cannot_encode_an_image_says_so():
     with pytest.raises(UserError, match="WebP"):
         next(c for c in baselines.available() if c.name == "webp").encode(np.zeros((4, 20_000, 3), np.uint8), 10)
+
+
+COUNT = """<script>addEventListener("load", () => { const all = [...document.images];
+const broken = all.filter(image => !image.naturalWidth);
+document.title = `${broken.length} of ${all.length} broken, ${document.querySelectorAll("b").length} <b>`; })
+</script>"""
+
+
+def test_a_browser_shows_every_picture_whatever_it_is_called(tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("there is no Chromium")
+    folder, output, images = tmp_path / "images #2?", tmp_path / "a%20b #r", {}
+    for i, file in enumerate([*HARD_NAMES, "new\nline.png"]):
+        name = file.removesuffix(".png")
+        for path in (folder / file, output / "pictures/tiny" / file):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photo(64, 64, seed=i)).save(path)
+        images[name] = {"source": file, "width": 64, "height": 64, "bytes": 99, "bpp": 0.2, "psnr": 20.0, "ms_ssim": None}
+    mean = {"bytes": 99, "bpp": 0.2, "psnr": 20.0, "ms_ssim": None}
+    result = {"codec": "tiny", "label": "tiny <b>", "channels": 8, "matched_to": None, "mean": mean, "images": images}
+    report.write(output, [result], folder)
+    page = (output / "index.html").read_text().replace(' loading="lazy"', "") + COUNT
+    (output / "counted.html").write_text(page)
+    address = "file://" + urllib.parse.quote(os.fsencode(output / "counted.html"))
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=20000",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    done = subprocess.run([browser, *options, "--dump-dom", address], capture_output=True, text=True, timeout=120)
+    title = re.search("<title>(.*?)</title>", done.stdout, re.DOTALL)[1]
+    assert title == f"0 of {len(images) + 1} broken, 0 &lt;b&gt;"  # the crops, and a plot
+
+
+def test_a_codec_that_fails_on_every_image_costs_the_report_nothing(folder, checkpoint, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("Failed to decode frame 0")
+
+    broken = dataclasses.replace(baselines.available()[0], name="odd", label="Odd", settings=(1,))
+    monkeypatch.setattr(evaluate, "available", lambda report: [broken])
+    monkeypatch.setattr(baselines.Image, "open", fail)
+    monkeypatch.setattr(measure, "read_image", lambda path, _: photo(32, 40) if "torn" not in str(path) else fail_to_read(path))
+    monkeypatch.setattr(report, "read_image", lambda path, max_pixels: photo(32, 40))
+    output = tmp_path / "r"
+    assert evaluate.main(["-r", str(checkpoint), "-i", str(folder), "-o", str(output), "--baselines"]) == 2
+    error = capsys.readouterr().err
+    assert "Odd" in error and "Failed to decode frame 0" in error and "Traceback" not in error
+    assert (output / "index.html").exists() and len(json.loads((output / "results/tiny.json").read_text())["images"]) == 2
+
+
+def fail_to_read(path):
+    raise UserError(f"{path}: cannot be decoded")

@@ -1,0 +1,343 @@
+"""Whatever is handed over as an image: colours, transparency, orientation, damage, metadata."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from conftest import photo
+from PIL import ExifTags, Image, ImageCms
+
+from codec import files, pictures
+from codec.pictures import read_image
+from config import UserError
+
+P3 = (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about damaged metadata
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png(image: Image.Image, *chunks: bytes) -> bytes:
+    """An image as PNG, with chunks after its header."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()[:33] + b"".join(chunks) + file.getvalue()[33:]
+
+
+def raw_png(values: np.ndarray, depth: int, kind: int, *chunks: bytes) -> bytes:
+    """A PNG of any bit depth, without Pillow. values: (H, W) gray, kind 0; or (H, W, 3), kind 2."""
+    rows = values.reshape(len(values), -1)
+    bits = [b"\0" + int("".join(f"{v:0{depth}b}" for v in row), 2).to_bytes(len(row) * depth // 8, "big") for row in rows]
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], depth, kind, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), *chunks, chunk(b"IDAT", zlib.compress(b"".join(bits))), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def profile(primaries: tuple = P3, gamma: float = 2.2) -> bytes:
+    """An ICC profile of RGB with these primaries, put together by its tags."""
+    from codec.colour import BRADFORD, _to_xyz
+
+    x, y = 0.3457, 0.3585  # ICC's white, D50; _to_xyz adapts to sRGB's
+    white = np.array([0.3127 / 0.3290, 1, (1 - 0.3127 - 0.3290) / 0.3290])
+    d50 = np.array([x / y, 1, (1 - x - y) / y])
+    adapt = np.linalg.inv(BRADFORD) @ np.diag((BRADFORD @ d50) / (BRADFORD @ white)) @ BRADFORD
+    columns = (adapt @ _to_xyz(primaries)).T
+
+    def xyz(values):
+        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(v * 65536) for v in values))
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    text = b"desc\0\0\0\0" + struct.pack(">I", 2) + b"P\0" + bytes(82)
+    tags = {b"desc": text, b"wtpt": xyz(d50), **dict(zip([b"rXYZ", b"gXYZ", b"bXYZ"], map(xyz, columns), strict=True))}
+    tags |= dict.fromkeys([b"rTRC", b"gTRC", b"bTRC"], curve)
+    table, data, start = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for name, body in tags.items():
+        table += name + struct.pack(">II", start + len(data), len(body))
+        data += body + bytes(-len(body) % 4)
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s", start + len(data), b"lcms", 0x02100000, b"mntr", b"RGB ", b"XYZ ", bytes(12), b"acsp"
+    )
+    return head + bytes(128 - len(head) - 60) + struct.pack(">3i", *(round(v * 65536) for v in d50)) + bytes(48) + table + data
+
+
+def encoded_by(icc: bytes, image: np.ndarray, mode: str = "RGB") -> Image.Image:
+    """The values that show an sRGB image under a profile."""
+    return ImageCms.profileToProfile(Image.fromarray(image), ImageCms.createProfile("sRGB"),
+                                     ImageCms.ImageCmsProfile(io.BytesIO(icc)), outputMode=mode)  # fmt: skip
+
+
+def mild(height: int = 48, width: int = 64) -> np.ndarray:
+    """A picture of colours that other gamuts have too."""
+    return (photo(height, width) // 2 + 64).astype(np.uint8)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Colours
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("suffix", "options", "off"), [
+    (".png", {}, 2), (".tif", {}, 2), (".webp", {"lossless": True}, 2), (".jpg", {"quality": 98, "subsampling": 0}, 12),
+    (".avif", {"quality": 100, "subsampling": "4:4:4"}, 12),
+])  # fmt: skip
+def test_a_profile_is_honoured_in_every_format_that_has_one(suffix, options, off, tmp_path):
+    if suffix == ".avif" and not Image.registered_extensions().get(".avif"):
+        pytest.skip("this Pillow has no AVIF")
+    image, icc = mild(), profile()
+    stored = encoded_by(icc, image)
+    assert np.abs(np.asarray(stored).astype(int) - image).max() > 20  # what is seen where the profile is ignored
+    stored.save(tmp_path / f"a{suffix}", icc_profile=icc, **options)
+    assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - image).max() <= off
+
+
+def test_a_profile_is_honoured_with_transparency_and_with_a_palette(tmp_path):
+    image, icc = mild(), profile()
+    stored = encoded_by(icc, image)
+    stored.putalpha(0)
+    stored.putalpha(Image.fromarray(np.where(np.arange(64) < 32, 255, 0).astype(np.uint8)[None].repeat(48, 0)))
+    stored.save(tmp_path / "a.png", icc_profile=icc)
+    read = read_image(tmp_path / "a.png").astype(int)
+    assert np.abs(read[:, :32] - image[:, :32]).max() <= 2 and (read[:, 32:] == 255).all()
+    flat = np.full((8, 8, 3), (150, 90, 60), np.uint8)
+    encoded_by(icc, flat).quantize(4).save(tmp_path / "p.png", icc_profile=icc)
+    assert np.abs(read_image(tmp_path / "p.png").astype(int) - flat).max() <= 2
+
+
+def test_an_srgb_profile_changes_no_bit(tmp_path):
+    Image.fromarray(photo(40, 50)).save(
+        tmp_path / "a.png", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    )
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), photo(40, 50))
+
+
+@pytest.mark.parametrize("icc", [b"x" * 200, profile()[:300]])
+def test_a_broken_profile_is_a_warning(icc, tmp_path, capfd):
+    Image.fromarray(photo(40, 50)).save(tmp_path / "a.png", icc_profile=icc)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), photo(40, 50))
+    error = capfd.readouterr().err
+    assert "a.png: its colour profile is ignored" in error and error.count("\n") == 1
+
+
+def test_a_profile_of_another_kind_of_image_is_a_warning(tmp_path, capfd):
+    Image.fromarray(photo(40, 50)).convert("CMYK").save(tmp_path / "a.tif", icc_profile=profile())
+    assert np.abs(read_image(tmp_path / "a.tif").astype(int) - photo(40, 50)).max() <= 1
+    assert "for RGB and the image is CMYK" in capfd.readouterr().err
+
+
+def test_a_gray_image_may_have_a_profile_of_rgb(tmp_path):
+    Image.fromarray(photo(40, 50)).convert("L").save(tmp_path / "a.png", icc_profile=profile())
+    assert np.ptp(read_image(tmp_path / "a.png").astype(int), axis=-1).max() <= 1  # still gray
+
+
+def test_lab_is_converted(tmp_path):
+    flat = np.full((8, 8, 3), (150, 90, 60), np.uint8)
+    lab = ImageCms.profileToProfile(Image.fromarray(flat), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"),
+                                    outputMode="LAB")  # fmt: skip
+    lab.save(tmp_path / "a.tif")
+    assert np.abs(read_image(tmp_path / "a.tif").astype(int) - flat).max() <= 4
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1 / 1.8])
+def test_the_gamma_of_a_png_is_honoured_unless_it_says_that_it_is_srgb(gamma, tmp_path):
+    v = photo(40, 50) / 255
+    linear = np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
+    stored = np.rint(255 * linear**gamma).astype(np.uint8)
+    said = chunk(b"gAMA", struct.pack(">I", round(gamma * 1e5)))
+    (tmp_path / "a.png").write_bytes(png(Image.fromarray(stored), said))
+    bright = photo(40, 50) > 60  # of darker values, 8 linear bits keep little
+    assert np.abs(read_image(tmp_path / "a.png").astype(int) - photo(40, 50))[bright].max() <= 2
+    (tmp_path / "a.png").write_bytes(png(Image.fromarray(stored), said, chunk(b"sRGB", b"\0")))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), stored)
+
+
+def test_the_primaries_of_a_png_are_honoured(tmp_path):
+    stored = encoded_by(profile(gamma=2.2), np.full((8, 8, 3), (150, 90, 60), np.uint8))
+    said = [chunk(b"gAMA", struct.pack(">I", 45455)), chunk(b"cHRM", struct.pack(">8I", *(round(v * 1e5) for v in P3)))]
+    (tmp_path / "a.png").write_bytes(png(stored, *said))
+    assert np.abs(read_image(tmp_path / "a.png").astype(int) - (150, 90, 60)).max() <= 4
+
+
+@pytest.mark.parametrize("said", [
+    chunk(b"gAMA", struct.pack(">I", 45455)), chunk(b"gAMA", bytes(4)), chunk(b"cHRM", bytes(32)),
+    chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
+])  # fmt: skip
+def test_what_says_srgb_or_nonsense_changes_no_bit(said, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(Image.fromarray(photo(40, 50)), said))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), photo(40, 50))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Depth and transparency
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_gray_with_a_transparent_level_is_laid_over_white_at_every_depth(depth, tmp_path):
+    values = np.arange(64).reshape(8, 8) * (1000 if depth == 16 else 1) % 2**depth
+    key = int(values[0, 1])
+    (tmp_path / "a.png").write_bytes(raw_png(values, depth, 0, chunk(b"tRNS", struct.pack(">H", key))))
+    expected = np.where(values == key, 255, np.rint(values * 255 / (2**depth - 1)))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[..., 1], expected)
+
+
+def test_rgb_of_16_bits_with_a_transparent_colour(tmp_path):
+    values = np.stack([np.arange(64) * 1000, np.arange(64) * 500, 65535 - np.arange(64) * 100], -1).reshape(8, 8, 3)
+    (tmp_path / "a.png").write_bytes(raw_png(values, 16, 2, chunk(b"tRNS", struct.pack(">3H", *values[0, 3]))))
+    read = read_image(tmp_path / "a.png")
+    assert (read[0, 3] == 255).all()
+    others = np.ones((8, 8), bool)
+    others[0, 3] = False
+    assert np.abs(read[others] - values[others] / 257).max() < 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("LA", ".png"), ("RGBA", ".png"), ("PA", ".tif"), ("RGBA", ".webp"), ("RGBA", ".gif")]
+)
+def test_what_is_transparent_is_white(mode, suffix, tmp_path):
+    image = Image.new("RGBA", (16, 16), (200, 10, 20, 255))
+    image.paste((200, 10, 20, 0), (0, 0, 8, 16))
+    image.convert(mode).save(tmp_path / f"a{suffix}", **({"lossless": True} if suffix == ".webp" else {}))
+    read = read_image(tmp_path / f"a{suffix}")
+    assert (read[:, :8] == 255).all() and (read[:, 8:] != 255).any()
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".ico"])
+def test_alpha_that_is_0_everywhere_means_nothing_in_a_bmp(suffix, tmp_path):
+    image = Image.new("RGBA", (16, 16), (200, 10, 20, 0))
+    if suffix == ".bmp":  # Pillow writes no alpha; a version 4 header says where it is
+        header = struct.pack("<IiiHHIIiiIIIIII", 108, 16, -16, 1, 32, 3, 1024, 0, 0, 0, 0, 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+        header += bytes(108 - len(header))
+        body = bytes((20, 10, 200, 0)) * 256
+        (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 14 + 108 + 1024, 0, 0, 122) + header + body)
+    else:
+        image.save(tmp_path / "a.ico", sizes=[(16, 16)], bitmap_format="bmp")
+    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), np.full((16, 16, 3), (200, 10, 20)))
+
+
+def test_gray_of_16_bits_in_tiff_and_pgm(tmp_path):
+    gray = (np.arange(4800).reshape(60, 80) * 13).astype(np.uint16)
+    Image.fromarray(gray).save(tmp_path / "a.tif")
+    (tmp_path / "a.pgm").write_bytes(b"P5 80 60 65535\n" + gray.astype(">u2").tobytes())
+    for name in ("a.tif", "a.pgm"):
+        np.testing.assert_array_equal(read_image(tmp_path / name)[..., 0], np.rint(gray / 257))
+    tagged = (tmp_path / "a.tif").read_bytes().replace(struct.pack("<HHIH", 262, 3, 1, 1), struct.pack("<HHIH", 262, 3, 1, 0))
+    (tmp_path / "a.tif").write_bytes(tagged)  # 0 is white
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], 255 - np.rint(gray / 257))
+
+
+def test_values_without_a_known_range_are_refused(tmp_path):
+    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif.*floating-point"):
+        read_image(tmp_path / "a.tif")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Orientation and animation
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
+def test_the_orientation_tag_is_applied_in_every_format(suffix, tmp_path):
+    upright = photo(40, 56)
+    turned = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # the camera was turned: rotate by 270 to see it upright
+    options = {".jpg": {"quality": 98}, ".webp": {"lossless": True}, ".avif": {"quality": 98}}.get(suffix, {})
+    turned.save(tmp_path / f"a{suffix}", exif=exif, **options)
+    read = read_image(tmp_path / f"a{suffix}")
+    assert read.shape == upright.shape and np.abs(read.astype(int) - upright).mean() < 4
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
+def test_the_first_picture_of_several_is_read(suffix, tmp_path):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ((200, 10, 20), (10, 200, 20))]
+    options = {"lossless": True} if suffix == ".webp" else {}
+    frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:], **options)
+    assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - (200, 10, 20)).max() <= 1
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Metadata and damage
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extra", [
+    chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000))),
+    chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2_000_000))),
+    chunk(b"tEXt", b"a\0" + bytes(3_000_000)),
+    chunk(b"zTXt", b"damaged")[:-1] + b"x",
+    chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(300_000_000))),
+    chunk(b"eXIf", b"nonsense"),
+])  # fmt: skip
+def test_metadata_of_a_png_does_not_decide_whether_it_can_be_read(extra, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(Image.fromarray(photo(40, 50)), extra))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), photo(40, 50))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_its_last_bytes_is_read_with_a_warning(progressive, tmp_path, capfd):
+    Image.fromarray(photo(300, 400)).save(tmp_path / "whole.jpg", quality=95, progressive=progressive)
+    data = (tmp_path / "whole.jpg").read_bytes()
+    for missing in (1, 2, 6):
+        (tmp_path / f"{missing}.jpg").write_bytes(data[:-missing])
+        differs = (read_image(tmp_path / f"{missing}.jpg") != read_image(tmp_path / "whole.jpg")).any(axis=-1)
+        assert differs.mean() < 0.03
+        assert f"{missing}.jpg: is cut short" in capfd.readouterr().err
+    for share in (0.2, 0.5, 0.9):
+        (tmp_path / "cut.jpg").write_bytes(data[: int(share * len(data))])
+        with pytest.raises(UserError, match=r"cut\.jpg.*truncated"):
+            read_image(tmp_path / "cut.jpg")
+
+
+def test_a_progressive_jpeg_cut_between_two_scans_is_refused(tmp_path):
+    Image.fromarray(photo(100, 120)).save(tmp_path / "a.jpg", quality=90, progressive=True)
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[: data.rindex(b"\xff\xda")])
+    with pytest.raises(UserError, match="truncated"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_a_png_that_lacks_its_end_is_read_with_a_warning_and_one_that_lacks_pixels_is_refused(tmp_path, capfd):
+    data = png(Image.fromarray(photo(40, 50)))
+    (tmp_path / "a.png").write_bytes(data[:-12])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), photo(40, 50))
+    assert "a.png: is cut short" in capfd.readouterr().err
+    (tmp_path / "b.png").write_bytes(data[:-40])
+    with pytest.raises(UserError, match=r"b\.png: cannot be decoded"):
+        read_image(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".tif", ".gif", ".bmp", ".ppm"])
+def test_other_formats_cut_in_half_are_one_line(suffix, tmp_path):
+    Image.fromarray(photo(40, 50)).save(tmp_path / f"a{suffix}")
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    (tmp_path / f"a{suffix}").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError) as error:
+        read_image(tmp_path / f"a{suffix}")
+    assert f"a{suffix}" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_huge_size_is_refused_before_anything_is_decoded(tmp_path):
+    (tmp_path / "a.png").write_bytes(
+        raw_png(np.zeros((1, 8), int), 8, 0).replace(struct.pack(">II", 8, 1), struct.pack(">II", 2**30, 2**30))
+    )
+    with pytest.raises(UserError, match=r"a\.png"):
+        read_image(tmp_path / "a.png")
+    Image.new("RGB", (16000, 16000)).save(tmp_path / "a.webp", lossless=True, method=0)
+    with pytest.raises(UserError, match="max_pixels"):
+        read_image(tmp_path / "a.webp")
+
+
+def test_every_format_on_the_list_is_one_that_pillow_knows():
+    known = Image.registered_extensions()
+    assert {known[s] for s in pictures.READ_SUFFIXES if s in known} == set(pictures.READ_FORMATS) | {"MPO", "DIB"} - set()
+
+
+def test_a_file_that_stands_in_for_another_is_named(tmp_path):
+    (tmp_path / "a.png").write_bytes(files.LFS_POINTER + b".com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(UserError, match="Git LFS pointer"):
+        read_image(tmp_path / "a.png")
