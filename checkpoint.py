@@ -67,7 +67,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-r", "--restore", required=True, metavar="CKPT", help="checkpoint or run folder")
     parser.add_argument("-o", "--output", metavar="FOLDER", help="the checkpoint to write")
     parser.add_argument("--blend", nargs=2, metavar=("CKPT", "SHARE"), help="take SHARE of the generator from that checkpoint")
-    parser.add_argument("--onnx", action="store_true", help="write graphs for ONNX Runtime: into FOLDER, or into CKPT without -o")
+    parser.add_argument(
+        "--onnx", action="store_true", help="write graphs for ONNX Runtime: into FOLDER, or into CKPT without -o"
+    )
     return parser.parse_args(argv)
 
 

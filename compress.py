@@ -259,17 +259,16 @@ def check_folder(source: Path, output: Path) -> None:
 
 def compress_folder(codec: Codec, images: list[str], source: Path, output: Path, guide: Guide | None = None) -> int:
     """Compress each image with one model; write results.csv. An unreadable image is named and costs the others nothing."""
-    from tqdm import tqdm
-
     results, failures = [], 0
-    for image, name in tqdm(output_names(images, source, ".png").items(), unit="image"):
+    for k, (image, name) in enumerate(output_names(images, source, ".png").items(), start=1):
         try:
             pixels = read_image(image, codec.knobs.max_pixels)
             result = compress_image(codec, pixels, Path(image), output / name, guide)
         except UserError as error:
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
+            print(f"skipped: {error}", file=sys.stderr)
             failures += 1
             continue
+        print(f"{k} of {len(images)}: {output / name.with_suffix('.gc')}, {result['bytes']} bytes, {result['psnr']:.2f} dB")
         results.append(result | {"image": str(Path(image).relative_to(source))})
     if not results:
         raise UserError(f"{source}: none of its {failures} images could be compressed")

@@ -101,7 +101,9 @@ def read_graphs(checkpoint: Checkpoint) -> dict[str, bytes]:
     if version != FORMAT:
         raise UserError(f"checkpoint file {folder / GRAPHS_FILE}: of another version of this project; {repair}")
     if weights != signature(checkpoint):
-        raise UserError(f"checkpoint file {folder / GRAPHS_FILE}: the graphs do not belong to these weights and knobs; {repair}")
+        raise UserError(
+            f"checkpoint file {folder / GRAPHS_FILE}: the graphs do not belong to these weights and knobs; {repair}"
+        )
     graphs = {}
     for name, digest in digests.items():
         try:
