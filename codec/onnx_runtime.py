@@ -66,6 +66,7 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised; nothing else is said
+        options.enable_cpu_mem_arena = False  # which would keep what the largest layer once took
         weights = {key: array for key, array in self.checkpoint.weights.items() if key.startswith(f"{name}/")}
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
@@ -116,7 +117,7 @@ def read_graphs(checkpoint: Checkpoint) -> dict[str, bytes]:
 
 
 def signature(checkpoint: Checkpoint) -> str:
-    """Return a hash of what graphs depend on: the knobs as they were written, and the names, types and shapes of the weights."""
+    """Return a hash of what graphs depend on: the knobs as written, and the names, types and shapes of the weights."""
     knobs = json.loads((checkpoint.folder / "config.json").read_text())
     weights = [[name, str(array.dtype), array.shape] for name, array in sorted(checkpoint.weights.items())]
     return hashlib.sha256(json.dumps([knobs, weights], sort_keys=True).encode()).hexdigest()
@@ -128,7 +129,7 @@ def signature(checkpoint: Checkpoint) -> str:
 
 
 def _is_local(config: config_train, role: str) -> bool:
-    """Say whether E or G sees a bounded surrounding only. Instance norm sees everything; of other architectures we do not know."""
+    """Say whether E or G is known to see a bounded surrounding only. An instance norm sees everything."""
     return config.normalization == "channel" and getattr(config, role) == role
 
 

@@ -65,3 +65,16 @@ def test_train_step(capfd):
     assert benchmark("train_step")(["--case", "32", "64", "64", "--steps", "1", *knobs]) == 0
     line = capfd.readouterr().out.splitlines()[-1]
     assert re.match(r"W=32 +64x64 +\d+\.\d+ s/step +\d+\.\d+ GB +1\.00 +1\.00", line)
+
+
+def test_runtime(checkpoint, photos, tmp_path, capsys):
+    import checkpoint as command
+
+    assert command.main(["-r", str(checkpoint), "-o", str(tmp_path / "small"), "--onnx"]) == 0
+    capsys.readouterr()
+    assert benchmark("runtime")(["-r", str(tmp_path / "small"), "-i", str(photos / "0.png"), "--repeat", "1"]) == 0
+    rows = [line.rsplit(maxsplit=3) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [name for name, *_ in rows] == [
+        "compress.py, s", "compress.py, MB", "decompress.py, s", "decompress.py, MB", "decoding again, s",
+    ]  # fmt: skip
+    assert all(float(onnx) >= 0 and float(tensorflow) > 0 for _, onnx, tensorflow, _ in rows)
