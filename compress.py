@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from cGAN.labels import Classes, LabelMap, map_of, read_label_map, with_boundaries
+from cGAN.labels import Classes, LabelMap, map_of, read_classes, read_label_map, with_boundaries
 from cGAN.selection import Selection
 from codec import Codec, read_image, save_picture
 from codec.files import atomic, output_names
@@ -137,8 +137,11 @@ class Guide:
         if not config.code_channels or self.semantic_map is None:
             return None
         classes = Classes.parse(config.classes, config.n_classes)
-        instances = self._file(self.instances, source) if config.use_instances and self.instances else None
-        labels = with_boundaries(read_label_map(self._file(self.semantic_map, source), instances, classes, image.shape[:2]))
+        path, size = self._file(self.semantic_map, source), image.shape[:2]
+        if config.use_instances:  # `check` has seen to it that there is a map of them
+            labels = with_boundaries(read_label_map(path, self._file(self.instances, source), classes, size))
+        else:
+            labels = LabelMap(read_classes(path, classes, size))
         if not config.selective:
             return labels
         preserved = self.selection.preserved(labels.classes, classes)
