@@ -4,6 +4,10 @@
     python3 checkpoint.py -r checkpoints/run -o checkpoints/mine
     python3 checkpoint.py -r checkpoints/run --blend checkpoints/run/ckpt-00003500 0.3 -o checkpoints/mine
 
+    python3 checkpoint.py -r checkpoints/mine --onnx  # lets compress.py and decompress.py run it without TensorFlow
+
+--onnx writes the networks as ONNX graphs beside the weights, which stay where they are: files of the checkpoint stay valid.
+It takes half a minute and needs tf2onnx. Together with -o, the graphs are those of the new checkpoint.
 --blend CKPT SHARE averages the weights of two generators of one encoder, such as that before the GAN stage (higher PSNR) and
 that after it (sharper). This is network interpolation, Wang et al. 2018 (ESRGAN), section 3.4. It takes freeze_encoder=true.
 """
@@ -60,9 +64,12 @@ def blend(arrays: Arrays, others: Arrays, share: float, other: Path) -> Arrays:
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Utils.parser(__doc__)
     parser.add_argument("-r", "--restore", required=True, metavar="CKPT", help="checkpoint or run folder")
-    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the checkpoint to write")
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="the checkpoint to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is there already")
     parser.add_argument("--blend", nargs=2, metavar=("CKPT", "SHARE"), help="take SHARE of the generator from that checkpoint")
+    parser.add_argument(
+        "--onnx", action="store_true", help="write graphs for ONNX Runtime: into FOLDER, or into CKPT without -o"
+    )
     return parser.parse_args(argv)
 
 
@@ -76,11 +83,20 @@ def _share_of(other: str, share: str) -> tuple[Path, float]:
 @Utils.command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    source, output = resolve_checkpoint(args.restore), Path(args.output)
-    other, share = _share_of(*args.blend) if args.blend else (None, 0.0)
-    export(source, output, other, share, args.overwrite)
-    size = sum(file.stat().st_size for file in output.iterdir())
-    print(f"{source} -> {output}: {size / 1e6:.1f} MB; it is a checkpoint of its own: files of {source} are not for it")
+    if not args.output and (args.blend or not args.onnx):
+        raise UserError("name the checkpoint to write with -o, or add graphs to this one with --onnx")
+    folder = source = resolve_checkpoint(args.restore)
+    if args.output:
+        folder = Path(args.output)
+        other, share = _share_of(*args.blend) if args.blend else (None, 0.0)
+        export(source, folder, other, share, args.overwrite)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        print(f"{source} -> {folder}: {size / 1e6:.1f} MB; it is a checkpoint of its own: files of {source} are not for it")
+    if args.onnx:
+        from onnx_export import write_graphs  # late: TensorFlow
+
+        for file in write_graphs(folder):
+            print(f"{file}: {file.stat().st_size / 1e3:.0f} kB")
     return 0
 
 

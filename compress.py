@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from cGAN.labels import Classes, LabelMap, map_of, read_label_map, with_boundaries
+from cGAN.labels import Classes, LabelMap, map_of, read_classes, read_label_map, with_boundaries
 from cGAN.selection import Selection
 from codec import Codec, read_image
 from codec.files import ExistsError, atomic_together, refuse_existing, warn
@@ -143,7 +143,11 @@ class Guide:
         if labels is None:
             return None
         classes = Classes.parse(config.classes, config.n_classes)
-        planes = with_boundaries(read_label_map(labels, instances, classes, image.shape[:2]))
+        size = image.shape[:2]
+        if config.use_instances:  # `check` has seen to it that there is a map of them
+            planes = with_boundaries(read_label_map(labels, instances, classes, size))
+        else:
+            planes = LabelMap(read_classes(labels, classes, size))
         if not config.selective:
             return planes
         preserved = self.selection.preserved(planes.classes, classes)

@@ -343,6 +343,8 @@ class config_test(config_base):
     """The knobs of compressing and decompressing. Those of the networks come from the checkpoint."""
 
     channels: int = knob(0, low=0, high=255)            # compress.py: send the first K channels of w_hat only; 0: all
+    # What runs the networks. auto: ONNX Runtime if it is installed and the checkpoint has graphs for it, else TensorFlow.
+    runtime: str = knob("auto", allowed=("auto", "onnx", "tensorflow"))
     noise_seed: int = knob(0, low=0, high=2**32 - 1)    # mixed with the file's own: another noise for the same file
 
 

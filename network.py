@@ -98,8 +98,18 @@ class AddNoise(Layer):
 class ResizeLike(Layer):
     """Resize the first map bilinearly to the height and width of the second; the identity where they agree."""
 
-    def call(self, x, like):
-        return ops.image.resize(x, ops.shape(like)[1:3])
+    def call(self, x, like):  # ops.image.resize does the same, but in a graph it needs a size that is known
+        height, width = ops.shape(like)[1:3]
+        rows = self._weights(x.shape[1], height)  # (height, H)
+        columns = self._weights(x.shape[2], width)  # (width, W)
+        return ops.einsum("iy,jx,byxc->bijc", rows, columns, x)
+
+    @staticmethod
+    def _weights(n: int, size):
+        """How much of each of n values is in each of `size` values, which are spread evenly over the same length."""
+        size = ops.cast(size, "float32")
+        places = ops.clip((ops.arange(0.0, size) + 0.5) * (n / size) - 0.5, 0, n - 1)
+        return ops.relu(1 - ops.abs(places[:, None] - ops.arange(n, dtype="float32")))
 
     def compute_output_shape(self, x_shape, like_shape):
         return (x_shape[0], *like_shape[1:3], x_shape[3])

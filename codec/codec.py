@@ -47,8 +47,8 @@ class Codec:
     @classmethod
     def load(cls, path: str | Path, knobs: config_test | None = None) -> Self:
         """Read a checkpoint, or the newest one of a run's folder, and load the networks."""
-        checkpoint = read_checkpoint(path)
-        return cls(checkpoint, load_runtime(checkpoint), knobs)
+        checkpoint, knobs = read_checkpoint(path), knobs or config_test()
+        return cls(checkpoint, load_runtime(checkpoint, knobs.runtime), knobs)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Image <-> bytes

@@ -7,7 +7,9 @@ Small dense networks, one for each channel, see the symbols of neighbouring posi
                          ├─ + ─▶ clip ─▶ dense ─▶ clip ─▶ dense ─▶ logits ─▶ 2^logits, to the sum 65536 ─▶ range coder
     channels before ─▶ dense ─┘
 
-Weights are int16, sums are int32, and the exponential is a table of integers.
+Weights are int16, sums are integers of 32 bits, and the exponential is a table of integers. The sums are computed as float64
+matrix products, because numpy is many times faster at these than at integer ones. They are exact on every machine: float64
+holds all integers below 2^53, so nothing is ever rounded, whatever the order in which a library adds.
 
 A position (y, x) sees only positions with a smaller x + 2y. Decoding therefore goes over the diagonals of equal x + 2y, and
 handles all positions of one together: about w + 2h steps of C channels, instead of h * w.
@@ -19,7 +21,7 @@ from collections.abc import Iterator
 import constriction
 import numpy as np
 
-from codec.entropy import FREQUENCY_SUM, RangeDecoder, checked, payload_of, weights_of
+from codec.entropy import FREQUENCY_SUM, RangeDecoder, check_payload, payload_of, weights_of
 from config import UserError
 
 FAMILY = constriction.stream.model.Categorical(perfect=False)  # of tables that come with the symbols
@@ -31,6 +33,16 @@ HIDDEN_BITS = 8  # ... and a hidden value of 1.0 is 2^8
 HIDDEN_MAX = 4  # hidden values are clipped to [0, 4)
 LOGIT_BITS = 5  # logits are in 1/32 of a bit, to base 2 ...
 LOGIT_WEIGHT_BITS = 6  # ... and a weight of the last layer that gives one of these a hidden value of 1.0 is 2^6
+HIDDEN_TOP = HIDDEN_MAX * 2.0**HIDDEN_BITS - 1  # the largest hidden value
+SHIFTS = {  # by so many bits the sums of these weights are shifted down, to be hidden values or logits
+    "neighbours": WEIGHT_BITS - HIDDEN_BITS,
+    "before": WEIGHT_BITS - HIDDEN_BITS,
+    "bias1": WEIGHT_BITS - HIDDEN_BITS,
+    "hidden": WEIGHT_BITS,
+    "bias2": WEIGHT_BITS,
+    "logits": HIDDEN_BITS + LOGIT_WEIGHT_BITS,
+    "bias3": HIDDEN_BITS + LOGIT_WEIGHT_BITS,
+}
 CHUNK = 2**14  # symbols that the encoder looks at together
 
 SHAPES = {  # of a context model's arrays: int16 weights, int32 biases. N: inputs from neighbours, H: hidden units
@@ -66,10 +78,10 @@ class Field:
     def __init__(self, shape: tuple[int, int, int], channels: int, levels: int, mask=None, one_hot: bool = False):
         """For symbols of `shape` (h, w, K), of the first K of `channels` channels."""
         self.height, self.width, self.K = shape
-        self.levels, self.one_hot = levels, one_hot
+        self.seen = np.eye(levels) if one_hot else 2.0 * np.arange(levels)[:, None] - (levels - 1)  # of each symbol
         self.stride = self.width + 2 * MARGIN
         depth = channels * (levels if one_hot else 1)
-        plane = np.zeros((self.height + MARGIN, self.stride, depth + 1), np.int32)
+        plane = np.zeros((self.height + MARGIN, self.stride, depth + 1))
         self.inside = plane[MARGIN:, MARGIN:-MARGIN]
         self.inside[:, :, depth] = 1 if mask is None else mask != 0
         self.flat = plane.reshape(-1, depth + 1)
@@ -86,9 +98,7 @@ class Field:
 
     def values(self, symbols: np.ndarray) -> np.ndarray:
         """Symbols (n, K) -> what the networks see of them: (n, K), or (n, K*L) one-hot."""
-        if self.one_hot:
-            return np.eye(self.levels, dtype=np.int32)[symbols].reshape(len(symbols), -1)
-        return 2 * symbols.astype(np.int32) - (self.levels - 1)
+        return self.seen[symbols].reshape(len(symbols), -1)
 
     def map_of(self, flat: np.ndarray) -> np.ndarray:
         """The rows of an array like `flat` that are inside the map's frame: (h, w, ...)."""
@@ -118,10 +128,10 @@ class ContextModel:
         """arrays: as SHAPES says. Raises UserError where they do not fit together, or where an int32 could overflow."""
         self.channels, self.levels, self.one_hot = _check(arrays)
         self.arrays = arrays
-        wide = {name: array.astype(np.int32) for name, array in arrays.items()}
+        wide = {name: array.astype(np.float64) for name, array in arrays.items()}
+        for name, shift in SHIFTS.items():  # a division by a power of two is exact, and so is the floor that follows the sums
+            wide[name] *= 2.0**-shift
         wide["neighbours"] = wide["neighbours"].reshape(len(wide["neighbours"]), -1)  # (N, C*H)
-        for name in ("neighbours", "before", "hidden", "logits"):  # outputs first: numpy is ten times faster so
-            wide[name] = np.ascontiguousarray(wide[name].swapaxes(-1, -2))
         self.weights = wide
 
     def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
@@ -132,20 +142,20 @@ class ContextModel:
 
     def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
         field = Field(shape, self.channels, self.levels, mask, self.one_hot)
-        decoder = RangeDecoder(payload)
+        decoder, again = RangeDecoder(payload), constriction.stream.queue.RangeEncoder()
         for positions in field.diagonals():
             sums, values = self._sums(field, positions), field.flat[positions]
-            chosen = np.empty((field.K, len(positions)))
+            symbols = np.empty((field.K, len(positions)), np.int32)
+            weights = np.empty((*symbols.shape, self.levels))  # as the range coder takes frequencies
             for c in range(field.K):
-                frequencies = self._frequencies(c, sums[:, c], values)
-                symbols = decoder.decode(FAMILY, weights_of(frequencies))
-                chosen[c] = frequencies[np.arange(len(symbols)), symbols]
-                seen = field.values(symbols[:, None])
-                values[:, c : c + seen.shape[1]] = seen
-                field.symbols[positions, c] = symbols
-            field.flat[positions] = values
-            decoder.account(chosen)
-        return checked(self, field.map_of(field.symbols), payload, mask)
+                weights[c] = weights_of(self._frequencies(c, sums[c], values))
+                symbols[c] = decoder.decode(FAMILY, weights[c])
+                values[:, c : c + field.seen.shape[1]] = field.seen[symbols[c]]
+            field.symbols[positions], field.flat[positions] = symbols.T, values
+            decoder.account(np.take_along_axis(weights, symbols[..., None], axis=-1))
+            again.encode(symbols.ravel(), FAMILY, weights.reshape(-1, self.levels))
+        check_payload(payload, payload_of(again))
+        return field.map_of(field.symbols)
 
     def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         bits = np.zeros(symbols.shape[2])
@@ -161,7 +171,7 @@ class ContextModel:
             positions = np.concatenate(diagonals)
             values = field.flat[positions]
             sums = self._sums(field, positions)
-            frequencies = np.stack([self._frequencies(c, sums[:, c], values) for c in range(field.K)], axis=1)
+            frequencies = np.stack([self._frequencies(c, sums[c], values) for c in range(field.K)], axis=1)
             coded = field.symbols[positions].astype(np.int32)
             diagonal = np.repeat(np.arange(len(diagonals)), [len(d) for d in diagonals])
             channel = np.broadcast_to(np.arange(field.K), coded.shape)
@@ -169,29 +179,32 @@ class ContextModel:
             yield channel.ravel()[order], coded.ravel()[order], frequencies.reshape(-1, self.levels)[order]
 
     def _sums(self, field: Field, positions: np.ndarray) -> np.ndarray:
-        """The first layer's sums from neighbours, for the channels to code: (n, K, H)."""
+        """Return the first layer's sums over the neighbours, for the channels to code: (K, n, H)."""
         weights, bias = self.weights["neighbours"], self.weights["bias1"][: field.K]
-        sums = np.einsum("ni,ji->nj", field.neighbours(positions), weights[: bias.size])
-        return sums.reshape(-1, *bias.shape) + bias
+        sums = field.neighbours(positions) @ weights[:, : bias.size]
+        return np.add(sums.reshape(-1, *bias.shape).swapaxes(0, 1), bias[:, None], order="C")
 
     def _frequencies(self, c: int, sums: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Channel c's tables (n, L): positive, of the sum FREQUENCY_SUM; values (n, C+1) are those of the same positions."""
+        """Return channel c's tables (n, L) of positive integers with the sum FREQUENCY_SUM.
+
+        sums: (n, H) from `_sums`. values: (n, C+1) at the same positions, of which the first c are seen.
+        """
         weights = self.weights
         if c > 0:
-            sums = sums + np.einsum("nk,hk->nh", values[:, :c], weights["before"][c, :, :c])
-        h = _clipped(sums, WEIGHT_BITS - HIDDEN_BITS)
-        h = _clipped(np.einsum("ni,hi->nh", h, weights["hidden"][c]) + weights["bias2"][c], WEIGHT_BITS)
-        logits = np.einsum("ni,li->nl", h, weights["logits"][c]) + weights["bias3"][c]
-        logits >>= HIDDEN_BITS + LOGIT_WEIGHT_BITS
-        below = np.minimum(logits.max(axis=1, keepdims=True) - logits, len(POWERS) - 1)
-        cumulative = POWERS[below].cumsum(axis=1)  # (n, L) int64
-        bounds = cumulative * (FREQUENCY_SUM - self.levels) // cumulative[:, -1:]
-        bounds[:, 1:] -= bounds[:, :-1].copy()
-        return bounds + 1
+            sums = sums + values[:, :c].dot(weights["before"][c, :c])
+        h = _hidden(sums)
+        h = _hidden(h.dot(weights["hidden"][c]) + weights["bias2"][c])
+        logits = np.floor(h.dot(weights["logits"][c]) + weights["bias3"][c])
+        below = (logits.max(axis=1, keepdims=True) - logits).astype(np.intp)
+        cumulative = POWERS.take(below, mode="clip").cumsum(axis=1)  # (n, L) int64
+        bounds = np.zeros((len(below), self.levels + 1), np.int64)
+        np.floor_divide(cumulative * (FREQUENCY_SUM - self.levels), cumulative[:, -1:], out=bounds[:, 1:])
+        return bounds[:, 1:] - bounds[:, :-1] + 1
 
 
-def _clipped(sums: np.ndarray, shift: int) -> np.ndarray:
-    return np.minimum(np.maximum(sums >> shift, 0), HIDDEN_MAX * 2**HIDDEN_BITS - 1)  # np.clip is slower on few values
+def _hidden(sums: np.ndarray) -> np.ndarray:
+    """Return hidden values: sums, which are shifted already, rounded down and clipped."""
+    return np.floor(np.minimum(np.maximum(sums, 0.0), HIDDEN_TOP))  # np.clip is slower on few values
 
 
 def _chunks(diagonals: Iterator[np.ndarray], n: int) -> Iterator[list[np.ndarray]]:

@@ -63,22 +63,21 @@ class RangeDecoder:
         except (AssertionError, ValueError) as error:  # constriction found bits that no encoder writes
             raise UserError(f"damaged (the payload cannot be decoded: {error})") from None
 
-    def account(self, frequencies: np.ndarray) -> None:
-        """To call with the frequencies of what was decoded: no payload holds more information than it has bits.
+    def account(self, weights: np.ndarray) -> None:
+        """Count the information in what was decoded, by its `weights_of`: no payload holds more than it has bits.
 
         Without this, a forged size would be decoded to its end, out of nothing, before the payload is found to be too short.
         (A payload forged of the most probable symbols can hold a large picture, and takes as long as one; see max_pixels.)
         """
-        self._bits_left -= np.log2(FREQUENCY_SUM / frequencies).sum()
+        self._bits_left -= np.log2(256 * FREQUENCY_SUM / (weights + 1)).sum()
         if self._bits_left < 0:
             raise UserError("damaged (the payload is too short for this image size)")
 
 
-def checked(model: EntropyModel, symbols: np.ndarray, payload: bytes, mask: np.ndarray | None = None) -> np.ndarray:
-    """The symbols, if the model makes this payload of them; else the file was not made of them."""
-    if model.encode(symbols, mask) != payload:
+def check_payload(payload: bytes, again: bytes) -> None:
+    """Raise UserError unless what was decoded is coded as the payload again; a file was not made of it otherwise."""
+    if again != payload:
         raise UserError("damaged (the payload is not of this image size)")
-    return symbols
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -108,7 +107,8 @@ class StaticTables:
         where = _everywhere(mask, shape)
         symbols = np.zeros(shape, np.uint8)
         symbols[where] = np.stack([decoder.decode(model, int(where.sum())) for model in self._models[: shape[2]]], axis=-1)
-        return checked(self, symbols, payload, mask)
+        check_payload(payload, self.encode(symbols, mask))
+        return symbols
 
     def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         bits = np.log2(FREQUENCY_SUM / self.frequencies)

@@ -1,10 +1,15 @@
 """What runs the networks of a checkpoint, and which runtime that is."""
 
+import importlib.util
 from typing import Protocol
 
 import numpy as np
 
 from codec.checkpoint import Checkpoint
+from codec.onnx_runtime import OnnxRuntime, has_graphs
+from config import UserError
+
+REQUIREMENTS = {"onnx": "requirements-codec.txt", "tensorflow": "requirements.txt"}  # by runtime, what to install
 
 
 class Runtime(Protocol):
@@ -27,8 +32,32 @@ class Runtime(Protocol):
         """
 
 
-def load_runtime(checkpoint: Checkpoint) -> Runtime:
-    """Return what runs this checkpoint's networks. This is the one place that chooses among the runtimes."""
-    from tensorflow_runtime import TensorFlowRuntime  # late: it takes seconds
+def load_runtime(checkpoint: Checkpoint, choice: str = "auto") -> Runtime:
+    """Return what runs this checkpoint's networks. This is the one place that chooses among the runtimes.
+
+    choice: the knob `runtime`. Whatever runs a network is imported here, not before: TensorFlow takes seconds.
+    """
+    if choice == "auto":
+        choice = "onnx" if has_graphs(checkpoint) and _installed("onnxruntime") else "tensorflow"
+        if choice == "tensorflow" and not _installed("tensorflow"):
+            raise UserError(_advice(checkpoint))
+    package = {"onnx": "onnxruntime", "tensorflow": "tensorflow"}[choice]
+    if not _installed(package):
+        raise UserError(f"knob runtime: {choice} needs the package {package}: pip install -r {REQUIREMENTS[choice]}")
+    if choice == "onnx":
+        return OnnxRuntime(checkpoint)
+    from tensorflow_runtime import TensorFlowRuntime
 
     return TensorFlowRuntime.of(checkpoint)
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _advice(checkpoint: Checkpoint) -> str:
+    """Say what to install where nothing can run a checkpoint."""
+    if has_graphs(checkpoint):
+        return f"nothing here runs networks: pip install -r {REQUIREMENTS['onnx']}"
+    return (f"checkpoint {checkpoint.folder}: has no graphs for ONNX Runtime, and TensorFlow is not installed: "
+            f"pip install -r {REQUIREMENTS['tensorflow']}, then checkpoint.py --onnx writes them")  # fmt: skip

@@ -78,3 +78,16 @@ def test_train_step_compares_recipes(tmp_path, capfd):
     recipe.write_text(json.dumps(TINY | {"crop_size": 0}))
     assert benchmark("train_step")(["--recipes", str(recipe)]) == 2
     assert "crop_size" in capfd.readouterr().err
+
+
+def test_runtime(checkpoint, photos, tmp_path, capsys):
+    import checkpoint as command
+
+    assert command.main(["-r", str(checkpoint), "-o", str(tmp_path / "small"), "--onnx"]) == 0
+    capsys.readouterr()
+    assert benchmark("runtime")(["-r", str(tmp_path / "small"), "-i", str(photos / "0.png"), "--repeat", "1"]) == 0
+    rows = [line.rsplit(maxsplit=3) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [name for name, *_ in rows] == [
+        "compress.py, s", "compress.py, MB", "decompress.py, s", "decompress.py, MB", "decoding again, s",
+    ]  # fmt: skip
+    assert all(float(onnx) >= 0 and float(tensorflow) > 0 for _, onnx, tensorflow, _ in rows)

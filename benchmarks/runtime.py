@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Compare ONNX Runtime with TensorFlow: whole commands from start to file, and repeated decoding in one process.
+
+    python3 benchmarks/runtime.py                      # images/kodim21.png, 768x512, by the checkpoint that ships
+    python3 benchmarks/runtime.py -r checkpoints/mine -i photo.png --repeat 5
+
+Each figure is the least of some repetitions, in which the runtimes take turns. Memory is the peak resident size of the process.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from codec import Codec, read_image
+from config import config_test
+from utils import Utils
+
+RUNTIMES = ("onnx", "tensorflow")
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-r", "--restore", default=PROJECT / "checkpoints/photo_c8", metavar="CKPT")
+    parser.add_argument("-i", "--input", default=PROJECT / "images/kodim21.png", metavar="IMAGE")
+    parser.add_argument("--repeat", type=int, default=3, metavar="N")
+    return parser.parse_args(argv)
+
+
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    print(f"{'':26}{'onnx':>10}{'tensorflow':>12}{'ratio':>8}")
+    with tempfile.TemporaryDirectory() as folder:
+        file, picture = Path(folder) / "a.gc", Path(folder) / "b.png"
+        for command, source, output in (("compress.py", args.input, file), ("decompress.py", file, picture)):
+            arguments = [PROJECT / command, "-r", args.restore, "-i", source, "-o", output]
+            figures = [[run([*arguments, "-k", f"runtime={r}"]) for r in RUNTIMES] for _ in range(args.repeat)]
+            (onnx, onnx_memory), (tensorflow, tensorflow_memory) = (
+                map(min, zip(*own, strict=True)) for own in zip(*figures, strict=True)
+            )
+            report(f"{command}, s", onnx, tensorflow)
+            report(f"{command}, MB", onnx_memory, tensorflow_memory)
+    report("decoding again, s", *decoding(args))
+    return 0
+
+
+def run(arguments: list) -> tuple[float, float]:
+    """Run a command; return its seconds and its peak memory in MB."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *map(str, arguments)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{arguments[0]} failed")
+    return time.perf_counter() - start, usage.ru_maxrss / 1000
+
+
+def decoding(args: argparse.Namespace) -> list[float]:
+    """Return the seconds that each runtime takes to decode a file once it has decoded one."""
+    codecs = [Codec.load(args.restore, config_test(runtime=runtime)) for runtime in RUNTIMES]
+    data = codecs[0].encode(read_image(args.input))
+    seconds: list[list[float]] = [[], []]
+    for _ in range(args.repeat + 1):
+        for codec, own in zip(codecs, seconds, strict=True):
+            start = time.perf_counter()
+            codec.decode(data)
+            own.append(time.perf_counter() - start)
+    return [min(own[1:]) for own in seconds]
+
+
+def report(name: str, onnx: float, tensorflow: float) -> None:
+    print(f"{name:26}{onnx:10.2f}{tensorflow:12.2f}{onnx / tensorflow:8.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

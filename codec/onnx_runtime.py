@@ -1,0 +1,138 @@
+"""Runs the networks of a checkpoint on ONNX Runtime, for the codec. It needs no TensorFlow.
+
+The checkpoint's folder has a graph for each network (encoder.onnx, generator.onnx, ...) and graphs.json, which says of which
+weights the graphs are. The weights are those of model.npz; see onnx_export.py, which writes the graphs.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from codec.checkpoint import Checkpoint
+from codec.pictures import STRIDE
+from codec.tiles import in_tiles
+from config import UserError, config_train
+
+GRAPHS_FILE = "graphs.json"
+FORMAT = 1  # of the graphs and their index; another one is of another version of this project
+ENCODER_MARGIN = 3  # positions of the feature map that E sees beyond its own: 34 px
+
+
+class OnnxRuntime:
+    """A codec.runtime.Runtime. A network is loaded when it first runs."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        """Raises UserError unless the checkpoint has whole graphs that belong to its weights."""
+        self.checkpoint, self.config = checkpoint, checkpoint.config
+        self._graphs = read_graphs(checkpoint)
+        self._sessions: dict[str, Any] = {}
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        margin = ENCODER_MARGIN if _is_local(self.config, "encoder") else None
+        return self._symbols(self._run_in_tiles("encoder", x, STRIDE, 1, margin))
+
+    def encode_labels(self, s: np.ndarray) -> np.ndarray:
+        margin = ENCODER_MARGIN if _is_local(self.config, "encoder") else None
+        return self._symbols(self._run_in_tiles("semantic_encoder", s, STRIDE, 1, margin))
+
+    def generate(self, w_hat: np.ndarray, v: np.ndarray | None, side: np.ndarray | None) -> np.ndarray:
+        if v is not None and self.config.noise_mode == "dcgan":
+            v = self._run("noise_generator", v, w_hat)
+        z = np.concatenate([part for part in (w_hat, v, side) if part is not None], axis=-1)
+        margin = generator_margin(self.config) if _is_local(self.config, "generator") else None
+        return self._run_in_tiles("generator", z, 1, STRIDE, margin)
+
+    def _symbols(self, w: np.ndarray) -> np.ndarray:
+        """Return the index of the nearest center for each value; a tie goes to the lower one."""
+        return np.abs(w[..., None] - self.checkpoint.centers).argmin(axis=-1).astype(np.uint8)
+
+    def _run_in_tiles(self, name: str, x: np.ndarray, in_scale: int, out_scale: int, margin: int | None) -> np.ndarray:
+        if margin is None:
+            return self._run(name, x)
+        return in_tiles(lambda tile: self._run(name, tile), x, in_scale, out_scale, margin)
+
+    def _run(self, name: str, *inputs: np.ndarray) -> np.ndarray:
+        if name not in self._sessions:
+            self._sessions[name] = self._load(name)
+        session = self._sessions[name]
+        names = [own.name for own in session.get_inputs()]
+        return session.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+    def _load(self, name: str) -> Any:
+        """Return the session that runs a network, with the checkpoint's weights."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors are raised; nothing else is said
+        options.enable_cpu_mem_arena = False  # which would keep what the largest layer once took
+        weights = {key: array for key, array in self.checkpoint.weights.items() if key.startswith(f"{name}/")}
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
+        file = self.checkpoint.folder / f"{name}.onnx"
+        try:
+            return onnxruntime.InferenceSession(self._graphs[file.name], options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises many kinds
+            version = onnxruntime.__version__
+            raise UserError(f"checkpoint file {file}: onnxruntime {version} cannot load it ({error})") from None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The graphs of a checkpoint
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def has_graphs(checkpoint: Checkpoint) -> bool:
+    """Say whether a checkpoint has graphs for ONNX Runtime, good or bad ones."""
+    return (checkpoint.folder / GRAPHS_FILE).is_file()
+
+
+def read_graphs(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Return the graphs by file name. Raises UserError for damage, and for graphs of other weights or another version."""
+    folder = checkpoint.folder
+    repair = f"write the graphs again: python3 checkpoint.py --onnx -r {folder}"
+    try:
+        index = json.loads((folder / GRAPHS_FILE).read_text())
+        version, weights, digests = index["format"], index["weights"], dict(index["graphs"])
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {folder}: has no graphs for ONNX Runtime; {repair}") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"checkpoint file {folder / GRAPHS_FILE}: damaged; {repair}") from None
+    if version != FORMAT:
+        raise UserError(f"checkpoint file {folder / GRAPHS_FILE}: of another version of this project; {repair}")
+    if weights != signature(checkpoint):
+        raise UserError(
+            f"checkpoint file {folder / GRAPHS_FILE}: the graphs do not belong to these weights and knobs; {repair}"
+        )
+    graphs = {}
+    for name, digest in digests.items():
+        try:
+            graphs[name] = (folder / name).read_bytes()
+        except OSError:
+            raise UserError(f"checkpoint file {folder / name}: missing; {repair}") from None
+        if hashlib.sha256(graphs[name]).hexdigest() != digest:
+            raise UserError(f"checkpoint file {folder / name}: damaged, or of another checkpoint; {repair}")
+    return graphs
+
+
+def signature(checkpoint: Checkpoint) -> str:
+    """Return a hash of what graphs depend on: the knobs as written, and the names, types and shapes of the weights."""
+    knobs = json.loads((checkpoint.folder / "config.json").read_text())
+    weights = [[name, str(array.dtype), array.shape] for name, array in sorted(checkpoint.weights.items())]
+    return hashlib.sha256(json.dumps([knobs, weights], sort_keys=True).encode()).hexdigest()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# How far the networks see
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _is_local(config: config_train, role: str) -> bool:
+    """Say whether E or G is known to see a bounded surrounding only. An instance norm sees everything."""
+    return config.normalization == "channel" and getattr(config, role) == role
+
+
+def generator_margin(config: config_train) -> int:
+    """Return how many positions G sees beyond its own: 1, 2 for each residual block, and under 3 while upsampling."""
+    return 1 + 2 * config.n_residual_blocks + 3

@@ -1,0 +1,123 @@
+"""Writes the networks of a checkpoint as ONNX graphs, so that who has the checkpoint needs no TensorFlow.
+
+The graphs have no weights in them: each weight is an initializer whose data is "external", in a file `weights.bin` that does
+not exist. It stands for the arrays of model.npz, one after the other, sorted by name, each as it is stored there. A runtime
+makes it in memory, or hands in the arrays by name, as codec/onnx_runtime.py does.
+
+This module needs TensorFlow and tf2onnx; running the graphs needs neither.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from codec.checkpoint import Arrays, Checkpoint, read_arrays, read_checkpoint
+from codec.files import atomic
+from codec.onnx_runtime import FORMAT, GRAPHS_FILE, signature
+from config import UserError
+from utils import Utils
+
+with Utils.quiet_tensorflow():
+    import keras
+    import tensorflow as tf
+
+    from model import Model, named_weights
+
+try:
+    import onnx
+    import tf2onnx
+except ImportError as error:
+    raise UserError(f"writing ONNX graphs needs tf2onnx and onnx ({error}): pip install -r requirements.txt") from None
+
+WEIGHTS_FILE = "weights.bin"  # where the graphs say that their weights are
+OPSET = 17  # old enough for the runtimes in use, browsers' among them
+INPUTS = {"encoder": ["x"], "semantic_encoder": ["s"], "generator": ["z"], "noise_generator": ["v", "w_hat"]}
+
+
+def write_graphs(folder: Path) -> list[Path]:
+    """Write the graphs of a checkpoint's networks into its folder; return their files.
+
+    The checkpoint stays the same one: its fingerprint is that of its knobs and arrays.
+    """
+    checkpoint = read_checkpoint(folder)
+    networks = Model(checkpoint.config).networks
+    stored = read_arrays(checkpoint.folder / "model.npz")
+    graphs = {f"{name}.onnx": graph_of(name, networks[name], stored) for name in INPUTS if name in networks}
+    for name, data in graphs.items():
+        with atomic(checkpoint.folder / name) as path:
+            path.write_bytes(data)
+    _write_index(checkpoint, graphs)
+    return [checkpoint.folder / name for name in graphs]
+
+
+def _write_index(checkpoint: Checkpoint, graphs: dict[str, bytes]) -> None:
+    index = {
+        "format": FORMAT,
+        "weights": signature(checkpoint),
+        "graphs": {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()},
+    }
+    with atomic(checkpoint.folder / GRAPHS_FILE) as path:
+        path.write_text(json.dumps(index, indent=1) + "\n")
+
+
+def graph_of(name: str, network: keras.Model, stored: Arrays) -> bytes:
+    """Return the ONNX graph of a network, for weights of the types that `stored` has."""
+    names = {id(var): weight for weight, var in named_weights({name: network}).items()}
+    trainable, other = network.trainable_variables, network.non_trainable_variables
+    weights = [names[id(var)] for var in (*trainable, *other)]
+    inputs = [tf.TensorSpec(x.shape, tf.float32, name=own) for own, x in zip(INPUTS[name], network.inputs, strict=True)]
+    specs = [tf.TensorSpec(stored[weight].shape, tf.float32, name=f"weight{i}") for i, weight in enumerate(weights)]
+
+    # The weights are inputs at first, so that no optimizer folds them into something else.
+    @tf.function(input_signature=[*inputs, *specs])
+    def apply(*arguments):
+        own, values = list(arguments[: len(inputs)]), list(arguments[len(inputs) :])
+        x = own[0] if len(own) == 1 else own
+        return network.stateless_call(values[: len(trainable)], values[len(trainable) :], x, training=False)[0]
+
+    model, _ = tf2onnx.convert.from_function(apply, input_signature=[*inputs, *specs], opset=OPSET)
+    _make_external(model.graph, {f"weight{i}": weight for i, weight in enumerate(weights)}, stored)
+    return model.SerializeToString()
+
+
+def _make_external(graph: "onnx.GraphProto", weights: dict[str, str], stored: Arrays) -> None:
+    """Turn the inputs of a graph that are weights (names by the input's name) into external initializers.
+
+    A weight that is stored as float16 is cast to float32, in which the networks compute.
+    """
+    offsets = _offsets(stored)
+    inputs = [value for value in graph.input if value.name not in weights]
+    casts, renamed = [], {}
+    for own, weight in weights.items():
+        array = stored[weight]
+        graph.initializer.append(_external(weight, array, offsets[weight]))
+        renamed[own] = weight
+        if array.dtype != np.float32:
+            renamed[own] = f"{weight}/float32"
+            casts.append(onnx.helper.make_node("Cast", [weight], [renamed[own]], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    for node in nodes:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    del graph.input[:], graph.node[:]
+    graph.input.extend(inputs)
+    graph.node.extend(nodes)
+
+
+def _external(name: str, array: np.ndarray, offset: int) -> "onnx.TensorProto":
+    """Return an initializer whose data is somewhere in WEIGHTS_FILE."""
+    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    tensor = onnx.TensorProto(name=name, data_type=kind, dims=array.shape, data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in {"location": WEIGHTS_FILE, "offset": offset, "length": array.nbytes}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+def _offsets(stored: Arrays) -> dict[str, int]:
+    """Return where each array begins in WEIGHTS_FILE."""
+    offsets, end = {}, 0
+    for name in sorted(stored):
+        offsets[name] = end
+        end += stored[name].nbytes
+    return offsets

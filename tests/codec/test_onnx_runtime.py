@@ -1,0 +1,235 @@
+"""ONNX graphs of every kind of model compute what TensorFlow computes; bad ones are refused; tiles have no seams."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import PROJECT, TINY, label_map, photo
+
+import checkpoint
+from cGAN.labels import LabelMap
+from codec import Codec, runtime, tiles
+from codec.checkpoint import CENTERS, read_checkpoint, write_checkpoint
+from codec.entropy import integer_frequencies
+from codec.onnx_runtime import GRAPHS_FILE, OnnxRuntime, generator_margin
+from codec.pictures import to_uint8
+from codec.runtime import load_runtime
+from config import UserError, config_test, config_train
+
+CHANNEL = {"normalization": "channel"}
+LABELS = {"use_conditional_GAN": True, "n_classes": 4, "n_residual_blocks": 0}
+KINDS = {
+    "the paper's": {"n_residual_blocks": 2},
+    "what ships": CHANNEL | {"upsampling": "bilinear", "sample_noise": True, "noise_mode": "layers"},
+    "noise map": CHANNEL | {"upsampling": "nearest", "sample_noise": True, "noise_mode": "map", "learn_centers": True},
+    "noise network": {"upsampling": "transpose4", "sample_noise": True, "noise_dim": 16},
+    "the seed's": {"bottleneck_norm": True, "quantizer_distance": "absolute", "sample_noise": True, "noise_norm": "batch"},
+    "lossless map": LABELS | {"selective": True, "use_instances": True},
+    "learned map": LABELS | {"semantic_code": "learned", "selective": True},
+    "map for D only": LABELS | {"semantic_code": "none"},
+}
+
+
+def config_of(kind: str) -> config_train:
+    return config_train(**(TINY | {"channel_bottleneck": 3} | KINDS[kind]))
+
+
+def write_tiny(folder, config: config_train, seed: int = 0):
+    """Write a checkpoint whose weights are all random, also those that start as 0 or 1."""
+    from model import Model
+
+    rng = np.random.default_rng(seed)
+    weights = {name: var.numpy() for name, var in Model(config).weights.items()}
+    for name, array in weights.items():
+        if "kernel" not in name and name != CENTERS:
+            weights[name] = (array + rng.uniform(0, 0.3, array.shape)).astype(np.float32)
+    if config.learn_centers:
+        weights[CENTERS] += np.array([-0.3, 0.1, 0.2, -0.1, 0.4], np.float32)
+    frequencies = integer_frequencies(np.ones((config.channel_bottleneck, config.L)))
+    write_checkpoint(folder, config, weights, frequencies)
+    return folder
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def exported(request, tmp_path_factory):
+    """A checkpoint of each kind, in half precision, with graphs."""
+    folder = tmp_path_factory.mktemp("exported")
+    write_tiny(folder / "trained", config_of(request.param))
+    assert checkpoint.main(["-r", str(folder / "trained"), "-o", str(folder / "small"), "--onnx"]) == 0
+    return folder / "small"
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """A checkpoint with graphs whose networks see a bounded surrounding."""
+    folder = write_tiny(tmp_path_factory.mktemp("local") / "tiny", config_of("what ships"))
+    assert checkpoint.main(["-r", str(folder), "--onnx"]) == 0
+    return folder
+
+
+def test_both_runtimes_give_the_same_symbols_and_pictures(exported):
+    read = read_checkpoint(exported)
+    onnx, tensorflow = load_runtime(read, "onnx"), load_runtime(read, "tensorflow")
+    assert isinstance(load_runtime(read), OnnxRuntime)
+    image, classes = photo(90, 70), label_map(90, 70)
+    labels = LabelMap(classes, classes == 2, (classes > 0).astype(np.uint8)) if read.config.code_channels else None
+    codec, other = Codec(read, onnx), Codec(read, tensorflow)
+    ours, theirs = codec.contents(image, labels), other.contents(image, labels)
+    assert (ours.symbols != theirs.symbols).mean() <= 0.002  # ties
+    if labels is not None:
+        assert (ours.code != theirs.code).mean() <= 0.002
+    assert len(np.unique(ours.symbols)) > 1
+    a, b = codec.picture(theirs, 90, 70, crc=5).astype(int), other.picture(theirs, 90, 70, crc=5)
+    assert np.ptp(a) > 20
+    assert np.abs(a - b).max() <= 1 and (a != b).mean() < 0.01
+
+
+def test_graphs_hold_no_weights_and_do_not_change_the_checkpoint(exported):
+    before = read_checkpoint(exported).fingerprint
+    graphs = list(exported.glob("*.onnx"))
+    assert {file.name for file in graphs} == {f"{name}.onnx" for name in networks(read_checkpoint(exported).config)}
+    assert sum(file.stat().st_size for file in graphs) < 200_000
+    for file in graphs:
+        file.unlink()
+    assert read_checkpoint(exported).fingerprint == before
+
+
+def networks(config: config_train) -> set[str]:
+    noise = {"noise_generator"} if config.sample_noise and config.noise_mode == "dcgan" else set()
+    labels = {"semantic_encoder"} if config.use_conditional_GAN and config.semantic_code == "learned" else set()
+    return {"encoder", "generator"} | noise | labels
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Bad input
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def edit_index(folder, **changes) -> None:
+    file = folder / GRAPHS_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def widen(folder) -> None:
+    """Give the checkpoint other weights than its graphs are for."""
+    arrays = dict(np.load(folder / "model.npz"))
+    np.savez(
+        folder / "model.npz", **{name: array.astype(np.float64) for name, array in arrays.items() if name != "frequencies"}
+    )
+
+
+BAD = {
+    "one bit flipped": (lambda folder: flip(folder / "generator.onnx"), "generator.onnx: damaged"),
+    "cut": (lambda folder: (folder / "generator.onnx").write_bytes(b"abc"), "generator.onnx: damaged"),
+    "missing": (lambda folder: (folder / "encoder.onnx").unlink(), "encoder.onnx: missing"),
+    "no index": (lambda folder: (folder / GRAPHS_FILE).unlink(), "no graphs"),
+    "index cut": (lambda folder: (folder / GRAPHS_FILE).write_text('{"format": 1'), "graphs.json: damaged"),
+    "index of something else": (lambda folder: (folder / GRAPHS_FILE).write_text("[1]"), "graphs.json: damaged"),
+    "another version": (lambda folder: edit_index(folder, format=2), "another version"),
+    "other weights": (widen, "do not belong to these weights"),
+}
+
+
+def flip(file) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_graphs_are_one_line_that_says_what_to_do(local, tmp_path, case):
+    spoil, message = BAD[case]
+    folder = shutil.copytree(local, tmp_path / "bad")
+    spoil(folder)
+    with pytest.raises(UserError, match=message) as error:
+        load_runtime(read_checkpoint(folder), "onnx")
+    assert f"checkpoint.py --onnx -r {folder}" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("installed", "choice", "graphs", "message"), [
+    ((), "auto", True, "pip install -r requirements-codec.txt"),
+    (("onnxruntime",), "auto", False, "no graphs for ONNX Runtime, and TensorFlow is not installed: .* requirements.txt"),
+    (("tensorflow",), "onnx", True, "runtime: onnx needs the package onnxruntime: pip install -r requirements-codec.txt"),
+    (("onnxruntime",), "tensorflow", True, "runtime: tensorflow needs the package tensorflow: pip .* requirements.txt"),
+])  # fmt: skip
+def test_what_is_not_installed_is_one_line(local, tmp_path, monkeypatch, installed, choice, graphs, message):
+    folder = shutil.copytree(local, tmp_path / "copy")
+    if not graphs:
+        (folder / GRAPHS_FILE).unlink()
+    monkeypatch.setattr(runtime, "_installed", lambda package: package in installed)
+    with pytest.raises(UserError, match=message):
+        Codec.load(folder, config_test(runtime=choice))
+
+
+def test_without_graphs_tensorflow_runs_the_networks(local, tmp_path):
+    folder = shutil.copytree(local, tmp_path / "copy")
+    (folder / GRAPHS_FILE).unlink()
+    assert type(Codec.load(folder).runtime).__name__ == "TensorFlowRuntime"
+
+
+NO_TENSORFLOW = """
+import sys
+sys.modules.update(dict.fromkeys(("tensorflow", "keras", "pandas", "scipy", "tqdm", "matplotlib", "h5py", "onnx")))
+import compress, decompress
+assert compress.main(["-i", "images/kodim21.png", "-o", sys.argv[1] + "/a.png"]) == 0
+assert decompress.main(["-i", sys.argv[1] + "/a.gc", "-o", sys.argv[1] + "/b.png"]) == 0
+"""
+
+
+def test_what_ships_runs_without_tensorflow_and_compress_shows_what_decompress_writes(tmp_path):
+    from PIL import Image
+
+    subprocess.run([sys.executable, "-c", NO_TENSORFLOW, tmp_path], cwd=PROJECT, check=True)
+    shown, written = (np.asarray(Image.open(tmp_path / name)) for name in ("a.png", "b.png"))
+    height, width = written.shape[:2]
+    np.testing.assert_array_equal(shown[:height, -width:], written)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Tiles
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(15, 33), (40, 2), (2, 41), (31, 31)])
+def test_tiles_of_a_network_are_the_whole(monkeypatch, local, height, width):
+    loaded = load_runtime(read_checkpoint(local), "onnx")
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (1, 16 * height, 16 * width, 3)).astype(np.float32)
+    w_hat = rng.integers(-2, 3, (1, height, width, 3)).astype(np.float32)
+    v = rng.normal(size=loaded.config.noise_shape(1, height, width)).astype(np.float32)
+    whole, symbols = loaded.generate(w_hat, v, None), loaded.encode(x)
+    calls = []
+    run = loaded._run
+    monkeypatch.setattr(loaded, "_run", lambda *arguments: calls.append(arguments[0]) or run(*arguments))
+    monkeypatch.setattr(tiles, "TILE", 7)
+    tiled = loaded.generate(w_hat, v, None)
+    assert len(calls) > 1
+    assert np.abs(to_uint8(tiled).astype(int) - to_uint8(whole)).max() <= 1
+    assert np.abs(tiled - whole).max() < 1e-4
+    assert (loaded.encode(x) != symbols).mean() <= 0.002  # ties
+
+
+def test_a_margin_narrower_than_what_the_generator_sees_would_leave_seams(monkeypatch, local):
+    loaded = load_runtime(read_checkpoint(local), "onnx")
+    rng = np.random.default_rng(0)
+    w_hat = rng.integers(-2, 3, (1, 24, 24, 3)).astype(np.float32)
+    v = rng.normal(size=loaded.config.noise_shape(1, 24, 24)).astype(np.float32)
+    whole = loaded.generate(w_hat, v, None)
+    monkeypatch.setattr(tiles, "TILE", 8)
+    monkeypatch.setattr("codec.onnx_runtime.generator_margin", lambda config: generator_margin(config) - 4)
+    assert np.abs(loaded.generate(w_hat, v, None) - whole).max() > 1e-3
+
+
+def test_networks_that_see_the_whole_image_are_not_cut(monkeypatch, tmp_path):
+    folder = write_tiny(tmp_path / "tiny", config_of("the paper's"))
+    assert checkpoint.main(["-r", str(folder), "--onnx"]) == 0
+    loaded = load_runtime(read_checkpoint(folder), "onnx")
+    monkeypatch.setattr(tiles, "TILE", 4)
+    calls = []
+    run = loaded._run
+    monkeypatch.setattr(loaded, "_run", lambda *arguments: calls.append(arguments[0]) or run(*arguments))
+    loaded.generate(np.zeros((1, 60, 60, 3), np.float32), None, None)
+    assert calls == ["generator"]
