@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 from codec.pictures import padded_size
@@ -22,20 +23,30 @@ CGROUP_FILES = (  # limit, usage, and the line of memory.stat that says what of 
 def bytes_per_pixel(config: config_train) -> float:
     """Return about how much memory a model takes for a pixel of an image, while it encodes or decodes it.
 
-    Measured: 570 for photo_c8 (W=192), by decoding 12 megapixels with TensorFlow. Encoding takes a third of that.
+    photo_c8 (W=192) takes 270 to 570, depending on the size; encoding takes less than decoding.
     """
     return 150 + 2.2 * config.width
+
+
+def address_space_per_pixel(config: config_train) -> float:
+    """Return how much address space TensorFlow asks for beside that, most of it unused: windows of its 7x7 convolution."""
+    return 7 * 7 * 4 * config.width / 16
 
 
 def check_memory(height: int, width: int, config: config_train) -> None:
     """Raise UserError if an image takes more memory than there is. It counts with its padding."""
     height, width = padded_size(height, width)
-    pixels = height * width
-    needed, there = pixels * bytes_per_pixel(config), available_memory()
+    _check(height * width, bytes_per_pixel(config), available_memory())
+    if "tensorflow" in sys.modules:  # which ends the process where it cannot have it
+        _check(height * width, address_space_per_pixel(config), available_address_space())
+
+
+def _check(pixels: int, each: float, there: int | None) -> None:
+    needed = pixels * each
     if there is not None and needed > there:
         raise UserError(
-            f"{pixels / 1e6:.1f} megapixels take {needed / 1e9:.1f} GB of memory, but only {max(0, there) / 1e9:.1f} GB are "
-            f"free; make the image smaller, or use a machine that has more"
+            f"{pixels / 1e6:.1f} megapixels take {needed / 1e9:.1f} GB of memory, but only {max(0, there) / 1e9:.1f} GB can be "
+            f"had; make the image smaller, or use a machine that has more"
         )
 
 
@@ -43,6 +54,15 @@ def available_memory() -> int | None:
     """Return how many bytes this process can still take, by the system, its control group and its own limits; None: unknown."""
     limits = [_of_system(), _of_group(), *_of_process()]
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def available_address_space() -> int | None:
+    """Return the largest piece of address space that the system gives to this process; None: unknown."""
+    limits = list(_of_process())
+    with contextlib.suppress(OSError, ValueError, IndexError):  # Linux refuses a piece that memory and swap could never hold
+        text = Path("/proc/meminfo").read_text()
+        limits.append(1024 * sum(int(text.split(f"{field}:")[1].split()[0]) for field in ("MemTotal", "SwapTotal")))
+    return min(limits, default=None)
 
 
 def _of_system() -> int | None:

@@ -61,7 +61,7 @@ def bad_images(folder) -> dict[str, str]:
     (folder / "text.png").write_text("This is not a picture.")
     (folder / "empty.png").touch()
     (folder / "folder.png").mkdir()
-    return {"cut.jpg": "decoded", "text.png": "decoded", "empty.png": "decoded", "folder.png": "folder", "none.png": "no such"}
+    return {"cut.jpg": "decoded", "text.png": "decoded", "empty.png": "empty", "folder.png": "folder", "none.png": "no such"}
 
 
 def test_a_file_that_is_no_image_is_an_error_that_names_it(tmp_path):

@@ -77,7 +77,7 @@ def test_an_existing_network_is_not_replaced(tmp_path, scenes, capfd):
     (tmp_path / "unet.npz").write_text("weeks of work")
     arguments = ["-ds", str(scenes / "train.csv"), "--classes", str(scenes / "classes.csv"), "-o", str(tmp_path)]
     assert segmentation.main([*arguments, "--steps", "1"]) == 2
-    assert "unet.npz: exists" in capfd.readouterr().err
+    assert "unet.npz: is there already" in capfd.readouterr().err
     assert (tmp_path / "unet.npz").read_text() == "weeks of work"
 
 
