@@ -376,8 +376,8 @@ class Network:
     ) -> tuple[list, dict[str, KerasTensor]]:
         """A patch discriminator on the image, and a small head on each depth of a frozen network (Sauer et al. 2021).
 
-        features: what AlexNet makes of x (features.py), (B, h_k, w_k, c_k). Returns the logits of the patches and of each head,
-        and the intermediate maps by "0/name" (patches) and "head k/name".
+        features: what AlexNet makes of x (pretrained/networks.py), (B, h_k, w_k, c_k). Returns the logits of the patches and
+        of each head, and the intermediate maps by "0/name" (patches) and "head k/name".
         """
         f = config.discriminator_width
         patches, maps = Network.patch_discriminator(x, config)

@@ -15,8 +15,8 @@ import shutil
 import sys
 from pathlib import Path
 
-import pretrained
 from codec.files import atomic, refuse_existing
+from pretrained import weights as pretrained
 from utils import Utils
 
 NETWORKS = {"alex": "alexnet", "vgg": "vgg16"}

@@ -17,17 +17,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import distribution
 from cGAN.labels import Classes
 from codec import Codec
 from codec.checkpoint import read_knobs, resolve_checkpoint
 from config import UserError, config_train, directories
 from data import Data, Dataset
-from run_folders import RunFolders
+from training import distribution
+from training.folders import RunFolders
 from utils import Utils
 
 if TYPE_CHECKING:
-    from training import Trainer
+    from training.trainer import Trainer
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -111,7 +111,7 @@ def fit_entropy(args: argparse.Namespace, changes: dict[str, Any], dataset: Data
     config = codec.config.replace(changes)
     if not config.entropy_steps:
         raise UserError("knob entropy_steps: 0 steps fit nothing; give -k entropy_steps=6000")
-    from fit_entropy import fit_context_models
+    from training.fit_entropy import fit_context_models
 
     fit_context_models(codec, config, folder, dataset)
     return 0
@@ -126,7 +126,7 @@ def train(args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset, w
     source = start or (resolve_checkpoint(args.transfer) if args.transfer else None)
     config = (read_knobs(source) if source else config_train()).replace(changes)
     with Utils.quiet_tensorflow():
-        from training_run import Run
+        from training.run import Run
 
     devices = distribution.cluster(config)
     devices.check(config)
@@ -161,7 +161,7 @@ def known_classes(dataset: Dataset, config: config_train) -> dict[str, Any]:
 
 def build_trainer(start: Path | None, transfer: str | None, changes: dict[str, Any]) -> "Trainer":
     """Build the trainer, from a checkpoint, from the weights of one that fit, or from scratch."""
-    from training import Trainer
+    from training.trainer import Trainer
 
     if start:
         trainer = Trainer.start_from(start, changes)

@@ -113,7 +113,7 @@ def measure(config: config_train, height: int, width: int, steps: int) -> tuple[
     with Utils.quiet_tensorflow():
         import tensorflow as tf
 
-        from training import Trainer
+        from training.trainer import Trainer
     with tempfile.TemporaryDirectory() as folder:
         if config.use_vgg_loss:  # random weights take as long as real ones
             import keras

@@ -119,7 +119,7 @@ class Field:
 
 
 class ContextModel:
-    """The learned entropy model. context_network.py makes it; its arrays are stored with a checkpoint.
+    """The learned entropy model. training/context_network.py makes it; its arrays are stored with a checkpoint.
 
     The K of C channels that are sent see the others as 0. One for classes, which has C = 1, sees them one-hot.
     """

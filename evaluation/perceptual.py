@@ -12,9 +12,9 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-import features
-import pretrained
 from config import UserError
+from pretrained import networks as features
+from pretrained import weights as pretrained
 
 PATCH = 256  # px
 BATCH = 16  # patches

@@ -12,7 +12,7 @@ from codec.pictures import to_float
 from config import UserError
 from model import Model
 from network import Network, conv_block, ops, reflect_conv, upsample_block
-from training import Trainer
+from training.trainer import Trainer
 
 
 def image() -> np.ndarray:

@@ -16,7 +16,7 @@ import train
 from codec import Codec, read_image
 from codec.checkpoint import newest_checkpoint, read_arrays, read_knobs, resolve_checkpoint
 from model import named_weights
-from training import Trainer
+from training.trainer import Trainer
 
 
 @pytest.fixture

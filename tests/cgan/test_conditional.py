@@ -21,7 +21,7 @@ from codec.pictures import read_image
 from config import config_train, directories
 from data import Data
 from network import code_channels, label_channels, map_symbols
-from training import Trainer
+from training.trainer import Trainer
 
 
 @pytest.mark.parametrize("scale", [4, 8, 16])

@@ -10,10 +10,10 @@ from PIL import Image
 from test_features import random_arrays, to_x
 
 import evaluate
-import features
-import pretrained
 from config import UserError
 from evaluation import perceptual
+from pretrained import networks as features
+from pretrained import weights as pretrained
 
 
 def noisy(image: np.ndarray, sigma: float) -> np.ndarray:

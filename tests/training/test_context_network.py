@@ -3,9 +3,9 @@
 import numpy as np
 from conftest import label_map
 
-import context_network
 from codec.context_model import ContextModel
-from context_network import fit
+from training import context_network
+from training.context_network import fit
 
 
 def test_a_fit_to_too_much_takes_a_part(monkeypatch):

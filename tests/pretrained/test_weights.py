@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import perceptual
-import pretrained
 from config import UserError
+from pretrained import weights as pretrained
 
 
 class Touch:

@@ -5,9 +5,9 @@ import pytest
 from conftest import PROJECT, photo
 from PIL import Image
 
-import features
-import pretrained
 from config import UserError
+from pretrained import networks as features
+from pretrained import weights as pretrained
 
 CACHE = pretrained.cache_folder()  # as it is outside of tests: conftest.py hides it from them
 
@@ -206,7 +206,7 @@ def test_the_perceptual_loss_teaches_the_generator_and_is_not_saved(vgg19_weight
     import tensorflow as tf
 
     import losses
-    from training import Trainer
+    from training.trainer import Trainer
 
     changes = {"use_vgg_loss": True, "vgg_weights": vgg19_weights, "width": 16, "distortion_steps": 1, "lambda_X": 0}
     trainer = Trainer(tiny_config(**changes, lambda_range=0))

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from config import UserError, directories
-from run_folders import RunFolders
+from training.folders import RunFolders
 
 
 @pytest.fixture

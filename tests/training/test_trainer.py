@@ -14,8 +14,8 @@ from codec.checkpoint import CENTERS, read_checkpoint
 from codec.pictures import to_float
 from config import UserError
 from network import Network
-from schedule import learning_rates, stage
-from training import Trainer, gradient_penalty
+from training.schedule import learning_rates, stage
+from training.trainer import Trainer, gradient_penalty
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,16 +14,16 @@ import pytest
 from conftest import PROJECT, knobs, label_map, photo
 from PIL import Image
 
-import distribution
 from config import UserError, config_train
-from training import Trainer
+from training import distribution
+from training.trainer import Trainer
 
 TRAIN = """
 import sys
 import numpy as np
 import train
-from training import Trainer
-from training_run import Run
+from training.trainer import Trainer
+from training.run import Run
 
 inner_train, inner_step, terms = Run.train, Trainer.train_step, []
 

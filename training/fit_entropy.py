@@ -14,8 +14,8 @@ from codec import Codec
 from codec.checkpoint import save_context_model
 from codec.codec import Contents
 from config import UserError, config_train
-from context_network import bits_per_symbol, fit
 from data import Data, Dataset
+from training.context_network import bits_per_symbol, fit
 
 FIT_POSITIONS = 2_000_000  # of feature maps, at most, that the context model is fitted to; 0.4 GB
 FIT_HELD_OUT = 200  # held-out images, at most, that the fit is measured on

@@ -15,13 +15,13 @@ from cGAN.labels import Classes, LabelMap
 from codec.pictures import save_picture
 from config import UserError, config_train
 from data import Data, Dataset
-from devices import describe, warnings
-from distribution import Cluster
 from evaluation.metrics import psnr
-from fit_entropy import fit_context_models
-from run_folders import RunFolders
-from schedule import learning_rates
-from training import Trainer
+from training.devices import describe, warnings
+from training.distribution import Cluster
+from training.fit_entropy import fit_context_models
+from training.folders import RunFolders
+from training.schedule import learning_rates
+from training.trainer import Trainer
 from utils import Utils
 
 LOOK_SECONDS = 1.0  # between two looks at the loss terms, each of which waits for the device

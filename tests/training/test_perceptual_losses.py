@@ -7,9 +7,9 @@ from conftest import photo
 
 from codec.pictures import to_float
 from config import UserError, config_train
-from features import lpips
 from model import Model
-from training import Trainer
+from pretrained.networks import lpips
+from training.trainer import Trainer
 
 KERNELS = [(11, 11, 3, 64), (5, 5, 64, 192), (3, 3, 192, 384), (3, 3, 384, 256), (3, 3, 256, 256)]
 

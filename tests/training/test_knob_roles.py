@@ -10,8 +10,8 @@ from conftest import PROJECT
 
 from codec.checkpoint import CENTERS
 from config import UserError, config_train
-from knob_roles import CODEC, FREE, TRAINING, check_changes, contradictions
-from training import Trainer
+from training.knob_roles import CODEC, FREE, TRAINING, check_changes, contradictions
+from training.trainer import Trainer
 
 EVERY_FREE_KNOB = {  # a value for each that is not the tiny configuration's
     "max_pixels": 10**6, "quantizer_distance": "absolute", "quantizer_temperature": 0.5, "channel_dropout": 0.1,

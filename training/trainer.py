@@ -29,10 +29,6 @@ from codec.checkpoint import (
 from codec.entropy import integer_frequencies
 from codec.pictures import STRIDE
 from config import UserError, config_train
-from context_network import ContextNetwork
-from devices import training_precision
-from features import VGG19, AlexNet, lpips
-from knob_roles import check_changes
 from model import Model, named_weights
 from network import (
     Network,
@@ -45,8 +41,12 @@ from network import (
     precision,
     seeded,
 )
-from schedule import learning_rates, stage
+from pretrained.networks import VGG19, AlexNet, lpips
 from tensorflow_runtime import TensorFlowRuntime
+from training.context_network import ContextNetwork
+from training.devices import training_precision
+from training.knob_roles import check_changes
+from training.schedule import learning_rates, stage
 from utils import Utils
 
 HISTOGRAM_DECAY = 0.999  # a step; of the symbols' running histogram, which becomes the entropy coder's tables

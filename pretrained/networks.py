@@ -12,8 +12,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-import pretrained
 from config import UserError
+from pretrained import weights as pretrained
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Distances

@@ -62,7 +62,7 @@ def load(name: str, path: str | Path | None = None) -> Arrays:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Conversion: from what a file of weights holds to arrays by the names that features.py expects
+# Conversion: from what a file of weights holds to arrays by the names that pretrained/networks.py expects
 # ----------------------------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-import devices
+from training import devices
 
 
 @pytest.fixture
