@@ -81,7 +81,10 @@ def _read_hdf(source: Path) -> Columns:
                 raise UserError(f"{source}: should hold one table, but its keys are {keys}; save the one you want as CSV, "
                                 f"with pandas: pd.read_hdf(FILE, KEY).to_csv('paths.csv')")  # fmt: skip
             (group,) = tables.values()
-            return _read_group(group)
+            columns = _read_group(group)
+            if len({len(cells) for cells in columns.values()}) > 1:
+                raise UserError(f"{source}: is damaged: its columns are not of one length")
+            return columns
     except UserError:
         raise
     except _RefusedError as refused:

@@ -147,7 +147,7 @@ def forge_header(file, shape: str) -> None:
         (lambda f: np.savez(f / "model.npz", **WEIGHTS | {CENTERS: np.zeros(4)}), "centers is"),
         (lambda f: np.savez(f / "model.npz", **WEIGHTS | {"a": np.array(["text"])}), "no array of numbers"),
         (lambda f: forge_header(f / "model.npz", "(1000000000000,)"), "says that it is"),
-        (lambda f: np.savez_compressed(f / "model.npz", **WEIGHTS | {"a": np.zeros(2**25)}), "would take 0.1 GB"),
+        (lambda f: np.savez_compressed(f / "model.npz", **WEIGHTS | {"a": np.zeros(2**25)}), "would take 0.3 GB"),
         (lambda f: change_knobs(f, width=16 * 10**6), "knob width is 16000000"),
         (lambda f: change_knobs(f, n_residual_blocks=10**9), "knob n_residual_blocks"),
         (lambda f: (f / "model.npz").write_text(LFS), "Git LFS pointer"),
