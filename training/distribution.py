@@ -185,17 +185,17 @@ def _workers(workers: list[str], index: int) -> Cluster:
 
 @contextmanager
 def _default_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the process at once: Python's own handlers would wait until TensorFlow's C++ code returns."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    old = {signum: signal.getsignal(signum) for signum in signals}
-    for signum in signals:
-        if old[signum] is not signal.SIG_IGN:
-            signal.signal(signum, signal.SIG_DFL)
+    """Let SIGINT end the process at once, within this context: Python's own handler would wait for TensorFlow's C++ code.
+
+    SIGTERM has no such effect: that C++ code installs a handler of its own for it, and holds the interpreter meanwhile.
+    """
+    old = signal.getsignal(signal.SIGINT)
+    if old is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     finally:
-        for signum, handler in old.items():
-            signal.signal(signum, handler)
+        signal.signal(signal.SIGINT, old)
 
 
 def _end_after_a_signal(pipe: int) -> None:
