@@ -32,7 +32,7 @@ from cGAN.selection import Selection
 from codec import Codec, read_image
 from codec.files import ExistsError, atomic_together, refuse_existing, warn
 from codec.folder_run import FolderRun, Input, digest, gather, outputs_of, progress, settings_of
-from codec.options import add_model_arguments, chosen_checkpoint, split_knobs
+from codec.options import add_model_arguments, chosen_checkpoint, load_encoder, split_knobs
 from codec.pictures import images_in, picture_path, write_picture
 from config import UserError, config_train
 from evaluation.metrics import ms_ssim, psnr
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         inputs = gather(args.input, images_in)
         output = Path(args.output or Path(where.samples) / inputs[0].root.name)
         check_folder([Path(path) for path in args.input if Path(path).is_dir()], output)
-        codec = Codec.load(checkpoint, knobs)
+        codec = load_encoder(checkpoint, knobs)
         guide.check(codec.config, several=True)
         return compress_folder(codec, inputs, output, guide, args.overwrite)
     source = Path(args.input[0])
@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{output}: is the input itself; write somewhere else")
     refuse_existing(*outputs(output), overwrite=args.overwrite)
     image = read_image(source, knobs.max_pixels)
-    codec = Codec.load(checkpoint, knobs)
+    codec = load_encoder(checkpoint, knobs)
     guide.check(codec.config)
     result = compress_image(codec, image, Input(source, source.parent), output, guide, args.overwrite)
     print(report(result, codec))

@@ -138,8 +138,8 @@ _READERS: dict[type, Callable[[str], Any]] = {  # of a knob's text; the other ty
 class config_base(Knobs):
     """The knobs that training and testing share."""
 
-    # Largest image that is read or decoded. W=192 takes up to 570 bytes of memory a pixel, 14 GB for as many as this; an image
-    # that takes more than is free is refused. See codec/memory.py.
+    # Largest image that is read or decoded. On ONNX Runtime, the models that ship take up to 170 bytes of memory a pixel, on
+    # TensorFlow up to 570. An image that takes more than is free is refused; see codec/memory.py.
     max_pixels: int = knob(25_000_000, low=1)
 
 

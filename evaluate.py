@@ -19,10 +19,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from codec import Codec
 from codec.checkpoint import resolve_checkpoint
-from codec.entropy import StaticTables
-from codec.files import output_names, printable, warn
+from codec.files import output_names, printable
+from codec.options import load_encoder
 from codec.pictures import images_in
 from config import UserError, config_test
 from evaluation import report
@@ -101,11 +100,9 @@ def measure_ours(name: str, path: str, measure: Measure) -> Result:
 def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
     """Load a checkpoint. Raises UserError for one whose files have a label map."""
     with Utils.quiet_tensorflow():
-        codec = Codec.load(path, knobs)
+        codec = load_encoder(path, knobs)
     if codec.config.code_channels:
         raise UserError(f"{path}: its files have a label map; compress.py measures such models, with -sm")
-    if isinstance(codec.checkpoint.entropy_models["symbols"], StaticTables):
-        warn(f"{path} has no context model: its files are larger than need be; see train.py --fit-entropy")
     key = f"{codec.checkpoint.fingerprint.hex()} {knobs.to_json()}"
     return OurCodec(name, codec, codec.config.channel_bottleneck, key)
 

@@ -5,6 +5,7 @@ from typing import Self
 import numpy as np
 
 from codec.checkpoint import Checkpoint, restore
+from codec.memory import whole_image
 from utils import Utils
 
 with Utils.quiet_tensorflow():
@@ -18,6 +19,7 @@ class TensorFlowRuntime:
 
     def __init__(self, model: Model):
         self.model = model
+        self.bytes_per_pixel = whole_image(model.config)
         # As a graph of unknown size, so that each image goes through the same one.
         self._encoder = tf.function(model.encoder, input_signature=[tf.TensorSpec((None, None, None, 3))])
 

@@ -62,7 +62,7 @@ class Codec:
         """
         height, width = image.shape[:2]
         check_size(width, height)
-        check_memory(height, width, self.config)
+        check_memory(height, width, self.runtime.bytes_per_pixel, self.config)
         contents = self.contents(image, labels)
         symbols = contents.symbols[:, :, : self.knobs.channels or None]
         return self._pack(height, width, Contents(symbols, contents.code, contents.mask))
@@ -78,7 +78,7 @@ class Codec:
         if file.width * file.height > self.knobs.max_pixels:
             raise UserError(f"{file.width}x{file.height} px is over max_pixels ({self.knobs.max_pixels}); "
                             f"raise the cap with -k max_pixels=N")  # fmt: skip
-        check_memory(file.height, file.width, self.config)
+        check_memory(file.height, file.width, self.runtime.bytes_per_pixel, self.config)
         contents = self._unpack(file.height, file.width, file.channels, file.payload)
         return self.picture(contents, file.height, file.width, file.crc)
 

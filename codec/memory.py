@@ -20,10 +20,13 @@ CGROUP_FILES = (  # limit, usage, and the line of memory.stat that says what of 
 )
 
 
-def bytes_per_pixel(config: config_train) -> float:
-    """Return about how much memory a model takes for a pixel of an image, while it encodes or decodes it.
+TILED = 170.0  # bytes a pixel, where networks see a large image tile by tile: 140 were measured at 12 megapixels
 
-    photo_c8 (W=192) takes 270 to 570, depending on the size; encoding takes less than decoding.
+
+def whole_image(config: config_train) -> float:
+    """Return about how many bytes of memory a pixel takes where the networks see all of an image at once.
+
+    photo_c8 (W=192) takes 270 to 570 by TensorFlow, depending on the size; encoding takes less than decoding.
     """
     return 150 + 2.2 * config.width
 
@@ -33,10 +36,10 @@ def address_space_per_pixel(config: config_train) -> float:
     return 7 * 7 * 4 * config.width / 16
 
 
-def check_memory(height: int, width: int, config: config_train) -> None:
+def check_memory(height: int, width: int, bytes_per_pixel: float, config: config_train) -> None:
     """Raise UserError if an image takes more memory than there is. It counts with its padding."""
     height, width = padded_size(height, width)
-    _check(height * width, bytes_per_pixel(config), available_memory())
+    _check(height * width, bytes_per_pixel, available_memory())
     if "tensorflow" in sys.modules:  # which ends the process where it cannot have it
         _check(height * width, address_space_per_pixel(config), available_address_space())
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from codec.checkpoint import Checkpoint
+from codec.memory import TILED, whole_image
 from codec.pictures import STRIDE
 from codec.tiles import in_tiles
 from config import UserError, config_train
 
 GRAPHS_FILE = "graphs.json"
 FORMAT = 1  # of the graphs and their index; another one is of another version of this project
-ENCODER_MARGIN = 3  # positions of the feature map that E sees beyond its own: 34 px
 
 
 class OnnxRuntime:
@@ -27,22 +27,21 @@ class OnnxRuntime:
         """Raises UserError unless the checkpoint has whole graphs that belong to its weights."""
         self.checkpoint, self.config = checkpoint, checkpoint.config
         self._graphs = read_graphs(checkpoint)
+        self._margins = {"encoder": encoder_margin(self.config), "generator": generator_margin(self.config)}
+        self.bytes_per_pixel = whole_image(self.config) if None in self._margins.values() else TILED
         self._sessions: dict[str, Any] = {}
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        margin = ENCODER_MARGIN if _is_local(self.config, "encoder") else None
-        return self._symbols(self._run_in_tiles("encoder", x, STRIDE, 1, margin))
+        return self._symbols(self._run_in_tiles("encoder", x, STRIDE, 1, self._margins["encoder"]))
 
     def encode_labels(self, s: np.ndarray) -> np.ndarray:
-        margin = ENCODER_MARGIN if _is_local(self.config, "encoder") else None
-        return self._symbols(self._run_in_tiles("semantic_encoder", s, STRIDE, 1, margin))
+        return self._symbols(self._run_in_tiles("semantic_encoder", s, STRIDE, 1, self._margins["encoder"]))
 
     def generate(self, w_hat: np.ndarray, v: np.ndarray | None, side: np.ndarray | None) -> np.ndarray:
         if v is not None and self.config.noise_mode == "dcgan":
             v = self._run("noise_generator", v, w_hat)
         z = np.concatenate([part for part in (w_hat, v, side) if part is not None], axis=-1)
-        margin = generator_margin(self.config) if _is_local(self.config, "generator") else None
-        return self._run_in_tiles("generator", z, 1, STRIDE, margin)
+        return self._run_in_tiles("generator", z, 1, STRIDE, self._margins["generator"])
 
     def _symbols(self, w: np.ndarray) -> np.ndarray:
         """Return the index of the nearest center for each value; a tie goes to the lower one."""
@@ -128,11 +127,22 @@ def signature(checkpoint: Checkpoint) -> str:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def _is_local(config: config_train, role: str) -> bool:
-    """Say whether E or G is known to see a bounded surrounding only. An instance norm sees everything."""
-    return config.normalization == "channel" and getattr(config, role) == role
+def encoder_margin(config: config_train) -> int | None:
+    """Return how many positions of the feature map E sees beyond its own; None where that is not known.
+
+    The paper's E sees 34 px: 3 positions. The sub-pixel one sees 1 position by its last layer, 2 by each residual block, and
+    20 px by what is before them. An instance norm sees everything, and so may a user's own network.
+    """
+    if config.normalization != "channel":
+        return None
+    return {"encoder": 3, "subpixel_encoder": 1 + 2 * config.n_encoder_blocks + 2}.get(config.encoder)
 
 
-def generator_margin(config: config_train) -> int:
-    """Return how many positions G sees beyond its own: 1, 2 for each residual block, and under 3 while upsampling."""
+def generator_margin(config: config_train) -> int | None:
+    """Return how many positions of the feature map G sees beyond its own; None where that is not known.
+
+    It is 1 by the first layer and 2 by each residual block; all that enlarges, in both generators, sees under 3.
+    """
+    if config.normalization != "channel" or config.generator not in ("generator", "subpixel_generator"):
+        return None
     return 1 + 2 * config.n_residual_blocks + 3

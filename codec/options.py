@@ -1,9 +1,12 @@
-"""The options that compress.py and decompress.py share: which checkpoint, and the knobs."""
+"""What the commands share: the options that name a checkpoint and knobs, and loading a checkpoint to compress with."""
 
 import argparse
 from pathlib import Path
 
 from codec.checkpoint import newest_checkpoint
+from codec.codec import Codec
+from codec.entropy import StaticTables
+from codec.files import warn
 from config import config_test, directories
 from utils import Utils
 
@@ -27,3 +30,11 @@ def chosen_checkpoint(args: argparse.Namespace, where: directories) -> Path:
     if args.restore_last:
         return newest_checkpoint(where.checkpoints)
     return Path(args.restore) if args.restore else Utils.locate(where.default_checkpoint)
+
+
+def load_encoder(checkpoint: str | Path, knobs: config_test) -> Codec:
+    """Load a checkpoint to compress with. Warn if it has no context model, since its files are then about twice as large."""
+    codec = Codec.load(checkpoint, knobs)
+    if isinstance(codec.checkpoint.entropy_models["symbols"], StaticTables):
+        warn(f"{checkpoint} has no context model, and its files are larger than need be: train.py --fit-entropy makes one")
+    return codec

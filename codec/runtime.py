@@ -18,6 +18,8 @@ class Runtime(Protocol):
     Heights and widths are those of the padded image: multiples of 16, h = H / 16, w = W / 16.
     """
 
+    bytes_per_pixel: float  # of memory, that encoding or decoding an image takes at most; see codec/memory.py
+
     def encode(self, x: np.ndarray) -> np.ndarray:
         """Return the symbols (B, h, w, C) of images (B, H, W, 3) in [-1, 1]."""
 

@@ -56,6 +56,12 @@ def test_the_picture_shows_the_original_beside_what_decompressing_gives(checkpoi
     np.testing.assert_array_equal(shown[:170, 248 + left : 248 + left + 200], read_image("back.png", CAP))
 
 
+def test_a_checkpoint_without_a_context_model_is_named_in_one_warning(checkpoint, image, capsys):
+    assert compress.main(["-r", str(checkpoint), "-i", image, "-o", "out.gc"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "warning" in line and "no context model" in line and str(checkpoint) in line]
+
+
 def test_with_a_gc_output_there_is_only_the_file(checkpoint, image, tmp_path):
     assert compress.main(["-r", str(checkpoint), "-i", image, "-o", "sub/out.gc"]) == 0
     assert [p.name for p in (tmp_path / "sub").iterdir()] == ["out.gc"]

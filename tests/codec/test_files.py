@@ -184,9 +184,9 @@ def test_a_table_that_is_not_of_a_run_is_not_replaced(tmp_path):
 def test_an_image_that_takes_more_memory_than_there_is_is_refused(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 10**9)
     monkeypatch.setattr(memory, "available_address_space", lambda: 10**12)
-    memory.check_memory(1000, 1000, config_train(width=192))
+    memory.check_memory(1000, 1000, 570, config_train(width=192))
     with pytest.raises(UserError, match=r"12\.0 megapixels take .* GB of memory, but only 1\.0 GB can be had"):
-        memory.check_memory(3000, 4000, config_train(width=192))
+        memory.check_memory(3000, 4000, 570, config_train(width=192))
 
 
 def test_a_limit_of_the_process_counts(tmp_path):

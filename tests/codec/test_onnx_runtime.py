@@ -24,6 +24,9 @@ LABELS = {"use_conditional_GAN": True, "n_classes": 4, "n_residual_blocks": 0}
 KINDS = {
     "the paper's": {"n_residual_blocks": 2},
     "what ships": CHANNEL | {"upsampling": "bilinear", "sample_noise": True, "noise_mode": "layers"},
+    "sub-pixel networks": CHANNEL
+    | {"encoder": "subpixel_encoder", "generator": "subpixel_generator", "upsampling": "bilinear"}
+    | {"sample_noise": True, "noise_mode": "layers", "noise_finest": 4},
     "noise map": CHANNEL | {"upsampling": "nearest", "sample_noise": True, "noise_mode": "map", "learn_centers": True},
     "noise network": {"upsampling": "transpose4", "sample_noise": True, "noise_dim": 16},
     "the seed's": {"bottleneck_norm": True, "quantizer_distance": "absolute", "sample_noise": True, "noise_norm": "batch"},
@@ -62,10 +65,10 @@ def exported(request, tmp_path_factory):
     return folder / "small"
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory):
+@pytest.fixture(scope="module", params=["what ships", "sub-pixel networks"])
+def local(request, tmp_path_factory):
     """A checkpoint with graphs whose networks see a bounded surrounding."""
-    folder = write_tiny(tmp_path_factory.mktemp("local") / "tiny", config_of("what ships"))
+    folder = write_tiny(tmp_path_factory.mktemp("local") / "tiny", config_of(request.param))
     assert checkpoint.main(["-r", str(folder), "--onnx"]) == 0
     return folder
 
@@ -219,7 +222,7 @@ def test_a_margin_narrower_than_what_the_generator_sees_would_leave_seams(monkey
     v = rng.normal(size=loaded.config.noise_shape(1, 24, 24)).astype(np.float32)
     whole = loaded.generate(w_hat, v, None)
     monkeypatch.setattr(tiles, "TILE", 8)
-    monkeypatch.setattr("codec.onnx_runtime.generator_margin", lambda config: generator_margin(config) - 4)
+    monkeypatch.setitem(loaded._margins, "generator", generator_margin(loaded.config) - 4)
     assert np.abs(loaded.generate(w_hat, v, None) - whole).max() > 1e-3
 
 
