@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         file, picture = Path(folder) / "a.gc", Path(folder) / "b.png"
         for command, source, output in (("compress.py", args.input, file), ("decompress.py", file, picture)):
-            arguments = [PROJECT / command, "-r", args.restore, "-i", source, "-o", output]
+            arguments = [PROJECT / command, "-r", args.restore, "-i", source, "-o", output, "--overwrite"]
             figures = [[run([*arguments, "-k", f"runtime={r}"]) for r in RUNTIMES] for _ in range(args.repeat)]
             (onnx, onnx_memory), (tensorflow, tensorflow_memory) = (
                 map(min, zip(*own, strict=True)) for own in zip(*figures, strict=True)

@@ -247,7 +247,7 @@ def write_checkpoint(
     frequencies: (C, L) integers, of the symbols. state: what training needs in order to go on, by name.
     Raises UserError if a weight is not finite.
     """
-    for name, array in {**(state or {}), **weights}.items():
+    for name, array in [*(state or {}).items(), *weights.items()]:  # the same names, of other values: averages are weights
         if not np.isfinite(array).all():
             raise UserError(f"{folder}: {name} is not finite; nothing was saved; lower the learning rate")
     with new_folder(folder, overwrite) as partial:

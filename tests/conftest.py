@@ -1,12 +1,19 @@
 """Fixtures: a tiny system that trains, resumes, compresses and decompresses in seconds on a CPU."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
+for signum in (
+    signal.SIGINT,
+    signal.SIGHUP,
+):  # a shell that runs the tests in the background ignores them, and so would commands
+    if signal.getsignal(signum) is signal.SIG_IGN:
+        signal.signal(signum, signal.SIG_DFL)
 
 import numpy as np
 import pytest
@@ -59,6 +66,27 @@ def model_arrays(channels: int, levels: int, hidden: int = 7, spread: int = 300,
         name: rng.integers(-spread, spread + 1, [sizes[i] for i in letters]).astype("i4" if "bias" in name else "i2")
         for name, letters in SHAPES.items()
     }
+
+
+def to_x(image: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) uint8 as networks see it: (1, H, W, 3) in [-1, 1]."""
+    return image[None].astype(np.float32) / 127.5 - 1
+
+
+def random_arrays(network: type, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random weights of the shapes of a frozen network's; activations stay of about the same size from layer to layer."""
+    import keras
+
+    blank = network.__new__(network)
+    blank.dtype, blank._layers = "float32", []
+    blank._build(keras.Input((None, None, 3)))
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for name, shape in blank._shapes().items():
+        fan = np.prod(shape[:2]) if shape[-1] == 1 else np.prod(shape[:-1])  # depthwise kernels end in 1
+        scale = np.sqrt(2 / fan) if "kernel" in name else 0.1
+        arrays[name] = (scale * rng.standard_normal(shape)).astype(np.float32)
+    return arrays | {name: np.abs(array) for name, array in arrays.items() if name.startswith("lin_")}
 
 
 @pytest.fixture(scope="session", autouse=True)

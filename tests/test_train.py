@@ -23,7 +23,12 @@ from training.trainer import Trainer
 def run(photos, tmp_path, monkeypatch):
     """Runs train.py in an empty folder; returns its exit status."""
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments, **changes: train.main(["-ds", str(photos), *knobs(**changes), *arguments])
+
+    def call(*arguments: str, **changes) -> int:
+        data = [] if "-ds" in arguments else ["-ds", str(photos)]
+        return train.main([*data, *knobs(**changes), *arguments])
+
+    return call
 
 
 def arrays(folder) -> dict[str, np.ndarray]:

