@@ -207,7 +207,7 @@ def test_where_there_is_nothing_to_do_nothing_is_changed(run, photos, tmp_path, 
     assert sorted(p.name for p in (tmp_path / "checkpoints").rglob("*.npz")) == ["model.npz", "training.npz"]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_with_a_checkpoint(signum, photos, tmp_path):
     command = [sys.executable, str(PROJECT / "train.py"), "-ds", str(photos), *knobs(diagnostic_steps=1), "--steps", "100000"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -113,7 +113,10 @@ def run_training(street, tmp_path, *arguments, **changes) -> int:
 
 @pytest.mark.parametrize("changes", [
     {"semantic_code": "lossless", "selective": True, "entropy_steps": 3},
-    {"semantic_code": "lossless", "use_instances": True, "semantic_scale": 16, "entropy_steps": 3, "sample_noise": True},
+    pytest.param(
+        {"semantic_code": "lossless", "use_instances": True, "semantic_scale": 16, "entropy_steps": 3, "sample_noise": True},
+        marks=pytest.mark.slow,
+    ),
     {"semantic_code": "learned", "selective": True, "selective_regions": "boxes", "entropy_steps": 3},
     {"semantic_code": "none"},
 ], ids=lambda changes: "-".join(map(str, changes.values())))  # fmt: skip

@@ -50,7 +50,8 @@ def start(folder, worker: int | None, ports: list[int], *arguments: str, **chang
     if worker is not None:
         hosts = {"worker": [f"localhost:{port}" for port in ports]}
         environment["TF_CONFIG"] = json.dumps({"cluster": hosts, "task": {"type": "worker", "index": worker}})
-    command = [sys.executable, "-c", TRAIN, str(folder / "out.npz"), "-ds", "sample", *knobs(**changes), *arguments]
+    command = [sys.executable, "-c", TRAIN, str(folder / "out.npz"), *knobs(**changes), *arguments]
+    command += [] if "-ds" in arguments else ["-ds", "sample"]
     environment["PYTHONPATH"] = str(PROJECT)
     with open(folder / "log", "w") as log:
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
@@ -65,7 +66,14 @@ def ports() -> list[int]:
 
 
 def test_two_workers_train_as_one_does_with_the_whole_batch(ports, tmp_path):
-    changes = {"batch_size": 4, "sample_noise": True, "channel_dropout": 0.5, "distortion_steps": 1, "optimizer": "momentum"}
+    changes = {
+        "batch_size": 4,
+        "sample_noise": True,
+        "channel_dropout": 0.5,
+        "distortion_steps": 1,
+        "optimizer": "momentum",
+        "seed": 1,
+    }  # fmt: skip  (with the seed 0, one value of w is at a tie, which rounding decides)
     arguments = ["--steps", "3"]
     workers = [start(tmp_path / f"w{i}", i, ports, *arguments, **changes) for i in range(2)]
     assert [process.wait(timeout=300) for process in workers] == [0, 0]
@@ -79,6 +87,7 @@ def test_two_workers_train_as_one_does_with_the_whole_batch(ports, tmp_path):
     assert not (tmp_path / "w1/checkpoints").exists() and not (tmp_path / "w1/tensorboard").exists()
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_does_where_parts_of_the_images_are_synthesized(ports, tmp_path):
     """Each image preserves a different share of its pixels, and so does each worker."""
     for i in range(4):
@@ -113,6 +122,7 @@ def test_a_worker_that_waits_for_others_says_so_and_can_be_stopped(ports, tmp_pa
         process.kill()
 
 
+@pytest.mark.slow
 def test_a_worker_whose_partner_hangs_is_ended_by_a_second_signal(ports, tmp_path):
     workers = [start(tmp_path / f"w{i}", i, ports, "--steps", "100000", distortion_steps=10**6) for i in range(2)]
     try:
@@ -129,6 +139,7 @@ def test_a_worker_whose_partner_hangs_is_ended_by_a_second_signal(ports, tmp_pat
     finally:
         for process in workers:
             process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize(("gpus", "changes", "used", "why"), [
@@ -158,7 +169,7 @@ def test_a_batch_norm_of_a_users_own_is_refused_on_two_devices():
     distribution.Cluster(Strategy()).check_networks([network])
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM])
 def test_when_a_worker_dies_the_other_says_so_and_a_checkpoint_is_left(how, ports, tmp_path):
     changes = {"distortion_steps": 10**6, "checkpoint_epochs": 2}
     workers = [start(tmp_path / f"w{i}", i, ports, "--steps", "100000", **changes) for i in range(2)]
