@@ -32,7 +32,7 @@ from cGAN.selection import Selection
 from codec import Codec, read_image
 from codec.files import ExistsError, atomic_together, refuse_existing, warn
 from codec.folder_run import FolderRun, Input, digest, gather, outputs_of, progress, settings_of
-from codec.options import add_model_arguments, chosen_checkpoint, load_encoder, split_knobs
+from codec.options import add_model_arguments, chosen_checkpoint, split_knobs, warn_of_large_files
 from codec.pictures import images_in, picture_path, write_picture
 from config import UserError, config_train
 from evaluation.metrics import ms_ssim, psnr
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         inputs = gather(args.input, images_in)
         output = Path(args.output or Path(where.samples) / inputs[0].root.name)
         check_folder([Path(path) for path in args.input if Path(path).is_dir()], output)
-        codec = load_encoder(checkpoint, knobs)
+        codec = Codec.load(checkpoint, knobs)
         guide.check(codec.config, several=True)
         return compress_folder(codec, inputs, output, guide, args.overwrite)
     source = Path(args.input[0])
@@ -96,9 +96,10 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{output}: is the input itself; write somewhere else")
     refuse_existing(*outputs(output), overwrite=args.overwrite)
     image = read_image(source, knobs.max_pixels)
-    codec = load_encoder(checkpoint, knobs)
+    codec = Codec.load(checkpoint, knobs)
     guide.check(codec.config)
     result = compress_image(codec, image, Input(source, source.parent), output, guide, args.overwrite)
+    warn_of_large_files(codec)
     print(report(result, codec))
     print(f"compressed file: {output.with_suffix('.gc')}")
     if output.suffix.lower() != ".gc":
@@ -313,6 +314,7 @@ def compress_folder(codec: Codec, inputs: list[Input], output: Path, guide: Guid
             failures += 1
     if not results:
         raise UserError(f"{inputs[0].root}: none of its {failures} images could be compressed")
+    warn_of_large_files(codec)
     if kept:
         print(f"kept: {kept} images that were finished already")
     print_means(results)

@@ -19,9 +19,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from codec import Codec
 from codec.checkpoint import resolve_checkpoint
 from codec.files import output_names, printable
-from codec.options import load_encoder
+from codec.options import warn_of_large_files
 from codec.pictures import images_in
 from config import UserError, config_test
 from evaluation import report
@@ -100,9 +101,10 @@ def measure_ours(name: str, path: str, measure: Measure) -> Result:
 def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
     """Load a checkpoint. Raises UserError for one whose files have a label map."""
     with Utils.quiet_tensorflow():
-        codec = load_encoder(path, knobs)
+        codec = Codec.load(path, knobs)
     if codec.config.code_channels:
         raise UserError(f"{path}: its files have a label map; compress.py measures such models, with -sm")
+    warn_of_large_files(codec)
     key = f"{codec.checkpoint.fingerprint.hex()} {knobs.to_json()}"
     return OurCodec(name, codec, codec.config.channel_bottleneck, key)
 

@@ -1,4 +1,4 @@
-"""What the commands share: the options that name a checkpoint and knobs, and loading a checkpoint to compress with."""
+"""What the commands share: the options that name a checkpoint and knobs, and a warning about a checkpoint."""
 
 import argparse
 from pathlib import Path
@@ -32,9 +32,8 @@ def chosen_checkpoint(args: argparse.Namespace, where: directories) -> Path:
     return Path(args.restore) if args.restore else Utils.locate(where.default_checkpoint)
 
 
-def load_encoder(checkpoint: str | Path, knobs: config_test) -> Codec:
-    """Load a checkpoint to compress with. Warn if it has no context model, since its files are then about twice as large."""
-    codec = Codec.load(checkpoint, knobs)
+def warn_of_large_files(codec: Codec) -> None:
+    """Warn if a checkpoint has no context model: its files are then about twice as large."""
     if isinstance(codec.checkpoint.entropy_models["symbols"], StaticTables):
-        warn(f"{checkpoint} has no context model, and its files are larger than need be: train.py --fit-entropy makes one")
-    return codec
+        folder = codec.checkpoint.folder
+        warn(f"{folder} has no context model, and its files are larger than need be: train.py --fit-entropy makes one")

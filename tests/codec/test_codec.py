@@ -29,6 +29,8 @@ def test_codec_and_its_commands_import_no_training_framework():
 class Gray:
     """A runtime without networks: each symbol is the brightness of a block; the picture is w_hat, plus noise and side."""
 
+    bytes_per_pixel = 100.0
+
     def encode(self, x: np.ndarray) -> np.ndarray:
         blocks = x.reshape(1, x.shape[1] // 16, 16, x.shape[2] // 16, 16, 3).mean(axis=(2, 4, 5))
         return np.repeat(np.digitize(blocks, (-0.6, -0.2, 0.2, 0.6))[..., None], 2, axis=-1).astype(np.uint8)
