@@ -38,7 +38,10 @@ def arrays(folder) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("stages", [
     {"distortion_steps": 2, "discriminator_warmup_steps": 1, "sample_noise": True, "random_flip": True},
-    {"discriminator_warmup_steps": 2, "n_critic_iterations": 2, "gan_loss": "wgan_gp", "spectral_norm": True},  # DDD, GDG
+    pytest.param(  # DDD, GDG
+        {"discriminator_warmup_steps": 2, "n_critic_iterations": 2, "gan_loss": "wgan_gp", "spectral_norm": True},
+        marks=pytest.mark.slow,
+    ),
 ], ids=["noise", "critic"])  # fmt: skip
 def test_training_2n_steps_equals_n_then_resume_then_n(stages, run, photos, tmp_path):
     assert run("-name", "whole", "--steps", "6", **stages) == 0

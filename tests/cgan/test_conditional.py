@@ -116,7 +116,10 @@ def run_training(street, tmp_path, *arguments, **changes) -> int:
         {"semantic_code": "lossless", "use_instances": True, "semantic_scale": 16, "entropy_steps": 3, "sample_noise": True},
         marks=pytest.mark.slow,
     ),
-    {"semantic_code": "learned", "selective": True, "selective_regions": "boxes", "entropy_steps": 3},
+    pytest.param(
+        {"semantic_code": "learned", "selective": True, "selective_regions": "boxes", "entropy_steps": 3},
+        marks=pytest.mark.slow,
+    ),
     {"semantic_code": "none"},
 ], ids=lambda changes: "-".join(map(str, changes.values())))  # fmt: skip
 def test_train_resume_compress_decompress(changes, street, tmp_path, capsys):

@@ -56,7 +56,12 @@ def write_tiny(folder, config: config_train, seed: int = 0):
     return folder
 
 
-@pytest.fixture(scope="module", params=KINDS)
+QUICK = ("the paper's", "what ships", "sub-pixel networks", "noise network", "learned map")  # the other kinds are slow tests
+
+
+@pytest.fixture(
+    scope="module", params=[kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def exported(request, tmp_path_factory):
     """A checkpoint of each kind, in half precision, with graphs."""
     folder = tmp_path_factory.mktemp("exported")
