@@ -104,6 +104,22 @@ def no_pretrained_weights(tmp_path_factory):
 
 
 @pytest.fixture
+def eager_steps(request, monkeypatch):
+    """Make a few training steps without a graph, whose tracing takes longer. What is exact on resuming is tested with graphs."""
+    if "2n_steps" in request.node.name:
+        return
+    from training.trainer import Trainer
+
+    build = Trainer.__init__
+
+    def build_eager(trainer: Trainer, config) -> None:
+        build(trainer, config)
+        trainer._compiled_step = trainer._distributed_step
+
+    monkeypatch.setattr(Trainer, "__init__", build_eager)
+
+
+@pytest.fixture
 def tiny_config():
     from config import config_train
 

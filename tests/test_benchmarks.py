@@ -68,6 +68,7 @@ def test_train_step(capfd):
     assert re.match(r"W=32 +64x64 +\d+\.\d+ s/step +\d+\.\d+ GB +1\.00 +1\.00", line)
 
 
+@pytest.mark.slow
 def test_train_step_compares_recipes(tmp_path, capfd):
     recipe = tmp_path / "tiny.json"
     recipe.write_text(json.dumps(TINY))

@@ -19,6 +19,9 @@ from model import named_weights
 from training.trainer import Trainer
 
 
+pytestmark = pytest.mark.usefixtures("eager_steps")
+
+
 @pytest.fixture
 def run(photos, tmp_path, monkeypatch):
     """Runs train.py in an empty folder; returns its exit status."""

@@ -24,6 +24,9 @@ from network import code_channels, label_channels, map_symbols
 from training.trainer import Trainer
 
 
+pytestmark = pytest.mark.usefixtures("eager_steps")
+
+
 @pytest.mark.parametrize("scale", [4, 8, 16])
 def test_the_generator_sees_the_classes_that_the_file_has(scale):
     config = config_train(use_conditional_GAN=True, n_classes=4, use_instances=True, semantic_scale=scale)
