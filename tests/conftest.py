@@ -105,7 +105,7 @@ def no_pretrained_weights(tmp_path_factory):
 
 @pytest.fixture
 def eager_steps(request, monkeypatch):
-    """Make a few training steps without a graph, whose tracing takes longer. What is exact on resuming is tested with graphs."""
+    """Make a few training steps without a graph, whose tracing takes longer. Exact resuming is tested with graphs."""
     if "2n_steps" in request.node.name:
         return
     from training.trainer import Trainer

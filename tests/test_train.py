@@ -18,7 +18,6 @@ from codec.checkpoint import newest_checkpoint, read_arrays, read_knobs, resolve
 from model import named_weights
 from training.trainer import Trainer
 
-
 pytestmark = pytest.mark.usefixtures("eager_steps")
 
 

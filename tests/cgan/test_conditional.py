@@ -23,7 +23,6 @@ from data import Data
 from network import code_channels, label_channels, map_symbols
 from training.trainer import Trainer
 
-
 pytestmark = pytest.mark.usefixtures("eager_steps")
 
 
