@@ -218,6 +218,7 @@ class config_train(config_base):
 
     # Stages: distortion alone, then the discriminator alone, then the GAN
     distortion_steps: int = knob(0, low=0)              # E and G without a discriminator; some thousands steady the GAN
+    generator_steps: int = knob(0, low=0)               # the first of them, which train G alone: for a new G after --transfer
     discriminator_warmup_steps: int = knob(0, low=0)    # D alone; 300 avoid the drop when a fresh D is switched on
     entropy_steps: int = knob(6000, low=0)              # of fitting the context model, after training; 0: static tables
     freeze_encoder: bool = knob(False)                  # in the GAN stage: files stay as they are, only decoding changes

@@ -323,6 +323,9 @@ def test_a_transfer_takes_the_weights_that_fit(checkpoint, run, tmp_path, capsys
     with np.load(checkpoint / "ckpt-00000005/training.npz") as saved:
         for name, var in named_weights({"discriminator": trainer.discriminator}).items():
             np.testing.assert_array_equal(var.numpy(), saved[name])
+    trainer, fresh = Trainer.transfer(checkpoint, {"generator": "subpixel_generator"})
+    start = {name: var.numpy() for name, var in Trainer(trainer.config).model.weights.items()}
+    assert fresh and all(np.array_equal(trainer.model.weights[name], start[name]) for name in fresh)  # whole, not in part
     arguments = ["--transfer", str(checkpoint), "--name", "b", "--steps", "1"]
     assert run(*arguments, "-k", "channel_bottleneck=4", distortion_steps=1) == 0
     assert "afresh: encoder/" in capsys.readouterr().out

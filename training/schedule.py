@@ -2,15 +2,20 @@
 
 from config import config_train
 
+WITHOUT_D = ("generator", "distortion")  # the stages in which there is no discriminator
+
 
 def stage(config: config_train, step: int) -> tuple[str, int]:
-    """Return what a step trains: "distortion", "discriminator" (alone) or "gan" (both), and its stage's first step.
+    """Return the stage of a step and that stage's first step.
+
+    "generator" trains G for the distortion, "distortion" E and G, "discriminator" D alone, and "gan" all of them.
 
     In the GAN stage, D is alone in all but every n_critic_iterations-th step.
     """
     gan_start = config.distortion_steps + config.discriminator_warmup_steps
     if step < config.distortion_steps:
-        return "distortion", 0
+        alone = min(config.generator_steps, config.distortion_steps)
+        return ("generator", 0) if step < alone else ("distortion", alone)
     if step < gan_start:
         return "discriminator", config.distortion_steps
     turn_of_G = (step - gan_start + 1) % config.n_critic_iterations == 0
@@ -21,5 +26,5 @@ def learning_rates(config: config_train, step: int) -> tuple[float, float]:
     """Return the rate of E and G, and that of D, at a step: exponential decay that starts anew with each stage."""
     name, start = stage(config, step)
     decay = config.lr_decay_rate ** ((step - start) / config.lr_decay_steps)
-    G_rate = config.distortion_learning_rate if name == "distortion" else config.G_learning_rate
+    G_rate = config.distortion_learning_rate if name in WITHOUT_D else config.G_learning_rate
     return G_rate * decay, config.D_learning_rate * decay

@@ -46,7 +46,7 @@ from tensorflow_runtime import TensorFlowRuntime
 from training.context_network import ContextNetwork
 from training.devices import training_precision
 from training.knob_roles import check_changes
-from training.schedule import learning_rates, stage
+from training.schedule import WITHOUT_D, learning_rates, stage
 from utils import Utils
 
 HISTOGRAM_DECAY = 0.999  # a step; of the symbols' running histogram, which becomes the entropy coder's tables
@@ -146,8 +146,9 @@ class Trainer:
         """Start at step 0 from a checkpoint's knobs, changed, and from its weights as far as they fit.
 
         Of a kernel with another number of channels, the first ones, which both have, are taken; w_hat is the first of what G
-        sees. Centers that are among the changes are set, whatever the checkpoint's are. The discriminator's weights are taken
-        if there is a training.npz. Returns the trainer, and the names of the weights that start afresh, in whole or in part.
+        sees. Of a network of another kind (knobs encoder, generator, discriminator), weights of equal shape alone are taken.
+        Centers that are among the changes are set, whatever the checkpoint's are. The discriminator's weights are taken if
+        there is a training.npz. Returns the trainer, and the names of the weights that start afresh, in whole or in part.
         """
         folder = resolve_checkpoint(path)
         checkpoint = read_checkpoint(folder)
@@ -159,8 +160,12 @@ class Trainer:
             arrays |= {name: array for name, array in state.items() if name.startswith("discriminator/")}
             networks["discriminator"] = trainer.discriminator
         weights = named_weights(networks)
+        kinds = ("encoder", "generator", "discriminator")
+        other_kind = tuple(f"{kind}/" for kind in kinds if getattr(trainer.config, kind) != getattr(checkpoint.config, kind))
         fresh = [name for name, var in weights.items() if name not in arrays or arrays[name].shape != tuple(var.shape)]
         for name, var in weights.items():
+            if name in fresh and name.startswith(other_kind):
+                continue
             if name in arrays and arrays[name].ndim == len(var.shape):
                 common = tuple(slice(min(sides)) for sides in zip(arrays[name].shape, var.shape, strict=True))
                 values = var.numpy()
@@ -223,14 +228,15 @@ class Trainer:
         with tf.GradientTape(persistent=True) as tape:
             G_loss, D_loss, terms, symbols, coded = self._forward(x, labels, step, stage)
         if stage != "discriminator":
-            frozen = {id(v) for v in self.E_variables} if stage == "gan" and self.config.freeze_encoder else ()
-            self._update(self.G_optimizer, tape, G_loss, [var for var in self.G_variables if id(var) not in frozen])
+            frozen = stage == "generator" or (stage == "gan" and self.config.freeze_encoder)
+            kept = {id(var) for var in self.E_variables} if frozen else ()
+            self._update(self.G_optimizer, tape, G_loss, [var for var in self.G_variables if id(var) not in kept])
             share = 1 - _warm(self.config.ema_decay, step)
             for average, var in zip(self.averages, self.G_variables, strict=True):
                 average.assign_sub(share * (average - var))
         if self.context_network:
             self._update(self.context_optimizer, tape, terms["bpp"], self.context_network.trainable_variables)
-        if stage != "distortion":
+        if stage not in WITHOUT_D:
             self._update(self.D_optimizer, tape, D_loss, self.D_variables)
             if self.config.weight_clipping:
                 for var in self.D_variables:
@@ -265,7 +271,7 @@ class Trainer:
         if self.alexnet and config.lambda_lpips and stage != "discriminator":
             terms["lpips"] = tf.reduce_mean(lpips(features, features_hat, self.alexnet.lin))
             G_loss += config.lambda_lpips * terms["lpips"]
-        if stage == "distortion":
+        if stage in WITHOUT_D:
             return G_loss, None, terms, symbols, coded
         adversarial, D_loss, gan_terms = self._gan_losses((x, features), (x_hat, features_hat), labels, step)
         return G_loss + adversarial, D_loss, terms | gan_terms, symbols, coded
@@ -318,7 +324,7 @@ class Trainer:
         Both images are shifted alike by 0 to 7 px, differently at each step: the network's first stride is 4 px, and without
         the shift it would not see a grid of that size.
         """
-        judged = self.config.discriminator == "projected_discriminator" and stage != "distortion"
+        judged = self.config.discriminator == "projected_discriminator" and stage not in WITHOUT_D
         compared = self.config.lambda_lpips and stage != "discriminator"
         if not self.alexnet or not (judged or compared):
             return [], []

@@ -300,6 +300,19 @@ def test_each_stage_trains_its_own_variables(tiny_config):
     assert moved[2] == {"generator", "discriminator"}
 
 
+def test_a_new_generator_can_be_trained_before_the_encoder(tiny_config):
+    config = tiny_config(distortion_steps=3, generator_steps=1, discriminator_warmup_steps=1)
+    assert [stage(config, step) for step in range(5)] == [
+        ("generator", 0), ("distortion", 1), ("distortion", 1), ("discriminator", 3), ("gan", 4)
+    ]  # fmt: skip
+    trainer = Trainer(config)
+    for trained in ({"generator"}, {"encoder", "generator"}):
+        before = state(trainer)
+        train_step(trainer, batch())
+        names = differing(before, state(trainer))
+        assert trained == {part for part in ("encoder", "generator", "discriminator") if any(n.startswith(part) for n in names)}
+
+
 def test_learning_rates_decay_anew_in_each_stage(tiny_config):
     config = tiny_config(
         distortion_steps=10, distortion_learning_rate=1.0, G_learning_rate=0.5, lr_decay_rate=0.1, lr_decay_steps=10
