@@ -16,10 +16,10 @@ from cGAN.labels import LabelMap
 from cGAN.selection import heat_map
 from codec import label_maps
 from codec.checkpoint import Checkpoint, read_checkpoint
-from codec.container import check_size, join, pack, split, unpack
+from codec.container import Header, check_size, coded_size, join, pack, split, unpack
 from codec.memory import check_memory
 from codec.noise import noise
-from codec.pictures import STRIDE, pad, padded_size, to_float, to_uint8
+from codec.pictures import STRIDE, pad, padded_size, resize, to_float, to_uint8
 from codec.runtime import Runtime, load_runtime
 from config import UserError, config_test
 
@@ -54,33 +54,40 @@ class Codec:
     # Image <-> bytes
     # ------------------------------------------------------------------------------------------------------------------
 
-    def encode(self, image: np.ndarray, labels: LabelMap | None = None) -> bytes:
+    def encode(self, image: np.ndarray, labels: LabelMap | None = None, scale: int = 0) -> bytes:
         """Return the bytes of a .gc file of an image (H, W, 3) uint8. `decode` is the inverse, but for the loss.
 
         labels: the image's label map, for a model whose files have one. What labels.preserved says, of a selective model,
         is kept, and the rest is synthesized; without it all is kept.
+        scale: 0..63. The image is coded at 2^(-scale/8) times its size, and the decoder enlarges the picture again. It does
+        not go with a label map.
         """
         height, width = image.shape[:2]
         check_size(width, height)
-        check_memory(height, width, self.runtime.bytes_per_pixel, self.config)
-        contents = self.contents(image, labels)
+        if scale and self._parts != ["symbols"]:
+            raise UserError("the files of this model have more than symbols: it codes an image at its own size only")
+        size = coded_size(height, width, scale)
+        check_memory(*size, self.runtime.bytes_per_pixel, self.config)
+        contents = self.contents(resize(image, *size), labels)
         symbols = contents.symbols[:, :, : self.knobs.channels or None]
-        return self._pack(height, width, Contents(symbols, contents.code, contents.mask))
+        return self.pack(height, width, Contents(symbols, contents.code, contents.mask), scale)
 
     def decode(self, data: bytes) -> np.ndarray:
         """Return the image (H, W, 3) uint8 of a .gc file. Raises UserError for damage, or for another model's file."""
-        file = unpack(data)
-        if file.fingerprint != self.checkpoint.fingerprint:
-            raise UserError(f"made with another checkpoint: its fingerprint is {file.fingerprint.hex()}, "
+        header, payload, crc = unpack(data)
+        if header.fingerprint != self.checkpoint.fingerprint:
+            raise UserError(f"made with another checkpoint: its fingerprint is {header.fingerprint.hex()}, "
                             f"this one's {self.checkpoint.fingerprint.hex()}; name the right one with -r")  # fmt: skip
-        if file.channels > self.config.channel_bottleneck:
-            raise UserError(f"damaged ({file.channels} channels, of a model that has {self.config.channel_bottleneck})")
-        if file.width * file.height > self.knobs.max_pixels:
-            raise UserError(f"{file.width}x{file.height} px is over max_pixels ({self.knobs.max_pixels}); "
+        C = self.config.channel_bottleneck
+        if header.channels >= C or (header.scale and self._parts != ["symbols"]):
+            raise UserError(f"damaged ({header.channels} channels, scale {header.scale}, of a model of {C} channels)")
+        if header.width * header.height > self.knobs.max_pixels:
+            raise UserError(f"{header.width}x{header.height} px is over max_pixels ({self.knobs.max_pixels}); "
                             f"raise the cap with -k max_pixels=N")  # fmt: skip
-        check_memory(file.height, file.width, self.runtime.bytes_per_pixel, self.config)
-        contents = self._unpack(file.height, file.width, file.channels, file.payload)
-        return self.picture(contents, file.height, file.width, file.crc)
+        size = header.coded_size
+        check_memory(*size, self.runtime.bytes_per_pixel, self.config)
+        contents = self._unpack(*size, header.channels or C, payload)
+        return resize(self.picture(contents, *size, crc), header.height, header.width)
 
     def sections(self, data: bytes) -> dict[str, bytes]:
         """Return what is in a file, by what it codes: "symbols", and "code" and "mask" if the model has these."""
@@ -89,13 +96,16 @@ class Codec:
     def _split(self, payload: bytes) -> dict[str, bytes]:
         return dict(zip(self._parts, split(payload, len(self._parts)), strict=True))
 
-    def _pack(self, height: int, width: int, contents: Contents) -> bytes:
+    def pack(self, height: int, width: int, contents: Contents, scale: int = 0) -> bytes:
+        """Return the bytes of a file with these contents, of an image of this size, which was coded at this scale."""
         mask = None if contents.mask is None else contents.mask[:, :, 0]
         sections = []
         for name in self._parts:
             values = getattr(contents, name)
             sections.append(self._coders[name].encode(values, mask if name == "symbols" else None))
-        return pack(width, height, contents.symbols.shape[2], self.checkpoint.fingerprint, join(sections))
+        K, C = contents.symbols.shape[2], self.config.channel_bottleneck
+        channels = 0 if K == C else K
+        return pack(Header(width, height, scale, channels, self.checkpoint.fingerprint), join(sections))
 
     def _unpack(self, height: int, width: int, channels: int, payload: bytes) -> Contents:
         padded_height, padded_width = padded_size(height, width)

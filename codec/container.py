@@ -1,59 +1,82 @@
 """The compressed file, `.gc`: its container. What the payload holds is entropy.py's business.
 
-Format version 2, little-endian. 16 bytes beside the payload:
+Format version 3. A photo with sides up to 16383 px takes 14 bytes beside the payload:
 
-    offset  bytes  what
-         0      2  magic, "gc"
-         2      1  format version, 2
-         3      1  K, how many channels of the feature map were sent, 1..255
-         4      2  image width in pixels, 1..65535
-         6      2  image height in pixels, 1..65535
-         8      4  fingerprint of the model: SHA-256, cut, of its knobs, weights and entropy model
-        12      n  payload: the symbols, range coded in whole 32-bit words
-      12+n      4  CRC-32 of everything before it
+    bytes  what
+        1  magic, "g"
+        1  version and flags: bit 7 is 1 from version 3 on; bit 6 says that K follows; bits 0..5 are the scale
+     1..3  image width in pixels, 1..65535, a variable-length integer
+     1..3  image height in pixels, likewise
+      0,1  K, how many channels of the feature map were sent, 1..255; without it, all of them
+        4  fingerprint of the model: SHA-256, cut, of its knobs, weights and entropy model
+        n  payload: the symbols, range coded
+        4  CRC-32 of everything before it, little-endian
 
-The payload's length is what is left of the file, and the shape of the symbols follows from the image's: ceil(side/16), at
-least 2, by K channels. Version 1, which knew neither context models nor K, is refused by name.
+The image was scaled by 2^(-scale/8) before it was coded; see `coded_size`. The payload's length is what is left of the file,
+and the shape of the symbols follows from the coded size: ceil(side/16), at least 2. Versions 1 and 2, whose second byte is "c",
+are refused by name. The whole format: docs/file-format.md.
 """
 
-import struct
 import zlib
 from typing import NamedTuple
 
+from codec.integers import POWERS, STEPS, read_varint, varint
 from config import UserError
 
-MAGIC, VERSION = b"gc", 2
-HEADER = struct.Struct("<2sBBHH4s")
-CRC = struct.Struct("<I")
+MAGIC, OLD_MAGIC, VERSION = b"g", b"gc", 3
+VERSION_BIT, CHANNELS_BIT, MAX_SCALE = 0x80, 0x40, 0x3F
+SCALES = 8  # for each factor of two
+FACTORS = POWERS[:: STEPS // SCALES][: MAX_SCALE + 1]  # floor(2^(16 - scale/8))
+FINGERPRINT_SIZE = CRC_SIZE = 4
 MAX_SIDE = 2**16 - 1
+SMALLEST = 4 + FINGERPRINT_SIZE + CRC_SIZE  # bytes, of a file
 
 
 def join(sections: list[bytes]) -> bytes:
-    """Payloads of whole words -> one: before each but the last, three bytes that say how many words it has."""
-    return b"".join((len(part) // 4).to_bytes(3, "little") + part for part in sections[:-1]) + sections[-1]
+    """Payloads -> one: each but the last has its length before it, a variable-length integer."""
+    return b"".join(varint(len(part)) + part for part in sections[:-1]) + sections[-1]
 
 
 def split(payload: bytes, n: int) -> list[bytes]:
     """Inverse of join, for n sections. Raises UserError for a payload that ends before they do."""
     sections = []
     for _ in range(n - 1):
-        end = 3 + 4 * int.from_bytes(payload[:3], "little")
-        if len(payload) < end:
+        length, start = read_varint(payload, 0)
+        if len(payload) < start + length:
             raise UserError("damaged (the payload ends within a section)")
-        sections.append(payload[3:end])
-        payload = payload[end:]
+        sections.append(payload[start : start + length])
+        payload = payload[start + length :]
     return [*sections, payload]
+
+
+class Header(NamedTuple):
+    """What a file says before its payload. channels: 0 for all that the model has. scale: 0..63."""
+
+    width: int
+    height: int
+    scale: int
+    channels: int
+    fingerprint: bytes
+
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """The height and width in pixels at which the image was coded."""
+        return coded_size(self.height, self.width, self.scale)
 
 
 class File(NamedTuple):
     """What a .gc file says. `crc` also seeds the decoder's noise."""
 
-    width: int
-    height: int
-    channels: int
-    fingerprint: bytes
+    header: Header
     payload: bytes
     crc: int
+
+
+def coded_size(height: int, width: int, scale: int) -> tuple[int, int]:
+    """Return the height and width at which an image is coded: its own times 2^(-scale/8), rounded, and at least 1."""
+    factor = int(FACTORS[scale])
+    coded_height, coded_width = (max(1, (side * factor + 2**15) >> 16) for side in (height, width))
+    return coded_height, coded_width
 
 
 def check_size(width: int, height: int) -> None:
@@ -62,25 +85,53 @@ def check_size(width: int, height: int) -> None:
         raise UserError(f"{width}x{height} px: the file format takes sides up to {MAX_SIDE} px")
 
 
-def pack(width: int, height: int, channels: int, fingerprint: bytes, payload: bytes) -> bytes:
-    """The bytes of a .gc file. Raises UserError for an image too large for the format."""
-    check_size(width, height)
-    body = HEADER.pack(MAGIC, VERSION, channels, width, height, fingerprint) + payload
-    return body + CRC.pack(zlib.crc32(body))
+def pack(header: Header, payload: bytes) -> bytes:
+    """Return the bytes of a .gc file. Raises UserError for an image too large for the format."""
+    body = pack_header(header) + payload
+    return body + zlib.crc32(body).to_bytes(CRC_SIZE, "little")
+
+
+def pack_header(header: Header) -> bytes:
+    """Return the bytes of a header. Raises UserError for an image too large for the format."""
+    check_size(header.width, header.height)
+    flags = VERSION_BIT | (CHANNELS_BIT if header.channels else 0) | header.scale
+    sizes = varint(header.width) + varint(header.height)
+    return MAGIC + bytes([flags]) + sizes + bytes([header.channels] if header.channels else []) + header.fingerprint
 
 
 def unpack(data: bytes) -> File:
     """Inverse of pack. Raises UserError for anything that pack did not make, damaged files among it."""
-    if len(data) < HEADER.size + CRC.size:
-        raise UserError(f"not a .gc file, or cut short ({len(data)} bytes)")
-    magic, version, channels, width, height, fingerprint = HEADER.unpack_from(data)
-    if magic != MAGIC:
-        raise UserError("not a .gc file (it does not start with 'gc')")
-    if version != VERSION:
-        raise UserError(f"format version {version}; this program reads version {VERSION}")
-    body, (crc,) = data[: -CRC.size], CRC.unpack(data[-CRC.size :])
+    check_magic(data)
+    if len(data) < SMALLEST:
+        raise UserError(f"cut short ({len(data)} bytes)")
+    body = data[:-CRC_SIZE]
+    crc = int.from_bytes(data[-CRC_SIZE:], "little")
     if zlib.crc32(body) != crc:
         raise UserError("damaged (the checksum does not match)")
-    if not (channels and width and height):
+    header, start = read_header(body)
+    return File(header, body[start:], crc)
+
+
+def check_magic(data: bytes) -> None:
+    """Raise UserError for data that is no .gc file of this version."""
+    if data[:2] == OLD_MAGIC:
+        version = data[2] if len(data) > 2 else "1 or 2"
+        raise UserError(f"format version {version}; this program reads version {VERSION}")
+    if len(data) < 2 or data[:1] != MAGIC or not data[1] & VERSION_BIT:
+        raise UserError("not a .gc file" + (" (it is empty)" if not data else ""))
+
+
+def read_header(body: bytes) -> tuple[Header, int]:
+    """Return the header of a file, and the offset of its payload. Raises UserError for one that pack_header did not make."""
+    flags = body[1]
+    width, start = read_varint(body, 2)
+    height, start = read_varint(body, start)
+    channels = 0
+    if flags & CHANNELS_BIT:
+        channels, start = int.from_bytes(body[start : start + 1]), start + 1
+    fingerprint = body[start : start + FINGERPRINT_SIZE]
+    if len(fingerprint) < FINGERPRINT_SIZE:
+        raise UserError("damaged (it ends within its header)")
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE) or (flags & CHANNELS_BIT and not channels):
         raise UserError(f"not a valid .gc file ({width}x{height} px, {channels} channels)")
-    return File(width, height, channels, fingerprint, body[HEADER.size :], crc)
+    return Header(width, height, flags & MAX_SCALE, channels, fingerprint), start + FINGERPRINT_SIZE

@@ -15,13 +15,13 @@ A position (y, x) sees only positions with a smaller x + 2y. Decoding therefore 
 handles all positions of one together: about w + 2h steps of C channels, instead of h * w.
 """
 
-import math
 from collections.abc import Iterator
 
 import constriction
 import numpy as np
 
-from codec.entropy import FREQUENCY_SUM, RangeDecoder, check_payload, payload_of, weights_of
+from codec.entropy import FREQUENCY_SUM, RangeDecoder, RangeEncoder, check_payload, weights_of
+from codec.integers import POWERS
 from config import UserError
 
 FAMILY = constriction.stream.model.Categorical(perfect=False)  # of tables that come with the symbols
@@ -54,18 +54,6 @@ SHAPES = {  # of a context model's arrays: int16 weights, int32 biases. N: input
     "logits": "CHL",
     "bias3": "CL",
 }
-
-
-def _powers_of_two() -> np.ndarray:
-    """floor(2^(16 - d/32)) for d = 0..511, then 0, by integer square roots: the 32nd root is five of them."""
-    steps = 2**LOGIT_BITS
-    powers = [1 << (16 * steps - d) for d in range(16 * steps)]
-    for _ in range(LOGIT_BITS):
-        powers = [math.isqrt(power) for power in powers]
-    return np.array([*powers, 0])
-
-
-POWERS = _powers_of_two()
 
 
 class Field:
@@ -135,14 +123,14 @@ class ContextModel:
         self.weights = wide
 
     def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
-        coder = constriction.stream.queue.RangeEncoder()
+        coder = RangeEncoder()
         for _, coded, frequencies in self._tables(symbols, mask):
             coder.encode(coded, FAMILY, weights_of(frequencies))
-        return payload_of(coder)
+        return coder.payload()
 
     def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
         field = Field(shape, self.channels, self.levels, mask, self.one_hot)
-        decoder, again = RangeDecoder(payload), constriction.stream.queue.RangeEncoder()
+        decoder, again = RangeDecoder(payload), RangeEncoder()
         for positions in field.diagonals():
             sums, values = self._sums(field, positions), field.flat[positions]
             symbols = np.empty((field.K, len(positions)), np.int32)
@@ -154,7 +142,7 @@ class ContextModel:
             field.symbols[positions], field.flat[positions] = symbols.T, values
             decoder.account(np.take_along_axis(weights, symbols[..., None], axis=-1))
             again.encode(symbols.ravel(), FAMILY, weights.reshape(-1, self.levels))
-        check_payload(payload, payload_of(again))
+        check_payload(payload, again.payload())
         return field.map_of(field.symbols)
 
     def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:

@@ -44,17 +44,43 @@ def weights_of(frequencies: np.ndarray) -> np.ndarray:
     return frequencies * 256.0 - 1
 
 
-def payload_of(coder) -> bytes:
-    return coder.get_compressed().astype("<u4").tobytes()
+WORD = 4  # bytes, of the range coder's output
+STATE_BITS = 64  # of the range coder
+
+
+class RangeEncoder:
+    """constriction's range encoder, whose payload is cut to whole bytes."""
+
+    def __init__(self) -> None:
+        self._coder = constriction.stream.queue.RangeEncoder()
+
+    def encode(self, *arguments) -> None:
+        self._coder.encode(*arguments)
+
+    def payload(self) -> bytes:
+        """Return the words that are complete, and so many bytes of the state as tell the symbols from all others.
+
+        Any number from `lower` up, and below `lower + range`, stands for the symbols. The one that is taken has as few bytes
+        as possible, when zeros follow them, and is the smallest of these.
+        """
+        n, (lower, size) = self._coder.pos()  # n words are before the state
+        written = self._coder.get_compressed()[:n].astype(">u4").tobytes()
+        carried = lower + 2**32 - 1 >= 2**STATE_BITS  # constriction has rounded up, and carried into those words
+        before = int.from_bytes(written) - carried << STATE_BITS
+        for k in range(STATE_BITS // 8 + 1):
+            unit = 1 << STATE_BITS - 8 * k
+            number = -(-lower // unit) * unit
+            if number < lower + size:
+                break
+        return ((before + number) // unit).to_bytes(WORD * n + k)
 
 
 class RangeDecoder:
     """constriction's range decoder, which ends at a payload that no encoder wrote."""
 
     def __init__(self, payload: bytes):
-        if len(payload) % 4:
-            raise UserError("damaged (the payload is not a whole number of words)")
-        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
+        padded = payload + bytes(-len(payload) % WORD + STATE_BITS // 8)
+        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
         self._bits_left = 8 * len(payload) + 64.0
 
     def decode(self, *arguments) -> np.ndarray:
@@ -97,10 +123,10 @@ class StaticTables:
         self._models = [constriction.stream.model.Categorical(row, perfect=False) for row in weights_of(frequencies)]
 
     def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
-        coder = constriction.stream.queue.RangeEncoder()
+        coder = RangeEncoder()
         for channel in range(symbols.shape[2]):
             coder.encode(symbols[_everywhere(mask, symbols.shape)][:, channel].astype(np.int32), self._models[channel])
-        return payload_of(coder)
+        return coder.payload()
 
     def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
         decoder = RangeDecoder(payload)

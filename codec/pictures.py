@@ -165,6 +165,13 @@ def write_picture(picture: np.ndarray | Image.Image, partial: Path, path: str | 
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return an image (H, W, 3) uint8 at another size, by Lanczos' filter with three lobes; the same image at its own size."""
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
 def to_float(image: np.ndarray) -> np.ndarray:
     """Convert uint8 in [0, 255] to float32 in [-1, 1]."""
     return image.astype(np.float32) / 127.5 - 1

@@ -210,9 +210,11 @@ def test_the_specification_decodes_what_the_shipped_context_models_code(specific
 
 def test_the_specification_parses_what_the_codec_packs(specification):
     sections = [b"abcd", b"", b"efghijkl"]
-    data = container.pack(480, 361, 7, b"\x01\x02\x03\x04", container.join(sections))
+    data = container.pack(container.Header(480, 361, 9, 7, b"\x01\x02\x03\x04"), container.join(sections))
     parsed = specification["parse"](data)
-    assert (parsed["width"], parsed["height"], parsed["K"], parsed["fingerprint"]) == (480, 361, 7, b"\x01\x02\x03\x04")
+    said = {name: parsed[name] for name in ("width", "height", "scale", "K", "fingerprint")}
+    assert said == {"width": 480, "height": 361, "scale": 9, "K": 7, "fingerprint": b"\x01\x02\x03\x04"}
+    assert specification["coded_side"](480, 9) == container.coded_size(361, 480, 9)[1]
     assert specification["split"](parsed["payload"], 3) == sections
     assert parsed["crc"] == container.unpack(data).crc
     for i in range(len(data)):
@@ -232,7 +234,7 @@ def test_the_specification_and_a_generator_give_the_picture_that_the_codec_gives
     file = specification["parse"](data)
     assert file["fingerprint"] == codec.checkpoint.fingerprint
     with np.load("checkpoints/photo_c8/context.npz") as context, np.load("checkpoints/photo_c8/model.npz") as model:
-        symbols = specification["decode_context"](file["payload"], (3, 6, file["K"]), dict(context))
+        symbols = specification["decode_context"](file["payload"], (3, 6, file["K"] or 8), dict(context))
         w_hat = model["quantizer/Quantizer_0/centers"].astype(np.float32)[symbols]
     channels = 1 + codec.config.n_residual_blocks + 4 + 16 + 64 + 256
     v = specification["noise"](3 * 6 * channels, file["crc"]).reshape(1, 3, 6, channels)

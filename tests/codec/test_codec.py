@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from conftest import PROJECT, photo
 
+from cGAN.labels import LabelMap
 from codec import Codec
 from codec.checkpoint import read_checkpoint, unsaved_checkpoint
 from codec.codec import Contents
-from codec.container import pack, unpack
+from codec.container import coded_size, pack, unpack
 from codec.entropy import integer_frequencies
+from codec.pictures import padded_size
 from codec.runtime import Runtime
 from config import UserError, config_test, config_train
 
@@ -76,14 +78,14 @@ def test_the_noise_comes_from_the_files_checksum_and_the_knob():
     np.testing.assert_array_equal(first, again)
     assert runtime.seen[1].shape == (1, 4, 4, 2)
     assert (gray_codec(config_test(noise_seed=1), **knobs)[0].decode(data) != first).any()
-    other = pack(*unpack(codec.encode(photo(50, 60, seed=1)))[:5])
+    other = pack(*unpack(codec.encode(photo(50, 60, seed=1)))[:2])
     assert (codec.decode(other) != first).any()
 
 
 def test_channels_that_were_not_sent_are_zeros_for_the_generator():
     codec, runtime = gray_codec(config_test(channels=1))
     data = codec.encode(photo(64, 48))
-    assert unpack(data).channels == 1
+    assert unpack(data).header.channels == 1
     codec.decode(data)
     w_hat = runtime.seen[0]
     assert w_hat.shape[3] == 2 and (w_hat[..., 1] == 0).all() and (w_hat[..., 0] != 0).any()
@@ -92,8 +94,6 @@ def test_channels_that_were_not_sent_are_zeros_for_the_generator():
 
 
 def test_where_nothing_is_preserved_the_encoder_sees_gray_and_the_generator_zeros():
-    from cGAN.labels import LabelMap
-
     codec, runtime = gray_codec(use_conditional_GAN=True, n_classes=4, selective=True)
     preserved = np.zeros((40, 50), bool)
     preserved[:16, :16] = True
@@ -112,21 +112,45 @@ def test_where_nothing_is_preserved_the_encoder_sees_gray_and_the_generator_zero
         codec.encode(image)
 
 
+def said(file, **changes):
+    """Return an unpacked file whose header says something else."""
+    return file._replace(header=file.header._replace(**changes))
+
+
+@pytest.mark.parametrize("scale", [1, 8, 20, 63])
+def test_an_image_that_is_coded_smaller_comes_back_at_its_size(scale):
+    codec, runtime = gray_codec()
+    image = photo(150, 200)
+    data = codec.encode(image, scale=scale)
+    assert unpack(data).header.coded_size == coded_size(150, 200, scale)
+    assert codec.decode(data).shape == image.shape
+    assert runtime.seen[0].shape[1:3] == tuple(side // 16 for side in padded_size(*coded_size(150, 200, scale)))
+    assert len(data) < len(codec.encode(image))
+
+
+def test_a_label_map_does_not_go_with_a_scale():
+    codec, _ = gray_codec(use_conditional_GAN=True, n_classes=4)
+    with pytest.raises(UserError, match="its own size only"):
+        codec.encode(photo(40, 50), LabelMap(np.zeros((40, 50), np.uint8), np.zeros((40, 50), bool)), scale=1)
+
+
 @pytest.mark.parametrize(
     ("forge", "named"),
     [
-        (lambda file: file._replace(fingerprint=b"else"), "another checkpoint"),
-        (lambda file: file._replace(channels=3), "damaged"),
-        (lambda file: file._replace(width=65535, height=65535), "max_pixels"),
-        (lambda file: file._replace(payload=file.payload[:-4]), "damaged"),
-        (lambda file: file._replace(width=file.width + 400), "damaged"),
+        (lambda file: said(file, fingerprint=b"else"), "another checkpoint"),
+        (lambda file: said(file, channels=3), "damaged"),
+        (lambda file: said(file, channels=2), "damaged"),  # all of them, which the header of a whole file does not say
+        (lambda file: said(file, width=65535, height=65535), "max_pixels"),
+        (lambda file: file._replace(payload=file.payload + bytes(9)), "damaged"),
+        (lambda file: said(file, width=file.header.width + 400), "damaged"),
+        (lambda file: said(file, scale=9), "damaged"),
     ],
 )
 def test_a_forged_file_is_a_clear_error(forge, named):
     codec, _ = gray_codec()
     data = codec.encode(photo(60, 70))
     with pytest.raises(UserError, match=named):
-        codec.decode(pack(*forge(unpack(data))[:5]))
+        codec.decode(pack(*forge(unpack(data))[:2]))
 
 
 def test_the_readmes_lines_compress_and_decode(tmp_path):
@@ -135,11 +159,11 @@ def test_the_readmes_lines_compress_and_decode(tmp_path):
     codec = Codec.load(PROJECT / "checkpoints/photo_c8")
     data = codec.encode(read_image(PROJECT / "images/kodim21.png"))
     save_picture(codec.decode(data), tmp_path / "back.png")
-    assert len(data) == 724 and read_image(tmp_path / "back.png").shape == (512, 768, 3)
+    assert len(data) == 722 and read_image(tmp_path / "back.png").shape == (512, 768, 3)
 
 
 def test_contents_and_a_checkpoint_on_disk_code_alike(checkpoint):
     codec = Codec.load(checkpoint)
     contents = codec.contents(photo(50, 60))
     assert isinstance(contents, Contents) and contents.symbols.shape == (4, 4, 8)
-    assert unpack(codec.encode(photo(50, 60))).fingerprint == read_checkpoint(checkpoint).fingerprint
+    assert unpack(codec.encode(photo(50, 60))).header.fingerprint == read_checkpoint(checkpoint).fingerprint

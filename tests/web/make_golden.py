@@ -9,7 +9,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import constriction
 import numpy as np
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -17,9 +16,9 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 from conftest import model_arrays  # noqa: E402
 
-from codec.container import pack  # noqa: E402
+from codec.container import Header, pack  # noqa: E402
 from codec.context_model import FAMILY, ContextModel  # noqa: E402
-from codec.entropy import StaticTables, integer_frequencies, payload_of, weights_of  # noqa: E402
+from codec.entropy import RangeEncoder, StaticTables, integer_frequencies, weights_of  # noqa: E402
 from codec.noise import noise as noise_values  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -44,14 +43,14 @@ def range_coder() -> list[dict]:
     ]
     found = []
     for rows, chosen, symbols in cases:
-        coder = constriction.stream.queue.RangeEncoder()
+        coder = RangeEncoder()
         if symbols:
             coder.encode(np.array(symbols, np.int32), FAMILY, weights_of(np.array(rows)[chosen]))
         found.append({
             "rows": rows,
             "chosen": "".join(map(str, chosen)),
             "symbols": "".join(map(str, symbols)),
-            "payload": payload_of(coder).hex(),
+            "payload": coder.payload().hex(),
         })  # fmt: skip
     return found
 
@@ -103,8 +102,15 @@ def golden() -> dict:
         "range_coder": range_coder(),
         "entropy": symbols_of(context, "context", sizes) + symbols_of(static, "static", sizes),
         "container": {
-            "file": {"width": 768, "height": 65535, "channels": 8, "fingerprint": "00abcdef", "payload": payload.hex()},
-            "bytes": pack(768, 65535, 8, bytes.fromhex("00abcdef"), payload).hex(),
+            "file": {
+                "width": 768,
+                "height": 65535,
+                "scale": 9,
+                "channels": 7,
+                "fingerprint": "00abcdef",
+                "payload": payload.hex(),
+            },
+            "bytes": pack(Header(768, 65535, 9, 7, bytes.fromhex("00abcdef")), payload).hex(),
         },
         "noise": noise(),
         "arrays": {
