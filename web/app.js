@@ -93,7 +93,7 @@ const worker = listenOffline().then(() => {
 // Pictures and figures out
 // ---------------------------------------------------------------------------------------------------------------------
 
-function show({ original, shrunkFrom, decoded, bytes, encoding, decoding, model, engine }) {
+function show({ original, shrunkFrom, decoded, coded, bytes, encoding, decoding, model, engine }) {
   const { width, height } = decoded;
   $("stage").dataset.state = "result";
   $("prompt").hidden = true;
@@ -109,6 +109,7 @@ function show({ original, shrunkFrom, decoded, bytes, encoding, decoding, model,
     ["bits per pixel", ((8 * bytes.length) / (width * height)).toFixed(4)],
     ["pixels", `${width} × ${height}`],
   ];
+  if (coded) figures.push(["pixels coded", `${coded.width} × ${coded.height}`]);
   if (original) figures.push(["to compress", duration(encoding)]);
   figures.push(["to decode", duration(decoding)]);
   $("figures").replaceChildren(...figures.map(([what, value]) => {

@@ -8,13 +8,14 @@
 
 import { readCheckpoint } from "./codec/checkpoint.js";
 import { Codec } from "./codec/codec.js";
-import { looksLikeGc, unpack } from "./codec/container.js";
+import { codedSize, looksLikeGc, unpack } from "./codec/container.js";
 import { UserError } from "./codec/errors.js";
 import { openRuntime } from "./codec/runtime.js";
 import { readPhoto } from "./photos.js";
 
 const MAX_FILE = 64_000_000; // bytes
-const MAX_DECODED = 4_000_000; // pixels; the networks take about 400 bytes of memory for each
+const MAX_DECODED = 4_000_000; // pixels at the coded size; the networks take about 400 bytes of memory for each
+const MAX_SHOWN = 25_000_000; // pixels of the picture, as decompress.py has it
 
 /** @typedef {{name: string, folder: string, fingerprint: string, channels: number}} ModelInfo */
 
@@ -59,8 +60,10 @@ async function compressPhoto(file, name, status) {
 
 async function decodeFile(file, status) {
   const bytes = new Uint8Array(await file.arrayBuffer());
-  const { width, height, fingerprint } = unpack(bytes);
-  if (width * height > MAX_DECODED) {
+  const header = unpack(bytes);
+  const { width, height, fingerprint } = header;
+  const coded = codedSize(header);
+  if (coded.width * coded.height > MAX_DECODED || width * height > MAX_SHOWN) {
     throw new UserError(`This .gc file holds ${width}x${height} pixels, more than this page can decode; decompress.py can.`);
   }
   const model = (await models).find((each) => each.fingerprint === fingerprint);
@@ -71,7 +74,7 @@ async function decodeFile(file, status) {
   await codec.network("generator");
   status("Decoding …");
   const { picture: decoded, seconds: decoding } = await codec.decode(bytes);
-  return { decoded, bytes, decoding, model: model.name };
+  return { decoded, coded: header.scale ? coded : undefined, bytes, decoding, model: model.name };
 }
 
 /** @param {ModelInfo} model */

@@ -16,10 +16,11 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 from conftest import model_arrays  # noqa: E402
 
-from codec.container import Header, pack  # noqa: E402
+from codec.container import Header, coded_size, pack  # noqa: E402
 from codec.context_model import FAMILY, ContextModel  # noqa: E402
 from codec.entropy import RangeEncoder, StaticTables, integer_frequencies, weights_of  # noqa: E402
 from codec.noise import noise as noise_values  # noqa: E402
+from codec.pictures import resize  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 CONTEXT = {"channels": 3, "levels": 5, "hidden": 7, "spread": 300}  # a small context model with arbitrary weights
@@ -71,6 +72,39 @@ def symbols_of(model, name: str, sizes: list[tuple]) -> list[dict]:
     return found
 
 
+def container(channels: int, scale: int) -> dict:
+    """Return what a file says, and its bytes."""
+    payload = bytes(range(23))
+    header = Header(768, 65535, scale, channels, bytes.fromhex("00abcdef"))
+    said = header._asdict() | {"fingerprint": header.fingerprint.hex(), "payload": payload.hex()}
+    return {"file": said, "bytes": pack(header, payload).hex()}
+
+
+def coded_sizes() -> list[dict]:
+    """Return the sizes at which images are coded, at every scale."""
+    found = []
+    for scale in range(64):
+        coded_height, coded_width = coded_size(1 + 37 * scale, 65535, scale)
+        image = {"width": 65535, "height": 1 + 37 * scale, "scale": scale}
+        found.append({"image": image, "coded": {"width": coded_width, "height": coded_height}})
+    return found
+
+
+def enlargements() -> list[dict]:
+    """Return pictures with hard edges, and the same enlarged by Pillow; bytes are RGB."""
+    rng = np.random.default_rng(5)
+    found = []
+    for (height, width), size in {(1, 1): (3, 5), (2, 9): (2, 31), (9, 2): (20, 2), (7, 11): (61, 12), (20, 13): (37, 29)}.items():
+        picture = rng.choice(np.array([0, 20, 128, 255], np.uint8), (height, width, 3))
+        found.append({
+            "width": width,
+            "height": height,
+            "data": picture.tobytes().hex(),
+            "enlarged": {"width": size[1], "height": size[0], "data": resize(picture, *size).tobytes().hex()},
+        })  # fmt: skip
+    return found
+
+
 def noise() -> dict:
     """Return raw words of the generator, and the values that they become, as the bits of float32."""
     words = np.random.Philox(key=np.array([CRC, 0], np.uint64)).random_raw(40)
@@ -97,21 +131,12 @@ def golden() -> dict:
     context = ContextModel(model_arrays(**CONTEXT))
     static = StaticTables(frequencies())
     sizes = [(2, 2, 3), (5, 9, 3), (7, 1, 3), (1, 7, 2), (12, 10, 1)]
-    payload = bytes(range(24))
     return {
         "range_coder": range_coder(),
         "entropy": symbols_of(context, "context", sizes) + symbols_of(static, "static", sizes),
-        "container": {
-            "file": {
-                "width": 768,
-                "height": 65535,
-                "scale": 9,
-                "channels": 7,
-                "fingerprint": "00abcdef",
-                "payload": payload.hex(),
-            },
-            "bytes": pack(Header(768, 65535, 9, 7, bytes.fromhex("00abcdef")), payload).hex(),
-        },
+        "containers": [container(channels, scale) for channels, scale in ((0, 0), (7, 9), (255, 63))],
+        "coded_sizes": coded_sizes(),
+        "enlargements": enlargements(),
         "noise": noise(),
         "arrays": {
             name: {"dtype": array.dtype.str, "shape": array.shape, "data": array.astype(np.float64).ravel().tolist()}

@@ -4,12 +4,13 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 
-import { crc32, pack, unpack } from "../../web/codec/container.js";
+import { codedSize, crc32, looksLikeGc, pack, unpack } from "../../web/codec/container.js";
 import { ContextModel, StaticTables } from "../../web/codec/entropy.js";
 import { UserError } from "../../web/codec/errors.js";
+import { readVarint, varint } from "../../web/codec/integers.js";
 import { noise, philox } from "../../web/codec/noise.js";
 import { readNpz } from "../../web/codec/npz.js";
-import { fromNetwork, paddedSide, toNetwork } from "../../web/codec/pictures.js";
+import { enlarge, fromNetwork, paddedSide, toNetwork } from "../../web/codec/pictures.js";
 import { RangeDecoder, RangeEncoder } from "../../web/codec/range_coder.js";
 
 const file = (name) => readFile(new URL(`golden/${name}`, import.meta.url));
@@ -38,16 +39,19 @@ golden.range_coder.forEach(({ rows, chosen, symbols, payload }, i) => {
       const symbol = Number(symbols[at]);
       encoder.encode(table.slice(0, symbol).reduce((a, b) => a + b, 0), table[symbol]);
     });
-    assert.equal(hex(encoder.finish()), payload);
+    assert.equal(hex(encoder.payload()), payload);
     const decoder = new RangeDecoder(bytesOf(payload));
     assert.equal(tables.map((table) => decoder.decode(table)).join(""), symbols);
   });
 });
 
 test("range decoder: a payload that no encoder wrote", () => {
-  assert.throws(() => new RangeDecoder(new Uint8Array(3)), UserError);
-  const decoder = new RangeDecoder(new Uint8Array(4));
-  assert.throws(() => { for (;;) decoder.decode([32768, 32768]); }, /too short/);
+  for (const length of [0, 3, 4]) {
+    const decoder = new RangeDecoder(new Uint8Array(length));
+    assert.throws(() => { for (;;) decoder.decode([32768, 32768]); }, /too short/);
+  }
+  const beyond = new RangeDecoder(new Uint8Array(8).fill(255));
+  assert.throws(() => beyond.decode([32768, 32768]), /cannot be decoded/);
 });
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -62,26 +66,33 @@ for (const { model, shape, symbols, payload } of golden.entropy) {
   });
 }
 
-test("entropy models: damage is told, of each bit", () => {
+test("entropy models: damage is an error, or the payload of other symbols", () => {
   for (const { model, shape, payload } of [golden.entropy[1], golden.entropy[6]]) {
-    for (let bit = 0; bit < 4 * payload.length; bit++) {
-      const damaged = bytesOf(payload);
-      damaged[bit >> 3] ^= 1 << (bit & 7);
+    const bytes = bytesOf(payload);
+    const flipped = Array.from({ length: 4 * payload.length }, (_, bit) => bytes.with(bit >> 3, bytes[bit >> 3] ^ (1 << (bit & 7))));
+    const cut = Array.from({ length: bytes.length }, (_, length) => bytes.slice(0, length));
+    let refused = 0;
+    for (const damaged of [...flipped, ...cut]) {
       let symbols;
       try {
         symbols = models[model].decode(damaged, shape);
       } catch (error) {
         assert.ok(error instanceof UserError, error);
+        refused++;
         continue;
       }
-      assert.equal(hex(models[model].encode(symbols, shape)), hex(damaged)); // else another picture's file: the CRC tells
+      assert.equal(hex(models[model].encode(symbols, shape)), hex(damaged)); // only the file's checksum tells these
+    }
+    assert.ok(refused > 0);
+    for (const more of [[0], [0, 0, 0, 0], [1, 2, 3, 4, 5]]) {
+      assert.throws(() => models[model].decode(Uint8Array.of(...bytes, ...more), shape), /not that of its image size/);
     }
   }
 });
 
 test("entropy models: a payload of another size is refused", () => {
   const { shape, payload, model } = golden.entropy[1];
-  for (const wrong of [{ ...shape, height: 4 }, { ...shape, width: 10 }, { ...shape, height: 500 }, { ...shape, channels: 2 }]) {
+  for (const wrong of [{ ...shape, height: 2 }, { ...shape, height: 500 }, { ...shape, width: 5 }, { ...shape, channels: 1 }]) {
     assert.throws(() => models[model].decode(bytesOf(payload), wrong), UserError);
   }
 });
@@ -97,16 +108,29 @@ test("context model: arrays that do not fit are refused", async () => {
 // Container
 // ---------------------------------------------------------------------------------------------------------------------
 
-test("container: pack and unpack", () => {
-  const { file: said, bytes } = golden.container;
-  assert.equal(hex(pack({ ...said, payload: bytesOf(said.payload) })), bytes);
-  const { crc, payload, ...rest } = unpack(bytesOf(bytes));
-  assert.deepEqual({ ...rest, payload: hex(payload) }, said);
-  assert.equal(crc, Buffer.from(bytes, "hex").readUInt32LE(bytes.length / 2 - 4));
+/** A file of these bytes, with the checksum that belongs to them. */
+function withChecksum(...bytes) {
+  const data = Uint8Array.of(...bytes, 0, 0, 0, 0);
+  new DataView(data.buffer).setUint32(bytes.length, crc32(data.subarray(0, -4)), true);
+  return data;
+}
+
+golden.containers.forEach(({ file: said, bytes }, i) => {
+  test(`container: case ${i}, pack and unpack`, () => {
+    assert.equal(hex(pack({ ...said, payload: bytesOf(said.payload) })), bytes);
+    const { crc, payload, ...rest } = unpack(bytesOf(bytes));
+    assert.deepEqual({ ...rest, payload: hex(payload) }, said);
+    assert.equal(crc, Buffer.from(bytes, "hex").readUInt32LE(bytes.length / 2 - 4));
+    assert.ok(looksLikeGc(bytesOf(bytes)));
+  });
+});
+
+test("container: the size at which an image is coded, at every scale", () => {
+  for (const { image, coded } of golden.coded_sizes) assert.deepEqual(codedSize(image), coded);
 });
 
 test("container: each bit flipped, each length cut, a longer file", () => {
-  const bytes = bytesOf(golden.container.bytes);
+  const bytes = bytesOf(golden.containers[1].bytes);
   for (let bit = 0; bit < 8 * bytes.length; bit++) {
     const damaged = bytes.slice();
     damaged[bit >> 3] ^= 1 << (bit & 7);
@@ -115,15 +139,39 @@ test("container: each bit flipped, each length cut, a longer file", () => {
   for (let length = 0; length < bytes.length; length++) assert.throws(() => unpack(bytes.slice(0, length)), UserError);
   assert.throws(() => unpack(Uint8Array.of(...bytes, 0)), /checksum/);
   assert.throws(() => unpack(new TextEncoder().encode("Dear diary, today ...")), /not a .gc file/);
+  assert.throws(() => unpack(new TextEncoder().encode("good day")), /not a .gc file/);
 });
 
-test("container: an empty picture, and one too large", () => {
-  const bytes = bytesOf(golden.container.bytes);
-  bytes[3] = 0;
-  new DataView(bytes.buffer).setUint32(bytes.length - 4, crc32(bytes.subarray(0, -4)), true);
-  assert.throws(() => unpack(bytes), /not a valid/);
-  const { file: said } = golden.container;
+test("container: older versions are refused by name", () => {
+  for (const version of [1, 2]) {
+    const old = Uint8Array.of(0x67, 0x63, version, 8, ...new Uint8Array(20));
+    assert.ok(looksLikeGc(old));
+    assert.throws(() => unpack(old), new RegExp(`format version ${version}; this page reads version 3`));
+  }
+});
+
+test("container: headers that no encoder writes, and a picture too large", () => {
+  const model = [1, 2, 3, 4];
+  const wrong = [
+    [[0x67, 0x80, 0, 5, ...model], /0x5 pixels/],
+    [[0x67, 0xc0, 5, 5, 0, ...model], /0 channels/],
+    [[0x67, 0x80, 0x85, 0, 5, ...model], /too long/], // 5, in two bytes
+    [[0x67, 0x80, 0xff, 0xff, 0xff, 0xff, 5, ...model], /too long/],
+    [[0x67, 0x80, 0xff, 0xff, 0x7f, 5, ...model], /2097151x5/],
+    [[0x67, 0xc0, 0x85, 1, 5, 7, 1, 2, 3], /header/],
+    [[0x67, 0x80, 0x85, 0x85, 0x85, 0x85, 0x85, 0x85], /too long/],
+  ];
+  for (const [bytes, message] of wrong) assert.throws(() => unpack(withChecksum(...bytes)), message);
+  const { file: said } = golden.containers[0];
   assert.throws(() => pack({ ...said, width: 65536, payload: new Uint8Array() }), /65535/);
+});
+
+test("integers: of variable length", () => {
+  for (const number of [0, 1, 127, 128, 16383, 16384, 65535, 2 ** 28 - 1]) {
+    const bytes = varint(number);
+    assert.deepEqual(readVarint(Uint8Array.of(9, ...bytes, 9), 1), [number, 1 + bytes.length]);
+    assert.throws(() => readVarint(Uint8Array.from(bytes.slice(0, -1)), 0), /ends within/);
+  }
 });
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -166,4 +214,22 @@ test("pictures: padded by repetition, cropped again", () => {
   assert.deepEqual(at(2, 40), at(2, 36));
   assert.deepEqual(fromNetwork(x, width, height), { width, height, data });
   assert.deepEqual([...fromNetwork(new Float32Array(32 * 32 * 3).fill(2), 1, 1).data], [255, 255, 255, 255]);
+});
+
+/** A picture of these RGB bytes. */
+function pictureOf({ width, height, data }) {
+  const rgba = [];
+  for (const [i, byte] of bytesOf(data).entries()) rgba.push(byte, ...(i % 3 === 2 ? [255] : []));
+  return { width, height, data: Uint8ClampedArray.from(rgba) };
+}
+
+test("pictures: enlarged as Pillow does it", () => {
+  for (const { enlarged, ...small } of golden.enlargements) {
+    const expected = pictureOf(enlarged);
+    const { width, height, data } = enlarge(pictureOf(small), enlarged.width, enlarged.height);
+    assert.deepEqual([width, height, data.length], [expected.width, expected.height, expected.data.length]);
+    assert.ok(data.every((value, i) => Math.abs(value - expected.data[i]) <= 1));
+    const different = data.filter((value, i) => value !== expected.data[i]).length;
+    assert.ok(different <= 0.001 * data.length, `${different} of ${data.length} values`);
+  }
 });

@@ -2,7 +2,8 @@
  * The page in headless Chromium: node tests/web/page.mjs [--checkpoints FOLDER] [--out FOLDER]
  *
  * Compresses a photo, saves both files, decodes a file, tries what goes wrong, and does it again offline. Writes to the folder
- * page.png, phone.png, and what was saved: kodim21.gc, kodim21.png, and given.png of given.gc, if that is in the folder.
+ * page.png, phone.png, and what was saved: kodim21.gc, kodim21.png, and given.png and scaled.png of given.gc and scaled.gc, if
+ * these are in the folder.
  */
 
 import assert from "node:assert/strict";
@@ -103,21 +104,24 @@ try {
   assert.equal(await give(page, path.join(options.out, "kodim21.gc")), "");
   assert.match(await figures(page), new RegExp(`${bytes.length.toLocaleString("en")} bytes`));
   console.log("its file:", await figures(page));
-  if (existsSync(path.join(options.out, "given.gc"))) {
-    assert.equal(await give(page, path.join(options.out, "given.gc")), "");
-    await save(page, "#save-png", "given.png");
+  for (const name of ["given", "scaled"]) {
+    if (!existsSync(path.join(options.out, `${name}.gc`))) continue;
+    assert.equal(await give(page, path.join(options.out, `${name}.gc`)), "");
+    console.log(`${name}.gc:`, await figures(page));
+    await save(page, "#save-png", `${name}.png`);
   }
 
   // What goes wrong
   const damaged = Buffer.from(bytes);
   damaged[40] ^= 1;
   const foreign = Buffer.from(bytes);
-  foreign.writeUInt32BE(0x01234567, 8);
+  foreign.writeUInt32BE(0x01234567, 6); // behind two characters, and two bytes for each side
   foreign.writeUInt32LE((await import("../../web/codec/container.js")).crc32(foreign.subarray(0, -4)), foreign.length - 4);
   const large = path.join(options.out, "large.png"); // too large to be handed over as a buffer
   await writeFile(large, Buffer.alloc(100_000_000));
   const wrong = [
     [{ name: "damaged.gc", mimeType: "", buffer: damaged }, /damaged/],
+    [{ name: "old.gc", mimeType: "", buffer: Buffer.from([0x67, 0x63, 2, ...Buffer.alloc(20)]) }, /format version 2/],
     [{ name: "foreign.gc", mimeType: "", buffer: foreign }, /made with a model that this page does not have/],
     [large, /100 MB/],
     [{ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("Dear diary") }, /notes.txt is neither/],

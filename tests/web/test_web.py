@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from codec import Codec, read_image
 from codec.checkpoint import read_checkpoint
 from codec.container import unpack
 
@@ -73,16 +74,20 @@ def test_page(tmp_path):
         arguments = ["-i", str(PROJECT / f"images/{photo}.png"), "-o", str(tmp_path / f"python/{name}.gc")]
         assert compress.main(arguments) == 0
     shutil.copy(tmp_path / "python/given.gc", tmp_path)
+    scaled = Codec.load(PROJECT / "checkpoints/photo_c4").encode(read_image(PROJECT / "images/kodim23.png"), scale=9)
+    (tmp_path / "scaled.gc").write_bytes(scaled)
     command = [NODE, str(HERE / "page.mjs"), "--out", str(tmp_path), "--python", sys.executable]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0 and "all well" in done.stdout, done.stdout + done.stderr
     for name in ("kodim21", "given"):
         theirs = unpack((tmp_path / f"{name}.gc").read_bytes())
         ours = unpack((tmp_path / f"python/{name}.gc").read_bytes())
-        assert theirs[:4] == ours[:4]  # size, channels, fingerprint
+        assert theirs.header == ours.header
         assert abs(len(theirs.payload) - len(ours.payload)) <= 4  # a tie of the quantizer may fall differently
-        output = tmp_path / f"python/{name}.png"
-        assert decompress.main(["-i", str(tmp_path / f"{name}.gc"), "-o", str(output)]) == 0
+    for name, checkpoint in {"kodim21": "photo_c8", "given": "photo_c8", "scaled": "photo_c4"}.items():
+        output = tmp_path / f"python/shown_{name}.png"
+        command = ["-r", str(PROJECT / "checkpoints" / checkpoint), "-i", str(tmp_path / f"{name}.gc"), "-o", str(output)]
+        assert decompress.main(command) == 0
         difference = np.abs(np.array(Image.open(tmp_path / f"{name}.png")).astype(int)[..., :3] - np.array(Image.open(output)))
         assert difference.max() <= 1
         assert (difference > 0).mean() < 1e-3

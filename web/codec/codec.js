@@ -2,13 +2,13 @@
  * A picture to the bytes of a .gc file and back:
  *
  *     picture ─▶ encoder ─▶ nearest centers ─▶ symbols ─▶ entropy coder ─▶ container ─▶ bytes
- *     bytes ─▶ container ─▶ entropy decoder ─▶ symbols ─▶ centers, and noise ─▶ generator ─▶ picture
+ *     bytes ─▶ container ─▶ entropy decoder ─▶ symbols ─▶ centers, and noise ─▶ generator ─▶ picture, enlarged
  */
 
-import { pack, unpack } from "./container.js";
+import { codedSize, pack, unpack } from "./container.js";
 import { UserError } from "./errors.js";
 import { noise } from "./noise.js";
-import { fromNetwork, paddedSide, STRIDE, toNetwork } from "./pictures.js";
+import { enlarge, fromNetwork, paddedSide, STRIDE, toNetwork } from "./pictures.js";
 
 /** Values of a shape (1, height, width, depth) to values. @typedef {(values: Float32Array, shape: number[]) => Promise<Float32Array>} Network */
 
@@ -17,7 +17,7 @@ import { fromNetwork, paddedSide, STRIDE, toNetwork } from "./pictures.js";
  * @typedef {(graph: Uint8Array, weights: Uint8Array) => Promise<Network>} Runtime
  */
 
-/** Seconds that the parts took. @typedef {{network: number, entropy: number, noise: number}} Seconds */
+/** Seconds that the parts took. @typedef {{network: number, entropy: number, noise: number, enlarging: number}} Seconds */
 
 export class Codec {
   /** Made when first used. @type {Record<string, Promise<Network>>} */
@@ -52,7 +52,7 @@ export class Codec {
     clock.lap("network");
     const payload = entropy.encode(symbols, shapeOf(width, height, channels));
     clock.lap("entropy");
-    return { bytes: pack({ width, height, channels, fingerprint, payload }), seconds: clock.seconds };
+    return { bytes: pack({ width, height, scale: 0, channels: 0, fingerprint, payload }), seconds: clock.seconds };
   }
 
   /**
@@ -64,19 +64,22 @@ export class Codec {
     const file = unpack(bytes);
     const { channels, noiseChannels, entropy, fingerprint } = this.checkpoint;
     if (file.fingerprint !== fingerprint) throw new UserError("This .gc file was made with another model.");
-    if (file.channels > channels) {
-      throw new UserError(`This .gc file is damaged: it has ${file.channels} channels, its model ${channels}.`);
+    if (file.channels >= channels) {
+      throw new UserError(`This .gc file is damaged: it says ${file.channels} channels, of a model of ${channels}.`);
     }
+    const coded = codedSize(file);
     const generator = await this.network("generator");
     const clock = new Clock();
-    const shape = shapeOf(file.width, file.height, file.channels);
+    const shape = shapeOf(coded.width, coded.height, file.channels || channels);
     const symbols = entropy.decode(file.payload, shape);
     clock.lap("entropy");
     const v = noise(shape.height * shape.width * noiseChannels, file.crc);
     clock.lap("noise");
     const x = await generator(this.#seen(symbols, shape, v), [1, shape.height, shape.width, channels + noiseChannels]);
-    const picture = fromNetwork(x, file.width, file.height);
+    const small = fromNetwork(x, coded.width, coded.height);
     clock.lap("network");
+    const picture = enlarge(small, file.width, file.height);
+    clock.lap("enlarging");
     return { picture, seconds: clock.seconds };
   }
 
@@ -119,7 +122,7 @@ function nearest(centers, value) {
 /** Sums up seconds by name. */
 class Clock {
   /** @type {Seconds} */
-  seconds = { network: 0, entropy: 0, noise: 0 };
+  seconds = { network: 0, entropy: 0, noise: 0, enlarging: 0 };
   #start = performance.now();
 
   /** What passed since the last lap belongs to `name`. @param {keyof Seconds} name */

@@ -1,47 +1,70 @@
 /**
- * The compressed file, `.gc`: its container, format version 2, little-endian.
+ * The compressed file, `.gc`: its container, format version 3.
  *
- *     offset  bytes  what
- *          0      2  magic, "gc"
- *          2      1  format version, 2
- *          3      1  K, how many channels of the feature map were sent, 1..255
- *          4      2  image width in pixels, 1..65535
- *          6      2  image height in pixels, 1..65535
- *          8      4  fingerprint of the model
- *         12      n  payload: the symbols, range coded in whole 32-bit words
- *       12+n      4  CRC-32 of everything before it
+ *     bytes  what
+ *         1  magic, "g"
+ *         1  version and flags: bit 7 is 1 from version 3 on; bit 6 says that K follows; bits 0..5 are the scale
+ *      1..3  image width in pixels, 1..65535, a variable-length integer
+ *      1..3  image height in pixels, likewise
+ *       0,1  K, how many channels of the feature map were sent, 1..255; without it, all of them
+ *         4  fingerprint of the model
+ *         n  payload: the symbols, range coded
+ *         4  CRC-32 of everything before it, little-endian
+ *
+ * The image was scaled by 2^(-scale/8) before it was coded; see `codedSize`. The payload of a model that this page can run is
+ * a single section, so its length is what is left of the file.
  */
 
 import { UserError } from "./errors.js";
+import { POWERS, readVarint, varint } from "./integers.js";
 
-export const VERSION = 2;
+export const VERSION = 3;
 export const MAX_SIDE = 65535;
-const HEADER = 12; // bytes before the payload
-const CRC = 4; // bytes after it
+const MAGIC = 0x67; // "g"
+const OLD_VERSIONS = 0x63; // "c": the second byte of versions 1 and 2
+const VERSION_BIT = 0x80;
+const CHANNELS_BIT = 0x40;
+const MAX_SCALE = 0x3f;
+const FINGERPRINT = 4; // bytes
+const CRC = 4; // bytes
+const SMALLEST = 4 + FINGERPRINT + CRC; // bytes, of a file
+const POWERS_A_SCALE = 4; // the scale counts eighths of a power of two, POWERS 32nds
 
 /**
- * What a .gc file says. `crc` also seeds the decoder's noise.
- * @typedef {{width: number, height: number, channels: number, fingerprint: string, payload: Uint8Array, crc: number}} GcFile
+ * What a .gc file says before its payload. scale: 0..63; channels: 0 for all that the model has; fingerprint: 8 hexadecimal
+ * digits.
+ * @typedef {{width: number, height: number, scale: number, channels: number, fingerprint: string}} Header
  */
+
+/** What a .gc file says. `crc` also seeds the decoder's noise. @typedef {Header & {payload: Uint8Array, crc: number}} GcFile */
+
+/**
+ * The size in pixels at which an image is coded: its own times 2^(-scale/8), rounded, and at least 1.
+ * @param {{width: number, height: number, scale: number}} header
+ * @returns {{width: number, height: number}}
+ */
+export function codedSize({ width, height, scale }) {
+  const factor = POWERS[POWERS_A_SCALE * scale];
+  const [codedWidth, codedHeight] = [width, height].map((side) => Math.max(1, Math.floor((side * factor + 2 ** 15) / 2 ** 16)));
+  return { width: codedWidth, height: codedHeight };
+}
 
 /**
  * The bytes of a .gc file.
- * @param {{width: number, height: number, channels: number, fingerprint: string, payload: Uint8Array}} file
- *     fingerprint: 8 hexadecimal digits
+ * @param {Header & {payload: Uint8Array}} file
  * @returns {Uint8Array}
  */
-export function pack({ width, height, channels, fingerprint, payload }) {
+export function pack({ width, height, scale, channels, fingerprint, payload }) {
   if (Math.max(width, height) > MAX_SIDE) {
     throw new UserError(`The picture is ${width}x${height} pixels; the file format takes sides up to ${MAX_SIDE}.`);
   }
-  const data = new Uint8Array(HEADER + payload.length + CRC);
-  const view = new DataView(data.buffer);
-  data.set([0x67, 0x63, VERSION, channels]); // "gc"
-  view.setUint16(4, width, true);
-  view.setUint16(6, height, true);
-  view.setUint32(8, parseInt(fingerprint, 16), false);
-  data.set(payload, HEADER);
-  view.setUint32(data.length - CRC, crc32(data.subarray(0, -CRC)), true);
+  const flags = VERSION_BIT | (channels ? CHANNELS_BIT : 0) | scale;
+  const model = [0, 2, 4, 6].map((at) => parseInt(fingerprint.slice(at, at + 2), 16));
+  const header = [MAGIC, flags, ...varint(width), ...varint(height), ...(channels ? [channels] : []), ...model];
+  const data = new Uint8Array(header.length + payload.length + CRC);
+  data.set(header);
+  data.set(payload, header.length);
+  new DataView(data.buffer).setUint32(data.length - CRC, crc32(data.subarray(0, -CRC)), true);
   return data;
 }
 
@@ -51,34 +74,59 @@ export function pack({ width, height, channels, fingerprint, payload }) {
  * @returns {GcFile}
  */
 export function unpack(data) {
-  if (!looksLikeGc(data)) {
-    throw new UserError("This is not a .gc file: it does not start with “gc”.");
-  }
-  if (data.length < HEADER + CRC) {
+  checkMagic(data);
+  if (data.length < SMALLEST) {
     throw new UserError(`This .gc file is cut short: it has only ${data.length} bytes.`);
   }
-  if (data[2] !== VERSION) {
-    throw new UserError(`This .gc file has format version ${data[2]}; this page reads version ${VERSION}.`);
-  }
-  const view = new DataView(data.buffer, data.byteOffset, data.length);
-  const crc = view.getUint32(data.length - CRC, true);
-  if (crc32(data.subarray(0, -CRC)) !== crc) {
+  const body = data.subarray(0, -CRC);
+  const crc = new DataView(data.buffer, data.byteOffset, data.length).getUint32(body.length, true);
+  if (crc32(body) !== crc) {
     throw new UserError("This .gc file is damaged: its checksum does not match.");
   }
-  const [channels, width, height] = [data[3], view.getUint16(4, true), view.getUint16(6, true)];
-  if (!(channels && width && height)) {
-    throw new UserError(`This is not a valid .gc file: ${width}x${height} pixels, ${channels} channels.`);
+  const { header, end } = readHeader(body);
+  return { ...header, payload: body.slice(end), crc };
+}
+
+/** Throws UserError for data that is no .gc file of this version. @param {Uint8Array} data */
+function checkMagic(data) {
+  if (!looksLikeGc(data)) {
+    throw new UserError("This is not a .gc file: it does not start as one.");
   }
-  const fingerprint = view.getUint32(8, false).toString(16).padStart(8, "0");
-  return { width, height, channels, fingerprint, payload: data.slice(HEADER, -CRC), crc };
+  if (data[1] === OLD_VERSIONS) {
+    throw new UserError(`This .gc file has format version ${data[2] ?? "1 or 2"}; this page reads version ${VERSION}.`);
+  }
 }
 
 /**
- * Whether the bytes start as a .gc file does; what follows may still be wrong.
+ * The header, and the offset of the payload behind it. Throws UserError for one that pack does not write.
+ * @param {Uint8Array} body the file without its checksum
+ * @returns {{header: Header, end: number}}
+ */
+function readHeader(body) {
+  const flags = body[1];
+  const [width, afterWidth] = readVarint(body, 2);
+  const [height, afterHeight] = readVarint(body, afterWidth);
+  const hasChannels = Boolean(flags & CHANNELS_BIT);
+  const channels = hasChannels ? body[afterHeight] : 0;
+  const start = afterHeight + (hasChannels ? 1 : 0);
+  const end = start + FINGERPRINT;
+  if (end > body.length) {
+    throw new UserError("This .gc file is damaged: it ends within its header.");
+  }
+  const valid = [width, height].every((side) => side > 0 && side <= MAX_SIDE) && (channels > 0 || !hasChannels);
+  if (!valid) {
+    throw new UserError(`This is not a valid .gc file: ${width}x${height} pixels, ${channels} channels.`);
+  }
+  const fingerprint = Array.from(body.subarray(start, end), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return { header: { width, height, scale: flags & MAX_SCALE, channels, fingerprint }, end };
+}
+
+/**
+ * Whether the bytes start as a .gc file of any version does; what follows may still be wrong.
  * @param {Uint8Array} data
  */
 export function looksLikeGc(data) {
-  return data[0] === 0x67 && data[1] === 0x63;
+  return data[0] === MAGIC && (data[1] >= VERSION_BIT || data[1] === OLD_VERSIONS);
 }
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {

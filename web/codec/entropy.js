@@ -7,6 +7,7 @@
  */
 
 import { UserError } from "./errors.js";
+import { POWERS } from "./integers.js";
 import { RangeDecoder, RangeEncoder } from "./range_coder.js";
 
 const FREQUENCY_SUM = 65536;
@@ -40,7 +41,7 @@ class CheckedDecoder {
 
   /** To be called after the last symbol. */
   check() {
-    const again = this.#encoder.finish();
+    const again = this.#encoder.payload();
     if (again.length !== this.#payload.length || again.some((byte, i) => byte !== this.#payload[i])) {
       throw new UserError("This .gc file is damaged: its payload is not that of its image size.");
     }
@@ -74,7 +75,7 @@ export class StaticTables {
     for (let c = 0; c < K; c++) {
       for (let i = c; i < height * width * K; i += K) encodeSymbol(coder, this.rows[c], symbols[i]);
     }
-    return coder.finish();
+    return coder.payload();
   }
 
   /** @type {EntropyModel["decode"]} */
@@ -98,31 +99,7 @@ const MARGIN = 2; // positions that NEIGHBOURS reach beyond the feature map, abo
 const WEIGHT_BITS = 10; // a weight of 1.0 is 2^10 ...
 const HIDDEN_BITS = 8; // ... and a hidden value of 1.0 is 2^8
 const HIDDEN_LIMIT = 4 << HIDDEN_BITS; // hidden values are clipped to [0, 4)
-const LOGIT_BITS = 5; // logits are in 1/32 of a bit, to base 2 ...
-const LOGIT_SHIFT = HIDDEN_BITS + 6; // ... and a weight of 1.0 of the last layer is 2^6
-const POWERS = powersOfTwo();
-
-/** floor(2^(16 - d/32)) for d = 0..511, then 0, by integer square roots: the 32nd root is five of them. */
-function powersOfTwo() {
-  const steps = 1 << LOGIT_BITS;
-  const powers = new Int32Array(16 * steps + 1);
-  for (let d = 0; d < 16 * steps; d++) {
-    let power = 1n << BigInt(16 * steps - d);
-    for (let i = 0; i < LOGIT_BITS; i++) power = squareRoot(power);
-    powers[d] = Number(power);
-  }
-  return powers;
-}
-
-/** floor(sqrt(n)), by Newton's method. @param {bigint} n from 1 up */
-function squareRoot(n) {
-  let root = 1n << BigInt((n.toString(2).length + 1) >> 1); // not below the root
-  for (;;) {
-    const next = (root + n / root) >> 1n;
-    if (next >= root) return root;
-    root = next;
-  }
-}
+const LOGIT_SHIFT = HIDDEN_BITS + 6; // a weight of 1.0 of the last layer is 2^6; logits are in 1/32 of a bit, to base 2
 
 /** The learned entropy model. */
 export class ContextModel {
@@ -153,7 +130,7 @@ export class ContextModel {
       encodeSymbol(coder, frequencies, symbols[at]);
       return symbols[at];
     });
-    return coder.finish();
+    return coder.payload();
   }
 
   /** @type {EntropyModel["decode"]} */

@@ -15,7 +15,7 @@ const PRECISION = 24n; // bits of the library's frequencies ...
 const SCALE = 8n; // ... which are ours shifted by so many
 const FREQUENCY_SUM = 65536;
 
-/** Symbols to words. */
+/** Symbols to bytes. */
 export class RangeEncoder {
   #lower = 0n;
   #range = MASK;
@@ -42,23 +42,28 @@ export class RangeEncoder {
   }
 
   /**
-   * The payload: all words, and as many as it takes to tell the last symbol. To be called once, at the end.
+   * The payload: all words that are complete, and so many bytes of the state as tell the symbols from all others. To be called
+   * once, at the end.
+   *
+   * Any number from `lower` up, and below `lower + range`, stands for the symbols. The one that is taken has as few bytes as
+   * possible, when zeros follow them, and is the smallest of these.
    * @returns {Uint8Array}
    */
-  finish() {
-    if (this.#range !== MASK) { // else nothing was encoded
-      let point = this.#lower + SMALLEST_RANGE - 1n;
-      if (point > MASK) {
-        point &= MASK;
-        this.#carry();
-      }
-      const word = point >> WORD;
-      this.#words.push(Number(word));
-      if (((this.#lower + this.#range) & MASK) >> WORD === word) this.#words.push(0);
-    }
-    const payload = new DataView(new ArrayBuffer(4 * this.#words.length));
-    this.#words.forEach((word, i) => payload.setUint32(4 * i, word, true));
-    return new Uint8Array(payload.buffer);
+  payload() {
+    let count = 0; // bytes of the state
+    let number = this.#numberOf(count);
+    while (number >= this.#lower + this.#range) number = this.#numberOf(++count);
+    if (number > MASK) this.#carry();
+    const bytes = new DataView(new ArrayBuffer(4 * this.#words.length + 8));
+    this.#words.forEach((word, i) => bytes.setUint32(4 * i, word));
+    bytes.setBigUint64(4 * this.#words.length, number & MASK);
+    return new Uint8Array(bytes.buffer, 0, 4 * this.#words.length + count);
+  }
+
+  /** The smallest number from `lower` up whose bytes are all 0 but for the highest `count` of 8. */
+  #numberOf(count) {
+    const zeros = BigInt(64 - 8 * count);
+    return ((this.#lower + (1n << zeros) - 1n) >> zeros) << zeros;
   }
 
   /** Adds one to what was written, as a number whose digits are words. */
@@ -69,7 +74,7 @@ export class RangeEncoder {
   }
 }
 
-/** Words to symbols. */
+/** Bytes to symbols. */
 export class RangeDecoder {
   #offset = 0n; // of the coded point from the range's lower end
   #range = MASK;
@@ -79,8 +84,9 @@ export class RangeDecoder {
 
   /** @param {Uint8Array} payload */
   constructor(payload) {
-    if (payload.length % 4) throw new UserError("This .gc file is damaged: its payload is not a whole number of words.");
-    this.#words = new DataView(payload.buffer, payload.byteOffset, payload.length);
+    const words = Math.ceil(payload.length / 4);
+    this.#words = new DataView(new ArrayBuffer(4 * words));
+    new Uint8Array(this.#words.buffer).set(payload);
     this.#bitsLeft = 8 * payload.length + 64;
     this.#offset = (this.#word() << WORD) | this.#word();
   }
@@ -110,7 +116,7 @@ export class RangeDecoder {
   /** The next word; past the end, zeros. */
   #word() {
     const at = 4 * this.#next++;
-    return at < this.#words.byteLength ? BigInt(this.#words.getUint32(at, true)) : 0n;
+    return at < this.#words.byteLength ? BigInt(this.#words.getUint32(at)) : 0n;
   }
 
   /** No payload holds more information than it has bits: stops a forged size from being decoded to its end. */
