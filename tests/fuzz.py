@@ -177,7 +177,7 @@ def fuzz(codec: Codec, images: list[np.ndarray], n: int, seed: int = 0) -> tuple
                 outcome = "nothing changed, the right picture"
             else:
                 assert forged, f"file {i}: {kind.__name__}: a damaged file was decoded"
-                assert picture.shape == (file.height, file.width, 3)
+                assert picture.shape == (file.header.height, file.header.width, 3)
                 outcome = "the picture that the forged file says"
         grown = max(grown, Utils.memory("VmHWM") - before)
         slowest[outcome] = max(slowest.get(outcome, (0.0, "")), (seconds, name))
