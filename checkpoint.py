@@ -20,7 +20,17 @@ from pathlib import Path
 
 import numpy as np
 
-from codec.checkpoint import CONTEXT_FILES, Arrays, read_arrays, read_knobs, resolve_checkpoint, save_arrays
+from codec.checkpoint import (
+    CONTEXT_FILES,
+    FINGERPRINT_FILE,
+    Arrays,
+    hashed_fingerprint,
+    keep_fingerprint,
+    read_arrays,
+    read_knobs,
+    resolve_checkpoint,
+    save_arrays,
+)
 from codec.files import new_folder, refuse_existing_folder
 from config import UserError
 from utils import Utils
@@ -46,6 +56,7 @@ def export(source: Path, output: Path, other: Path | None = None, share: float =
         for name in ("config.json", *CONTEXT_FILES.values()):
             if (source / name).exists():
                 shutil.copy(source / name, partial)
+        keep_fingerprint(partial / FINGERPRINT_FILE, hashed_fingerprint(partial))
 
 
 def blend(arrays: Arrays, others: Arrays, share: float, other: Path) -> Arrays:

@@ -4,6 +4,7 @@ config.json     the knobs
 model.npz       what compressing needs: averaged weights by name, and integer symbol frequencies
 context.npz     the context model that codes the symbols, if one was fitted; context_code.npz and context_mask.npz likewise
                 for label maps and heat maps
+fingerprint.txt the fingerprint as 8 hexadecimal digits, so that a model is found without hashing every checkpoint
 training.npz    what resuming needs: weights, optimizers, averages, step; a checkpoint that ships has none
 """
 
@@ -21,11 +22,13 @@ import numpy as np
 
 from codec.context_model import ContextModel
 from codec.entropy import EntropyModel, StaticTables, integer_frequencies
-from codec.files import NOT_FETCHED, atomic, is_lfs_pointer, new_folder
+from codec.files import NOT_FETCHED, atomic_together, is_lfs_pointer, new_folder, open_binary
 from config import UserError, config_train
 
 CONTEXT_FILES = {"symbols": "context.npz", "code": "context_code.npz", "mask": "context_mask.npz"}  # by what they code
-FILES = frozenset({"config.json", "model.npz", "training.npz", *CONTEXT_FILES.values()})  # all that a checkpoint may have
+FINGERPRINT_FILE = "fingerprint.txt"
+# all that a checkpoint may have
+FILES = frozenset({"config.json", "model.npz", "training.npz", FINGERPRINT_FILE, *CONTEXT_FILES.values()})
 MAX_INFLATION = 50  # an .npz of more than 64 MB in memory, and of so many times its size on disk, is a trap
 UNDOUBTED_SIZE = 1000  # of a network, in channels or blocks; more is believed only of a checkpoint with weights to match
 CENTERS = "quantizer/Quantizer_0/centers"
@@ -89,11 +92,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     folder = resolve_checkpoint(path)
     config = read_knobs(folder)
     arrays = read_arrays(folder / "model.npz")
-    contexts = {of: read_arrays(folder / name) for of, name in CONTEXT_FILES.items() if (folder / name).exists()}
-    knobs = json.loads(
-        (folder / "config.json").read_text(encoding="utf-8")
-    )  # as written, without the defaults of knobs that came later
-    return _assemble(folder, config, arrays, contexts, fingerprint(knobs, arrays, *contexts.values()))
+    contexts = read_contexts(folder)
+    mark = fingerprint(read_written_knobs(folder), arrays, *contexts.values())
+    checkpoint = _assemble(folder, config, arrays, contexts, mark)
+    _check_kept_fingerprint(checkpoint)
+    return checkpoint
 
 
 def unsaved_checkpoint(config: config_train, weights: Arrays, frequencies: np.ndarray) -> Checkpoint:
@@ -133,6 +136,16 @@ def read_knobs(folder: Path) -> config_train:
         return config_train.from_json(file.read_text(encoding="utf-8"))
 
     return _read(folder / "config.json", reader)
+
+
+def read_written_knobs(folder: Path) -> dict[str, Any]:
+    """Read a checkpoint's knobs as they were written, without the defaults of knobs that came later."""
+    return _read(folder / "config.json", lambda file: json.loads(file.read_text(encoding="utf-8")))
+
+
+def read_contexts(folder: Path) -> dict[str, Arrays]:
+    """Read the arrays of the context models that a checkpoint has, by what they code."""
+    return {of: read_arrays(folder / name) for of, name in CONTEXT_FILES.items() if (folder / name).exists()}
 
 
 def read_arrays(file: Path) -> Arrays:
@@ -187,16 +200,6 @@ def restore(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray], fold
         var.assign(arrays[name])
 
 
-def fingerprint(knobs: dict, *parts: Arrays) -> bytes:
-    """Return 4 bytes of SHA-256 over the knobs and all that decoding depends on."""
-    digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode())
-    for arrays in parts:
-        for name in sorted(arrays):
-            array = arrays[name]
-            digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return digest.digest()[:4]
-
-
 def _read(file: Path, reader: Callable[[Path], T]) -> T:
     """Read a file of a checkpoint; an error becomes one line that names the file."""
     try:
@@ -230,6 +233,54 @@ def _context_model(arrays: Arrays, shape: tuple[int, int], file: Path) -> Contex
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# Fingerprints
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def fingerprint(knobs: dict, *parts: Arrays) -> bytes:
+    """Return 4 bytes of SHA-256 over the knobs and all that decoding depends on."""
+    digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode())
+    for arrays in parts:
+        for name in sorted(arrays):
+            array = arrays[name]
+            digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.digest()[:4]
+
+
+def hashed_fingerprint(folder: Path) -> bytes:
+    """Return the fingerprint of a checkpoint's folder from all that it covers, which is read for that."""
+    return fingerprint(read_written_knobs(folder), read_arrays(folder / "model.npz"), *read_contexts(folder).values())
+
+
+def kept_fingerprint(folder: Path) -> bytes | None:
+    """Return the fingerprint that a checkpoint's folder keeps in a file; None where there is no such file."""
+    file = folder / FINGERPRINT_FILE
+    if not file.exists():
+        return None
+    with open_binary(file) as stream:
+        text = stream.read(16).strip()
+    if not re.fullmatch(rb"[0-9a-f]{8}", text):
+        raise UserError(f"checkpoint file {file}: is no fingerprint of 8 hexadecimal digits; delete it")
+    return bytes.fromhex(text.decode())
+
+
+def keep_fingerprint(file: Path, mark: bytes) -> None:
+    """Write a checkpoint's fingerprint to a file."""
+    file.write_text(mark.hex() + "\n")
+
+
+def _check_kept_fingerprint(checkpoint: Checkpoint) -> None:
+    """Raise UserError if a checkpoint keeps another fingerprint than it has."""
+    kept = kept_fingerprint(checkpoint.folder)
+    if kept not in (None, checkpoint.fingerprint):
+        raise UserError(
+            f"checkpoint file {checkpoint.folder / FINGERPRINT_FILE}: says {kept.hex()}, but the files beside it have the "
+            f"fingerprint {checkpoint.fingerprint.hex()}: they were changed, or belong to another checkpoint; restore the "
+            f"checkpoint, or delete {FINGERPRINT_FILE} to use it as it is"
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # Writing
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -251,16 +302,22 @@ def write_checkpoint(
         if not np.isfinite(array).all():
             raise UserError(f"{folder}: {name} is not finite; nothing was saved; lower the learning rate")
     with new_folder(folder, overwrite) as partial:
+        arrays = {"frequencies": frequencies, **weights}
         (partial / "config.json").write_text(config.to_json())
-        save_arrays(partial / "model.npz", {"frequencies": frequencies, **weights})
+        save_arrays(partial / "model.npz", arrays)
+        keep_fingerprint(partial / FINGERPRINT_FILE, fingerprint(json.loads(config.to_json()), arrays))
         if state is not None:
             save_arrays(partial / "training.npz", state)
 
 
 def save_context_model(context: ContextModel, folder: Path, of: str = "symbols") -> None:
     """Make a context model part of a checkpoint, whose fingerprint then changes. The file appears whole or not at all."""
-    with atomic(folder / CONTEXT_FILES[of]) as path:
-        save_arrays(path, context.arrays, compressed=True)
+    contexts = read_contexts(folder) | {of: context.arrays}
+    parts = [contexts[name] for name in CONTEXT_FILES if name in contexts]
+    mark = fingerprint(read_written_knobs(folder), read_arrays(folder / "model.npz"), *parts)
+    with atomic_together([folder / CONTEXT_FILES[of], folder / FINGERPRINT_FILE]) as (file, fingerprint_file):
+        save_arrays(file, context.arrays, compressed=True)
+        keep_fingerprint(fingerprint_file, mark)
 
 
 def save_arrays(file: Path, arrays: Mapping[str, Any], *, compressed: bool = False) -> None:

@@ -30,7 +30,7 @@ from fuzz import bit_flips, cut, extended, splice, zeroed_block
 from PIL import Image
 
 from cGAN.labels import Classes, read_instances, read_label_map
-from codec.checkpoint import CENTERS, read_checkpoint, read_training_state, restore, write_checkpoint
+from codec.checkpoint import CENTERS, FINGERPRINT_FILE, read_checkpoint, read_training_state, restore, write_checkpoint
 from codec.entropy import integer_frequencies
 from codec.pictures import read_image
 from config import UserError, config_train
@@ -101,6 +101,7 @@ def checkpoint_door(base: Path, name: str) -> Door:
     state = weights | {"step": np.array(1)}
     write_checkpoint(folder, config, weights, frequencies, state)
     np.savez_compressed(folder / "context.npz", **model_arrays(4, 5))
+    (folder / FINGERPRINT_FILE).unlink()  # which would refuse every other checkpoint, good or bad
     whole = folder / name
     copy = base / f"whole-{name}"
     copy.write_bytes(whole.read_bytes())

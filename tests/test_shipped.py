@@ -110,7 +110,7 @@ def test_what_ships_is_small(name):
     files = [p for p in (PROJECT / "checkpoints" / name).rglob("*") if p.is_file()]
     contexts = {"context.npz"} | ({"context_code.npz", "context_mask.npz"} if name == "camvid_sc_c8" else set())
     graphs = {"encoder.onnx", "generator.onnx", "graphs.json"}
-    assert {p.name for p in files} == {"config.json", "model.npz"} | contexts | graphs
+    assert {p.name for p in files} == {"config.json", "model.npz", "fingerprint.txt"} | contexts | graphs
     assert sum(p.stat().st_size for p in files) < 7e6
 
 

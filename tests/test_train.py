@@ -261,7 +261,7 @@ def test_help_does_not_wait_for_tensorflow():
 def test_what_ships_of_a_checkpoint_compresses_as_it_does(checkpoint, photos, tmp_path, capsys):
     shipped = tmp_path / "shipped"
     assert export.main(["-r", str(checkpoint), "-o", str(shipped)]) == 0
-    assert sorted(file.name for file in shipped.iterdir()) == ["config.json", "model.npz"]
+    assert sorted(file.name for file in shipped.iterdir()) == ["config.json", "fingerprint.txt", "model.npz"]
     source = max(checkpoint.glob("ckpt-*"))
     assert (shipped / "model.npz").stat().st_size < 0.55 * (source / "model.npz").stat().st_size
     whole, half = Codec.load(checkpoint), Codec.load(shipped)

@@ -11,6 +11,9 @@ from conftest import PROJECT, model_arrays
 
 from codec.checkpoint import (
     CENTERS,
+    FINGERPRINT_FILE,
+    hashed_fingerprint,
+    kept_fingerprint,
     newest_checkpoint,
     read_checkpoint,
     resolve_checkpoint,
@@ -43,7 +46,8 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize(("name", "mark"), FINGERPRINTS.items())
 def test_the_fingerprints_of_what_ships_stay(name, mark):
-    assert read_checkpoint(PROJECT / "checkpoints" / name).fingerprint.hex() == mark
+    folder = PROJECT / "checkpoints" / name
+    assert read_checkpoint(folder).fingerprint.hex() == mark == kept_fingerprint(folder).hex()
 
 
 def test_what_is_written_is_read_again(folder):
@@ -51,7 +55,7 @@ def test_what_is_written_is_read_again(folder):
     assert read.config == CONFIG and read.weights.keys() == WEIGHTS.keys()
     np.testing.assert_array_equal(read.static_tables.frequencies, FREQUENCIES)
     np.testing.assert_array_equal(read.centers, CONFIG.centers)
-    assert read.fingerprint == unsaved_checkpoint(CONFIG, WEIGHTS, FREQUENCIES).fingerprint
+    assert read.fingerprint == unsaved_checkpoint(CONFIG, WEIGHTS, FREQUENCIES).fingerprint == kept_fingerprint(folder)
 
 
 def test_the_fingerprint_follows_knobs_weights_and_frequencies():
@@ -64,18 +68,32 @@ def test_the_fingerprint_follows_knobs_weights_and_frequencies():
     assert len(marks) == 8
 
 
+def test_a_checkpoint_that_keeps_another_fingerprint_than_it_has_is_refused_until_the_file_is_deleted(folder):
+    np.savez(folder / "model.npz", **WEIGHTS, frequencies=FREQUENCIES[::-1])
+    with pytest.raises(UserError, match=f"{folder}/fingerprint.txt: says [0-9a-f]{{8}}, but .* delete fingerprint.txt"):
+        read_checkpoint(folder)
+    for text in ("", "5af6efc", "5af6efcc0", "text text", LFS):
+        (folder / FINGERPRINT_FILE).write_text(text)
+        with pytest.raises(UserError, match=r"fingerprint\.txt: "):
+            read_checkpoint(folder)
+    (folder / FINGERPRINT_FILE).unlink()
+    assert kept_fingerprint(folder) is None
+    assert read_checkpoint(folder).fingerprint == hashed_fingerprint(folder)
+
+
 def test_a_context_model_takes_over_from_the_tables_and_changes_the_fingerprint(folder):
     before = read_checkpoint(folder)
     save_context_model(ContextModel(model_arrays(8, 5)), folder)
     after = read_checkpoint(folder)
     assert isinstance(before.entropy_models["symbols"], StaticTables)
     assert isinstance(after.entropy_models["symbols"], ContextModel)
-    assert before.fingerprint != after.fingerprint
+    assert before.fingerprint != after.fingerprint == kept_fingerprint(folder)
     np.testing.assert_array_equal(before.static_tables.frequencies, after.static_tables.frequencies)
 
 
 def test_without_context_model_and_frequencies_all_symbols_are_alike(folder):
     np.savez(folder / "model.npz", **WEIGHTS)
+    (folder / FINGERPRINT_FILE).unlink()
     frequencies = read_checkpoint(folder).static_tables.frequencies
     assert frequencies.shape == (8, 5) and np.ptp(frequencies) <= 1
 
