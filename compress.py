@@ -5,6 +5,7 @@
     python3 compress.py -i photo.png -o out.gc             # the file alone
     python3 compress.py -r checkpoints/run -i photos/ -o results/  # every image of a folder, and results.csv
     python3 compress.py -i a.jpg b.tif -o results/         # the same for several images
+    python3 compress.py -i - -o - < a.jpg > a.gc           # standard input and output
     python3 compress.py -r checkpoints/sc -i street.png -sm labels.png --preserve Car,Pedestrian -o out.png
 
 A model whose files have a label map takes it by -sm. A selective model keeps what --preserve, --synthesize, --mask or --box
@@ -33,8 +34,9 @@ from codec import Codec, read_image
 from codec.files import ExistsError, atomic_together, refuse_existing, warn
 from codec.folder_run import FolderRun, Input, digest, gather, outputs_of, progress, settings_of
 from codec.options import add_model_arguments, chosen_checkpoint, split_knobs, warn_of_large_files
-from codec.pictures import images_in, picture_path, write_picture
-from config import UserError, config_train
+from codec.pictures import images_in, picture_path, read_standard_image, write_picture
+from codec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
+from config import UserError, config_test, config_train
 from evaluation.metrics import ms_ssim, psnr
 from utils import Utils
 
@@ -55,9 +57,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Utils.parser(__doc__)
     add_model_arguments(parser)
     parser.add_argument("-i", "--input", required=True, nargs="+", action="extend", metavar="IMAGE",
-                        help="images, or folders of images")  # fmt: skip
-    parser.add_argument("-o", "--output", metavar="OUT", help="OUT.png or OUT.gc, or a folder for more than one image "
-                        "(default: below the knob `samples`)")  # fmt: skip
+                        help="images, or folders of images; - is standard input")  # fmt: skip
+    parser.add_argument("-o", "--output", metavar="OUT", help="OUT.png or OUT.gc, or a folder for more than one image; "
+                        "- is standard output, as .gc (default: below the knob `samples`)")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that are there already")
     parser.add_argument("--channels", type=int, metavar="K", help="send the first K channels of the feature map only: a "
                         "smaller file, a worse picture (default: the knob `channels`)")  # fmt: skip
@@ -81,6 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     where, knobs = split_knobs(args.knob + channels)
     guide = Guide(args.semantic_map, args.instances, Selection(args.preserve, args.synthesize, args.mask, args.box))
     checkpoint = chosen_checkpoint(args, where)
+    check_streams(args.input, args.output)
     if len(args.input) > 1 or Path(args.input[0]).is_dir():
         inputs = gather(args.input, images_in)
         output = Path(args.output or Path(where.samples) / inputs[0].root.name)
@@ -88,22 +91,8 @@ def main(argv: list[str] | None = None) -> int:
         codec = Codec.load(checkpoint, knobs)
         guide.check(codec.config, several=True)
         return compress_folder(codec, inputs, output, guide, args.overwrite)
-    source = Path(args.input[0])
-    output = Path(args.output or Path(where.samples) / f"{source.stem}.png")
-    if output.suffix.lower() != ".gc":
-        output = picture_path(output)
-    if source.resolve() in [path.resolve() for path in outputs(output)]:
-        raise UserError(f"{output}: is the input itself; write somewhere else")
-    refuse_existing(*outputs(output), overwrite=args.overwrite)
-    image = read_image(source, knobs.max_pixels)
-    codec = Codec.load(checkpoint, knobs)
-    guide.check(codec.config)
-    result = compress_image(codec, image, Input(source, source.parent), output, guide, args.overwrite)
-    warn_of_large_files(codec)
-    print(report(result, codec))
-    print(f"compressed file: {output.with_suffix('.gc')}")
-    if output.suffix.lower() != ".gc":
-        print(f"side by side:    {output}")
+    with output_path(args.output or Path(where.samples) / f"{Path(args.input[0]).stem}.png", ".gc") as output:
+        compress_one(args, output, checkpoint, knobs, guide)
     return 0
 
 
@@ -174,6 +163,26 @@ class Guide:
 # ----------------------------------------------------------------------------------------------------------------------
 # One image
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def compress_one(args: argparse.Namespace, output: Path, checkpoint: Path, knobs: config_test, guide: Guide) -> None:
+    """Compress the one image that the command line names, and print what was measured."""
+    stream = args.input[0] == STREAM
+    source = STANDARD_INPUT if stream else Path(args.input[0])
+    if output.suffix.lower() != ".gc":
+        output = picture_path(output)
+    if source.resolve() in [path.resolve() for path in outputs(output)]:
+        raise UserError(f"{output}: is the input itself; write somewhere else")
+    refuse_existing(*outputs(output), overwrite=args.overwrite)
+    image = read_standard_image(knobs.max_pixels) if stream else read_image(source, knobs.max_pixels)
+    codec = Codec.load(checkpoint, knobs)
+    guide.check(codec.config)
+    result = compress_image(codec, image, Input(source, source.parent), output, guide, args.overwrite)
+    warn_of_large_files(codec)
+    print(report(result, codec))
+    print(f"compressed file: {'standard output' if args.output == STREAM else output.with_suffix('.gc')}")
+    if output.suffix.lower() != ".gc":
+        print(f"side by side:    {output}")
 
 
 def outputs(output: Path) -> list[Path]:

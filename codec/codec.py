@@ -77,7 +77,8 @@ class Codec:
         header, payload, crc = unpack(data)
         if header.fingerprint != self.checkpoint.fingerprint:
             raise UserError(f"made with another checkpoint: its fingerprint is {header.fingerprint.hex()}, "
-                            f"this one's {self.checkpoint.fingerprint.hex()}; name the right one with -r")  # fmt: skip
+                            f"this one's {self.checkpoint.fingerprint.hex()}; name the right one with -r, or "
+                            f"leave -r out")  # fmt: skip
         C = self.config.channel_bottleneck
         if header.channels >= C or (header.scale and self._parts != ["symbols"]):
             raise UserError(f"damaged ({header.channels} channels, scale {header.scale}, of a model of {C} channels)")

@@ -102,8 +102,6 @@ def pack_header(header: Header) -> bytes:
 def unpack(data: bytes) -> File:
     """Inverse of pack. Raises UserError for anything that pack did not make, damaged files among it."""
     check_magic(data)
-    if len(data) < SMALLEST:
-        raise UserError(f"cut short ({len(data)} bytes)")
     body = data[:-CRC_SIZE]
     crc = int.from_bytes(data[-CRC_SIZE:], "little")
     if zlib.crc32(body) != crc:
@@ -112,13 +110,20 @@ def unpack(data: bytes) -> File:
     return File(header, body[start:], crc)
 
 
+def is_compressed(data: bytes) -> bool:
+    """Whether data begins as .gc files do, of any version."""
+    return data[:2] == OLD_MAGIC or (len(data) > 1 and data[:1] == MAGIC and data[1] & VERSION_BIT != 0)
+
+
 def check_magic(data: bytes) -> None:
-    """Raise UserError for data that is no .gc file of this version."""
+    """Raise UserError for data that is no .gc file of this version, or too short to be one."""
     if data[:2] == OLD_MAGIC:
         version = data[2] if len(data) > 2 else "1 or 2"
         raise UserError(f"format version {version}; this program reads version {VERSION}")
     if len(data) < 2 or data[:1] != MAGIC or not data[1] & VERSION_BIT:
         raise UserError("not a .gc file" + (" (it is empty)" if not data else ""))
+    if len(data) < SMALLEST:
+        raise UserError(f"cut short ({len(data)} bytes)")
 
 
 def read_header(body: bytes) -> tuple[Header, int]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from codec.codec import Codec
 from codec.files import ExistsError, atomic, open_binary, output_names
-from config import UserError
+from config import UserError, config_test
 
 RESULTS = "results.csv"
 MARKS = ("settings", "sha256")  # columns by which a row is recognized: of the run, and of the file that went in
@@ -74,9 +74,14 @@ def digest(*files: str | Path | None) -> str:
 
 def settings_of(codec: Codec, *options: Any) -> str:
     """Return a fingerprint of whatever decides an output beside its input: the model, the knobs and other options."""
-    knobs = dataclasses.asdict(codec.knobs)
+    return settings_of_knobs(codec.knobs, codec.checkpoint.fingerprint.hex(), *options)
+
+
+def settings_of_knobs(own: config_test, model: str | None = None, *options: Any) -> str:
+    """Return a fingerprint of knobs and options, and of the model's fingerprint where that is not in the input itself."""
+    knobs = dataclasses.asdict(own)
     del knobs["max_pixels"]  # which decides only whether there is an output
-    facts = [codec.checkpoint.fingerprint.hex(), knobs, *options]
+    facts = [model, knobs, *options]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -7,13 +7,15 @@ from codec.checkpoint import newest_checkpoint
 from codec.codec import Codec
 from codec.entropy import StaticTables
 from codec.files import warn
+from codec.models import Models
 from config import config_test, directories
-from utils import Utils
+from utils import PROJECT, Utils
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, default: str = "the one that ships") -> None:
+    """Add the options that name a checkpoint and knobs. default: what -r's help says is used without it."""
     model = parser.add_mutually_exclusive_group()
-    model.add_argument("-r", "--restore", metavar="CKPT", help="checkpoint or run folder (default: the one that ships)")
+    model.add_argument("-r", "--restore", metavar="CKPT", help=f"checkpoint or run folder (default: {default})")
     model.add_argument("-rl", "--restore-last", action="store_true", help="the newest checkpoint below checkpoints/")
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of config_test or directories; may be repeated")  # fmt: skip
@@ -27,9 +29,19 @@ def split_knobs(assignments: list[str]) -> tuple[directories, config_test]:
 
 def chosen_checkpoint(args: argparse.Namespace, where: directories) -> Path:
     """Return the checkpoint that -r or -rl names, or the one that ships."""
+    return named_checkpoint(args, where) or Utils.locate(where.default_checkpoint)
+
+
+def named_checkpoint(args: argparse.Namespace, where: directories) -> Path | None:
+    """Return the checkpoint that -r or -rl names; None without either."""
     if args.restore_last:
         return newest_checkpoint(where.checkpoints)
-    return Path(args.restore) if args.restore else Utils.locate(where.default_checkpoint)
+    return Path(args.restore) if args.restore else None
+
+
+def models_here(where: directories) -> Models:
+    """Return the models that files may be of: those in the working directory's folder, those that ship, and the default."""
+    return Models([where.checkpoints, PROJECT / where.checkpoints, Utils.locate(where.default_checkpoint)])
 
 
 def warn_of_large_files(codec: Codec) -> None:

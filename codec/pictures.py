@@ -1,6 +1,7 @@
 """Pictures: reading and writing files, bringing an image to the networks' grid, and pixels as numbers."""
 
 import functools
+import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from codec import colour, jpeg, png
+from codec.container import is_compressed
 from codec.files import atomic, files_in, open_binary, warn
+from codec.streams import STANDARD_INPUT, read_standard_input
 from config import UserError, config_test
 
 Image.MAX_IMAGE_PIXELS = None  # the knob max_pixels is checked before anything is decoded
@@ -33,6 +36,7 @@ READ_FORMATS = {
 READ_SUFFIXES = tuple(suffix for suffixes in READ_FORMATS.values() for suffix in suffixes)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # that are written
 LOSSLESS_SUFFIXES = (".png", ".bmp")
+MAX_STREAM_BYTES = 2**30  # of standard input
 STRIDE = 16  # pixels a side of one position of the feature map
 MIN_SIDE = 32  # pixels; the reflection padding of a feature map needs 2 x 2 positions
 ORIENTATIONS = {
@@ -56,22 +60,42 @@ def read_image(path: str | Path, max_pixels: int = config_test.max_pixels) -> np
     Colours are brought to sRGB, palettes are looked up, 16 bits are cut to 8, transparency is laid over white, and the
     camera's orientation tag is applied. Other metadata does not matter. What can be read with a loss is read with a warning.
     """
-    path = Path(path)
-
-    def tell(message: str) -> None:
-        _warn_once(f"{path}: {message}")
-
     with open_binary(path) as file:
-        try:
-            return _over_white(colour.to_srgb(_decode(file, max_pixels, tell), tell))
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-        except MemoryError:
-            raise UserError(f"{path}: there is not enough memory to decode it") from None
-        except UnidentifiedImageError:
-            raise UserError(f"{path}: cannot be decoded: it is none of {', '.join(READ_FORMATS)}, or damaged") from None
-        except Exception as error:  # Pillow's decoders raise many kinds of errors for a damaged file
-            raise UserError(f"{path}: cannot be decoded ({str(error).strip() or type(error).__name__})") from None
+        return decode_image(file, Path(path), max_pixels)
+
+
+def read_standard_image(max_pixels: int = config_test.max_pixels) -> np.ndarray:
+    """Read standard input as `read_image` reads a file."""
+    return decode_image(io.BytesIO(read_standard_input(MAX_STREAM_BYTES)), STANDARD_INPUT, max_pixels)
+
+
+def decode_image(file: BinaryIO, name: str | Path, max_pixels: int = config_test.max_pixels) -> np.ndarray:
+    """Return the image of an open file as `read_image` does. name: what messages call it."""
+    warnings_of_it: list[str] = []
+    try:
+        image = _over_white(colour.to_srgb(_decode(file, max_pixels, warnings_of_it.append), warnings_of_it.append))
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    except MemoryError:
+        raise UserError(f"{name}: there is not enough memory to decode it") from None
+    except UnidentifiedImageError:
+        file.seek(0)
+        if is_compressed(file.read(2)):
+            raise UserError(f"{name}: is a .gc file, not an image; decompress.py makes a picture of it") from None
+        raise UserError(f"{name}: cannot be decoded: it is none of {', '.join(READ_FORMATS)}, or damaged") from None
+    except Exception as error:  # Pillow's decoders raise many kinds of errors for a damaged file
+        raise UserError(f"{name}: cannot be decoded ({str(error).strip() or type(error).__name__})") from None
+    for message in warnings_of_it:  # not before: one that cannot be read has its error alone
+        _warn_once(f"{name}: {message}")
+    return image
+
+
+def picture_format(data: bytes) -> str | None:
+    """Return the name of the format of a picture's bytes, by their beginning; None if they are no picture."""
+    try:
+        return Image.open(io.BytesIO(data), formats=tuple(READ_FORMATS)).format
+    except Exception:  # a damaged one; see `decode_image`
+        return None
 
 
 def _decode(file: BinaryIO, max_pixels: int, tell: Callable[[str], None]) -> Image.Image:

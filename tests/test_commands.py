@@ -10,6 +10,7 @@ import pytest
 from conftest import PROJECT, photo
 from PIL import Image
 
+from codec import Codec
 from config import VERSION, UserError
 from utils import Utils
 
@@ -46,6 +47,17 @@ def test_a_reader_that_is_gone_and_a_full_disk_are_no_traceback(tmp_path):
         assert "Traceback" not in done.stderr and "Exception" not in done.stderr
         assert done.returncode == status
         assert done.stderr.count("\n") <= 1 and (tmp_path / f"t{i}.csv").exists()
+
+
+@pytest.mark.parametrize(("target", "status"), [("| true; exit ${PIPESTATUS[0]}", 128 + signal.SIGPIPE), ("> /dev/full", 2)])
+def test_a_picture_or_a_file_on_standard_output_that_nobody_takes_is_no_traceback(target, status, tmp_path):
+    Image.fromarray(photo(32, 32)).save(tmp_path / "a.png")
+    data = Codec.load(PROJECT / "checkpoints/photo_c4").encode(photo(32, 32))
+    (tmp_path / "a.gc").write_bytes(data)
+    for command, source in [("compress", "a.png"), ("decompress", "a.gc")]:
+        shell = f"{sys.executable} {PROJECT}/{command}.py -i - -o - < {tmp_path}/{source} {target}"
+        done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+        assert done.returncode == status and "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["new\nline.png", os.fsdecode(b"\xff\xfe.png"), "später.png"])

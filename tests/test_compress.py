@@ -1,19 +1,20 @@
 """compress.py and decompress.py as their users run them."""
 
 import csv
+import io
 import os
 import shutil
 
 import numpy as np
 import pytest
-from conftest import photo
+from conftest import PROJECT, photo
 from PIL import Image
 from test_data import bad_images
 
 import compress
 import decompress
 from codec import Codec, read_image
-from codec.container import pack, unpack
+from codec.container import Header, pack, unpack
 from evaluation.metrics import ms_ssim, psnr
 
 CAP = 10**6
@@ -71,7 +72,7 @@ def test_fewer_channels_make_a_smaller_file_that_says_so(checkpoint, image, tmp_
     for K, name in [(8, "all.gc"), (3, "three.gc")]:
         assert compress.main(["-r", str(checkpoint), "-i", image, "-o", name, "--channels", str(K)]) == 0
         assert decompress.main(["-r", str(checkpoint), "-i", name, "-o", f"{name}.png"]) == 0
-        assert unpack((tmp_path / name).read_bytes()).channels == K
+        assert unpack((tmp_path / name).read_bytes()).header.channels == K % 8  # 0 stands for all
     assert (tmp_path / "three.gc").stat().st_size < 0.5 * (tmp_path / "all.gc").stat().st_size
 
 
@@ -201,7 +202,8 @@ def test_a_full_disk_leaves_no_half_written_output(checkpoint, image, tmp_path, 
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (lambda data: b"", "cut short"),
+        (lambda data: b"", "is empty"),
+        (lambda data: data[:9], "cut short"),
         (lambda data: b"text" * 10, "not a .gc file"),
         (lambda data: data[:-1], "checksum"),
         (lambda data: data[:20] + bytes([data[20] ^ 4]) + data[21:], "checksum"),
@@ -216,18 +218,137 @@ def test_a_damaged_file_is_one_line_and_status_2(damage, named, codec, checkpoin
     assert decompress.main(["-r", str(checkpoint), "-i", "a.gc", "-o", "a.png"]) == 0
 
 
+def by_another_model(data: bytes) -> bytes:
+    """The bytes of a file as if an unknown model had made it."""
+    file = unpack(data)
+    return pack(file.header._replace(fingerprint=b"else"), file.payload)
+
+
 def test_a_file_of_another_model_is_refused(codec, checkpoint, tmp_path, capfd):
     data = codec.encode(photo(50, 60))
-    file = unpack(data)
-    (tmp_path / "a.gc").write_bytes(pack(*file._replace(fingerprint=b"else")[:5]))
+    (tmp_path / "a.gc").write_bytes(by_another_model(data))
     assert decompress.main(["-r", str(checkpoint), "-i", "a.gc", "-o", "a.png"]) == 2
     assert is_one_line_that_names("made with another checkpoint", capfd)
 
 
 def test_a_file_that_claims_a_huge_image_is_refused_before_anything_is_allocated(codec, checkpoint, tmp_path, capfd):
-    (tmp_path / "a.gc").write_bytes(pack(65535, 65535, 8, codec.checkpoint.fingerprint, b"\0" * 8))
+    (tmp_path / "a.gc").write_bytes(pack(Header(65535, 65535, 0, 0, codec.checkpoint.fingerprint), b"\0" * 8))
     assert decompress.main(["-r", str(checkpoint), "-i", "a.gc", "-o", "a.png"]) == 2
     assert is_one_line_that_names("max_pixels", capfd)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Which model a file is of
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small_files() -> dict[str, bytes]:
+    """Files of one small photo, by the shipped models that made them."""
+    return {name: Codec.load(PROJECT / "checkpoints" / name).encode(photo(40, 48)) for name in ("photo_c4", "photo_c16")}
+
+
+def test_files_of_several_models_are_decoded_together_each_by_its_own_which_is_loaded_once(small_files, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for name, data in small_files.items():
+        (tmp_path / "in" / f"{name}.gc").write_bytes(data)
+        (tmp_path / "in" / f"{name}_again.gc").write_bytes(data)
+    loaded = []
+    load = Codec.load
+    monkeypatch.setattr(Codec, "load", lambda path, knobs=None: loaded.append(path) or load(path, knobs))
+    assert decompress.main(["-i", "in", "-o", "out"]) == 0
+    assert sorted(path.name for path in loaded) == sorted(small_files)
+    for name, data in small_files.items():
+        back = load(PROJECT / "checkpoints" / name).decode(data)
+        for file in (name, f"{name}_again"):
+            np.testing.assert_array_equal(read_image(f"out/{file}.png"), back)
+    assert decompress.main(["-i", "in/photo_c4.gc", "in/photo_c16.gc", "-o", "two"]) == 0
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["photo_c16.png", "photo_c4.png", "results.csv"]
+
+
+def test_a_checkpoint_of_ones_own_is_found_below_the_working_directory(checkpoint, image, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "checkpoints/runs/mine")
+    assert compress.main(["-r", str(checkpoint), "-i", image, "-o", "a.gc"]) == 0
+    assert decompress.main(["-i", "a.gc", "-o", "a.png"]) == 0
+
+
+def test_a_file_of_an_unknown_model_is_one_line_that_names_the_known_ones_and_costs_the_others_nothing(
+    small_files, tmp_path, capfd
+):
+    (tmp_path / "unknown.gc").write_bytes(by_another_model(small_files["photo_c4"]))
+    (tmp_path / "known.gc").write_bytes(small_files["photo_c4"])
+    assert decompress.main(["-i", "unknown.gc", "-o", "a.png"]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1 and "unknown.gc: " in error and b"else".hex() in error and "-r" in error
+    assert all(f"{name} ({mark})" in error for name, mark in [("photo_c4", "8217cec5"), ("photo_c16", "f08991e0")])
+    assert decompress.main(["-i", "unknown.gc", "known.gc", "-o", "out"]) == 2
+    assert "skipped: unknown.gc" in capfd.readouterr().err and (tmp_path / "out/known.png").exists()
+
+
+def test_a_gc_file_to_compress_and_a_photo_to_decompress_are_told_which_command_to_use(image, small_files, tmp_path, capfd):
+    (tmp_path / "a.gc").write_bytes(small_files["photo_c4"])
+    (tmp_path / "old.gc").write_bytes(b"gc\2" + bytes(40))
+    for name in ("a.gc", "old.gc"):
+        assert compress.main(["-i", name, "-o", "out.gc"]) == 2
+        assert is_one_line_that_names(f"{name}: is a .gc file, not an image; decompress.py", capfd)
+    assert decompress.main(["-i", image, "-o", "out.png"]) == 2
+    assert is_one_line_that_names("photo.png: is a picture (PNG), not a .gc file; compress.py", capfd)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.gc", "old.gc", "photo.png"]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Standard input and output
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def piped(monkeypatch, capfdbinary):
+    """Run a command with bytes on standard input; return its status, standard output and standard error."""
+
+    def run(main, data: bytes, *arguments: str) -> tuple[int, bytes, str]:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        capfdbinary.readouterr()
+        status = main(list(arguments))
+        output, error = capfdbinary.readouterr()
+        return status, output, error.decode()
+
+    return run
+
+
+def test_images_and_files_go_through_standard_input_and_output(piped, checkpoint, image, tmp_path):
+    model = ("-r", str(checkpoint))
+    assert compress.main([*model, "-i", image, "-o", "a.gc"]) == 0
+    assert decompress.main([*model, "-i", "a.gc", "-o", "a.png"]) == 0
+    status, file, error = piped(compress.main, (tmp_path / image).read_bytes(), *model, "-i", "-", "-o", "-")
+    assert (status, file) == (0, (tmp_path / "a.gc").read_bytes()) and "bits per pixel" in error
+    status, picture, error = piped(decompress.main, file, *model, "-i", "-", "-o", "-")
+    assert (status, picture) == (0, (tmp_path / "a.png").read_bytes()) and "200x170" in error
+    before = sorted(tmp_path.iterdir())
+    status, output, _ = piped(compress.main, (tmp_path / image).read_bytes(), *model, "-i", "-", "-o", "b.png")
+    assert status == 0 and b"b.gc" in output and (tmp_path / "b.gc").read_bytes() == file
+    assert {p.name for p in set(tmp_path.iterdir()) - set(before)} == {"b.gc", "b.png"}
+
+
+@pytest.mark.parametrize("cut", [0, 1, 8, 20])
+def test_standard_input_that_ends_early_is_one_line_and_writes_nothing(cut, piped, codec, checkpoint, image, tmp_path):
+    data = codec.encode(photo(50, 60))
+    for main, whole in [(decompress.main, data), (compress.main, (tmp_path / image).read_bytes())]:
+        status, output, error = piped(main, whole[:cut], "-r", str(checkpoint), "-i", "-", "-o", "-")
+        assert (status, output) == (2, b"") and error.count("\n") == 1 and "error: standard input: " in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["-i", "-", "photo.png", "-o", "out"], "-i -: standard input goes alone"),
+        (["-i", "-"], "-i -: say with -o"),
+        (["-i", "photo.png", "photo.png", "-o", "-"], "-o -: standard output takes one file"),
+        (["-i", ".", "-o", "-"], "-o -: standard output takes one file"),
+    ],
+)
+def test_streams_that_do_not_go_with_the_rest_are_one_line(arguments, named, image, tmp_path, capfd):
+    assert compress.main(arguments) == 2
+    assert is_one_line_that_names(named, capfd) and [p.name for p in tmp_path.iterdir()] == ["photo.png"]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
