@@ -1,6 +1,6 @@
 """Finding the model of a file among the checkpoints that are here, by the fingerprint that the file carries."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -26,11 +26,9 @@ class Models:
 
     def find(self, fingerprint: bytes) -> Path | None:
         """Return the folder of the checkpoint that has a fingerprint; None if there is none."""
-        for marks in (lambda: self._kept, lambda: self._hashed):
-            for folder, mark in marks().items():
-                if mark == fingerprint:
-                    return folder
-        return None
+        kept = [folder for folder, mark in self._kept.items() if mark == fingerprint]
+        found = kept or [folder for folder, mark in self._hashed.items() if mark == fingerprint]
+        return found[0] if found else None
 
     def name(self, folder: Path) -> str:
         return self._names[folder]
@@ -90,7 +88,7 @@ class Codecs:
         return self._loaded[fingerprint]
 
 
-def _or_none(read, folder: Path) -> bytes | None:
+def _or_none(read: Callable[[Path], bytes | None], folder: Path) -> bytes | None:
     try:
         return read(folder)
     except UserError:

@@ -42,8 +42,8 @@ def test_nothing_heavy_is_installed(python):
 
 
 def test_help(python):
-    for command in ("compress.py", "decompress.py"):
-        assert "usage:" in run(python, command, "--help")
+    for command in (["compress.py"], ["decompress.py"], ["-m", "codec"]):
+        assert "usage:" in run(python, *command, "--help")
 
 
 def test_a_photo(python, tmp_path):
@@ -66,5 +66,6 @@ def test_a_label_map(python, tmp_path):
     Image.fromarray(label_map(64, 96)).save(tmp_path / "labels.png")
     ours = ("-r", "checkpoints/camvid_sc_c8")
     run(python, "compress.py", *ours, "-i", tmp_path / "street.png", "-sm", tmp_path / "labels.png", "-o", tmp_path / "a.gc")
-    run(python, "decompress.py", *ours, "-i", tmp_path / "a.gc", "-o", tmp_path / "b.png")
+    run(python, "decompress.py", "-i", tmp_path / "a.gc", "-o", tmp_path / "b.png")
+    assert "camvid_sc_c8" in run(python, "-m", "codec", tmp_path / "a.gc")
     assert read_image(tmp_path / "b.png", 10**6).shape == (64, 96, 3)
