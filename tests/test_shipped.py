@@ -67,7 +67,8 @@ own = Path(sys.argv[1])
 own.write_bytes(codec.encode(read_image("{image}")[:160, :240]))
 for path in sys.argv[1:]:
     file = unpack(Path(path).read_bytes())
-    shape = (-(-file.height // 16), -(-file.width // 16), file.channels)
+    h, w = (-(-side // 16) for side in file.header.coded_size)
+    shape = (h, w, file.header.channels or codec.config.channel_bottleneck)
     symbols = codec.checkpoint.entropy_models["symbols"].decode(file.payload, shape)
     print(Path(path).name, hashlib.sha256(symbols.tobytes()).hexdigest())
 """
