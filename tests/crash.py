@@ -76,9 +76,10 @@ def kill_training(base: Path, photos: Path, kills: int, rng: random.Random) -> N
     for killed in range(1, kills + 1):
         process = start(training(base, photos, 10**6, "-rl"))
         time.sleep(rng.uniform(0.5, 1.8) * startup)
-        check(process.poll() is None, f"kill {killed}: training had ended by itself\n{process.communicate()[1]}")
+        ended = process.poll() is not None
         process.kill()
-        process.communicate()
+        _, error = process.communicate()
+        check(not ended, f"kill {killed}: training had ended by itself\n{error}")
         newest = newest_step(base)
         check(newest >= before, f"kill {killed}: the newest checkpoint went from step {before} back to {newest}")
         load(base)
