@@ -1,0 +1,80 @@
+"""Fits a picture into so many bytes, by the choice of the model and of the size at which the image is coded."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from codec.codec import Codec
+from codec.container import MAX_SCALE, SCALES
+from config import UserError
+
+OVERHEAD = 14  # bytes of a photo's file beside the payload
+SHRINKAGE = 0.2  # log2 of how much the payload shrinks from one scale to the next; measured, and only a first guess
+START_PIXELS = 98_304  # the search starts near this coded size: a quarter of a photo of 768x512
+
+
+class Fit(NamedTuple):
+    """A file within the budget, and the picture that it decodes to."""
+
+    codec: Codec
+    data: bytes
+    picture: np.ndarray  # (H, W, 3) uint8
+
+
+def fit(image: np.ndarray, codecs: Sequence[Codec], max_bytes: int, quality: Callable[[np.ndarray, np.ndarray], float]) -> Fit:
+    """Return the best file of an image (H, W, 3) uint8 with at most max_bytes bytes.
+
+    Of each model, the largest coded size that fits is tried: a picture coded larger is better by nearly any measure. Of these
+    files, the one with the highest quality(image, picture) is taken. Raises UserError that names the smallest file possible if
+    none fits.
+    """
+    encoders = [_remembering(codec, image) for codec in codecs]
+    found = []
+    for codec, encode in zip(codecs, encoders, strict=True):
+        scale = _smallest_scale(encode, max_bytes, _first_guess(image))
+        if scale is not None:
+            picture = codec.decode(encode(scale))
+            found.append((quality(image, picture), Fit(codec, encode(scale), picture)))
+    if not found:
+        smallest = min(len(encode(MAX_SCALE)) for encode in encoders)
+        raise UserError(f"does not fit into {max_bytes} bytes; its smallest file has {smallest}")
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def _remembering(codec: Codec, image: np.ndarray) -> Callable[[int], bytes]:
+    """Return a function from a scale to the file of the image, which makes each file once."""
+    files: dict[int, bytes] = {}
+
+    def encode(scale: int) -> bytes:
+        if scale not in files:
+            files[scale] = codec.encode(image, scale=scale)
+        return files[scale]
+
+    return encode
+
+
+def _first_guess(image: np.ndarray) -> int:
+    """Return the scale at which the image is coded at about START_PIXELS."""
+    halvings = math.log2(image.shape[0] * image.shape[1] / START_PIXELS) / 2  # of the sides
+    return min(MAX_SCALE, max(0, round(SCALES * halvings)))
+
+
+def _smallest_scale(encode: Callable[[int], bytes], max_bytes: int, guess: int) -> int | None:
+    """Return the smallest scale whose file fits and whose next smaller one does not; None if the smallest file is too large.
+
+    It narrows the scales between one that does not fit and one that does, by where a constant SHRINKAGE would meet the budget.
+    """
+    if max_bytes <= OVERHEAD:
+        return None
+    too_large, fits = -1, MAX_SCALE + 1
+    while fits - too_large > 1:
+        size = len(encode(guess))
+        if size <= max_bytes:
+            fits = guess
+        else:
+            too_large = guess
+        away = math.log2(max(1, size - OVERHEAD) / (max_bytes - OVERHEAD)) / SHRINKAGE
+        guess = min(fits - 1, max(too_large + 1, guess + math.ceil(away)))
+    return fits if fits <= MAX_SCALE else None

@@ -1,0 +1,61 @@
+"""The choice of model and coded size for a budget of bytes."""
+
+import numpy as np
+import pytest
+from conftest import PROJECT, photo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codec import Codec
+from codec.budget import _smallest_scale, fit
+from codec.container import MAX_SCALE, unpack
+from config import UserError
+from evaluation.metrics import psnr
+
+SIZES = st.lists(st.integers(1, 4000), min_size=MAX_SCALE + 1, max_size=MAX_SCALE + 1).map(lambda s: sorted(s, reverse=True))
+
+
+@given(SIZES, st.integers(15, 4100), st.integers(0, MAX_SCALE))
+def test_the_search_finds_the_largest_coded_size_that_fits(sizes, max_bytes, guess):
+    asked = []
+
+    def encode(scale):
+        asked.append(scale)
+        return bytes(sizes[scale])
+
+    fitting = [scale for scale, size in enumerate(sizes) if size <= max_bytes]
+    assert _smallest_scale(encode, max_bytes, guess) == (min(fitting) if fitting else None)
+    assert len(asked) == len(set(asked))
+
+
+@pytest.fixture(scope="module")
+def codecs():
+    return [Codec.load(PROJECT / f"checkpoints/photo_c{C}") for C in (4, 8)]
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.integers(1, 260), st.integers(1, 260), st.integers(64, 300), st.integers(0, 2**32 - 1))
+def test_every_budget_is_kept_and_every_file_decodes_to_the_images_size(codecs, height, width, max_bytes, seed):
+    rng = np.random.default_rng(seed)
+    image = [photo(height, width, seed=seed % 100), rng.integers(0, 256, (height, width, 3), dtype=np.uint8)][seed % 2]
+    codec, data, picture = fit(image, codecs, max_bytes, psnr)
+    assert len(data) <= max_bytes
+    np.testing.assert_array_equal(codec.decode(data), picture)
+    assert picture.shape == image.shape
+
+
+def test_the_better_model_is_taken(codecs):
+    image = photo(120, 160)
+    files = [fit(image, [codec], 200, psnr) for codec in codecs]
+    best = fit(image, codecs, 200, psnr)
+    assert psnr(image, best.picture) == max(psnr(image, file.picture) for file in files)
+    assert unpack(best.data).header.fingerprint == best.codec.checkpoint.fingerprint
+
+
+@pytest.mark.parametrize("max_bytes", [1, 14, 15])
+def test_a_budget_that_cannot_be_met_names_the_smallest_file(codecs, max_bytes):
+    image = photo(300, 300)
+    with pytest.raises(UserError, match=rf"does not fit into {max_bytes} bytes; its smallest file has (\d+)") as error:
+        fit(image, codecs, max_bytes, psnr)
+    smallest = int(str(error.value).split()[-1])
+    assert len(fit(image, codecs, smallest, psnr).data) == smallest
