@@ -6,11 +6,16 @@
     python3 compress.py -r checkpoints/run -i photos/ -o results/  # every image of a folder, and results.csv
     python3 compress.py -i a.jpg b.tif -o results/         # the same for several images
     python3 compress.py -i - -o - < a.jpg > a.gc           # standard input and output
+    python3 compress.py -i photo.png -o out.gc --max-bytes 340     # the best picture that fits
     python3 compress.py -r checkpoints/sc -i street.png -sm labels.png --preserve Car,Pedestrian -o out.png
 
 A model whose files have a label map takes it by -sm. A selective model keeps what --preserve, --synthesize, --mask or --box
 say, and paints the rest from the label map: the file holds nothing else of it. Without -r, the checkpoint that ships with the
 project is used. Every figure is that of the file on disk, header included.
+
+With --max-bytes or --max-bpp, the file is as large as the budget allows: of each model that -r names, or of all that ship, the
+image is coded at the largest size that fits, and the file whose picture has the highest MS-SSIM at the image's own size is kept
+(PSNR for an image under 161 px a side).
 
 What is there already is replaced only with --overwrite. A folder run that was interrupted goes on when it is started again: it
 keeps what is finished, by the same model, with the same options and from the same image.
@@ -18,10 +23,11 @@ keeps what is finished, by the same model, with the same options and from the sa
 
 import argparse
 import dataclasses
+import functools
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +37,14 @@ import numpy as np
 from cGAN.labels import Classes, LabelMap, map_of, read_classes, read_label_map, with_boundaries
 from cGAN.selection import Selection
 from codec import Codec, read_image
+from codec.budget import Fit, fit
+from codec.container import unpack
 from codec.files import ExistsError, atomic_together, refuse_existing, warn
 from codec.folder_run import FolderRun, Input, digest, gather, outputs_of, progress, settings_of
-from codec.options import add_model_arguments, chosen_checkpoint, split_knobs, warn_of_large_files
+from codec.options import add_model_arguments, chosen_checkpoint, chosen_checkpoints, split_knobs, warn_of_large_files
 from codec.pictures import images_in, picture_path, read_standard_image, write_picture
 from codec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
-from config import UserError, config_test, config_train
+from config import UserError, config_test, config_train, directories
 from evaluation.metrics import ms_ssim, psnr
 from utils import Utils
 
@@ -55,7 +63,7 @@ MEASURED = {  # what is averaged over a folder, and how it is printed
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Utils.parser(__doc__)
-    add_model_arguments(parser)
+    add_model_arguments(parser, several=True)
     parser.add_argument("-i", "--input", required=True, nargs="+", action="extend", metavar="IMAGE",
                         help="images, or folders of images; - is standard input")  # fmt: skip
     parser.add_argument("-o", "--output", metavar="OUT", help="OUT.png or OUT.gc, or a folder for more than one image; "
@@ -63,6 +71,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that are there already")
     parser.add_argument("--channels", type=int, metavar="K", help="send the first K channels of the feature map only: a "
                         "smaller file, a worse picture (default: the knob `channels`)")  # fmt: skip
+    budget = parser.add_argument_group("a budget, for models without label maps").add_mutually_exclusive_group()
+    budget.add_argument("--max-bytes", type=int, metavar="N", help="the best picture in a file of at most N bytes; -r may name "
+                        "several models to choose from (default: all photo models that ship)")  # fmt: skip
+    budget.add_argument("--max-bpp", type=float, metavar="B", help="the same in bits per pixel of the image")
     labels = parser.add_argument_group("label maps")
     labels.add_argument("-sm", "--semantic-map", metavar="MAP", help="class indices, or the classes' colours, of IMAGE's size; "
                         "where IMAGE is a folder, a folder of PNGs of the same names")  # fmt: skip
@@ -82,18 +94,80 @@ def main(argv: list[str] | None = None) -> int:
     channels = [f"channels={args.channels}"] if args.channels else []
     where, knobs = split_knobs(args.knob + channels)
     guide = Guide(args.semantic_map, args.instances, Selection(args.preserve, args.synthesize, args.mask, args.box))
-    checkpoint = chosen_checkpoint(args, where)
     check_streams(args.input, args.output)
+    load = functools.partial(load_coder, args, where, knobs, guide)
     if len(args.input) > 1 or Path(args.input[0]).is_dir():
         inputs = gather(args.input, images_in)
         output = Path(args.output or Path(where.samples) / inputs[0].root.name)
         check_folder([Path(path) for path in args.input if Path(path).is_dir()], output)
-        codec = Codec.load(checkpoint, knobs)
-        guide.check(codec.config, several=True)
-        return compress_folder(codec, inputs, output, guide, args.overwrite)
+        return compress_folder(load(several=True), inputs, output, guide, args.overwrite)
     with output_path(args.output or Path(where.samples) / f"{Path(args.input[0]).stem}.png", ".gc") as output:
-        compress_one(args, output, checkpoint, knobs, guide)
+        compress_one(args, output, load, knobs, guide)
     return 0
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The models and the budget
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Coder:
+    """What makes a file of an image: one model; or, with a budget, the best of several models."""
+
+    codecs: list[Codec]
+    max_bytes: int | None = None
+    max_bpp: float | None = None
+
+    @property
+    def has_budget(self) -> bool:
+        return self.max_bytes is not None or self.max_bpp is not None
+
+    @property
+    def config(self) -> config_train:
+        """The knobs of the model, which say what its files hold. With a budget, the files of all models hold symbols only."""
+        return self.codecs[0].config
+
+    def encode(self, image: np.ndarray, labels: LabelMap | None) -> Fit:
+        """Return the file of an image, and its picture. Raises UserError if the budget cannot be met."""
+        if not self.has_budget:
+            data = self.codecs[0].encode(image, labels)
+            return Fit(self.codecs[0], data, self.codecs[0].decode(data))
+        height, width = image.shape[:2]
+        max_bytes = self.max_bytes or int((self.max_bpp or 0) * width * height / 8)
+        return fit(image, self.codecs, max_bytes, quality)
+
+    def settings(self) -> list:
+        """Return what decides the files beside the first model and its knobs, for results.csv."""
+        others = [codec.checkpoint.fingerprint.hex() for codec in self.codecs[1:]]
+        return [others, self.max_bytes, self.max_bpp] if self.has_budget else []
+
+
+def load_coder(
+    args: argparse.Namespace, where: directories, knobs: config_test, guide: "Guide", several: bool = False
+) -> Coder:
+    """Load the models that the command line wants. Raises UserError for options that do not go together."""
+    coder = Coder([], args.max_bytes, args.max_bpp)
+    for option, value in {"--max-bytes": args.max_bytes, "--max-bpp": args.max_bpp}.items():
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"{option} {value}: must be more than 0")
+        if value is not None and (knobs.channels or guide != Guide()):
+            raise UserError(f"{option}: does not go with --channels or with label maps")
+    if not coder.has_budget and len(args.restore or ()) > 1:
+        raise UserError("-r: names several models, which takes --max-bytes or --max-bpp; name one")
+    paths = chosen_checkpoints(args, where) if coder.has_budget else [chosen_checkpoint(args, where)]
+    coder.codecs.extend(Codec.load(path, knobs) for path in paths)
+    for codec in coder.codecs:
+        guide.check(codec.config, several)
+        if coder.has_budget and codec.config.coded.keys() != {"symbols"}:
+            raise UserError(f"{codec.checkpoint.folder}: a budget takes models whose files have no label map")
+    return coder
+
+
+def quality(image: np.ndarray, picture: np.ndarray) -> float:
+    """Return MS-SSIM, or for an image too small for it PSNR."""
+    similarity = ms_ssim(image, picture)
+    return psnr(image, picture) if similarity is None else similarity
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -165,7 +239,7 @@ class Guide:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def compress_one(args: argparse.Namespace, output: Path, checkpoint: Path, knobs: config_test, guide: Guide) -> None:
+def compress_one(args: argparse.Namespace, output: Path, load: Callable[[], Coder], knobs: config_test, guide: Guide) -> None:
     """Compress the one image that the command line names, and print what was measured."""
     stream = args.input[0] == STREAM
     source = STANDARD_INPUT if stream else Path(args.input[0])
@@ -175,11 +249,10 @@ def compress_one(args: argparse.Namespace, output: Path, checkpoint: Path, knobs
         raise UserError(f"{output}: is the input itself; write somewhere else")
     refuse_existing(*outputs(output), overwrite=args.overwrite)
     image = read_standard_image(knobs.max_pixels) if stream else read_image(source, knobs.max_pixels)
-    codec = Codec.load(checkpoint, knobs)
-    guide.check(codec.config)
-    result = compress_image(codec, image, Input(source, source.parent), output, guide, args.overwrite)
-    warn_of_large_files(codec)
-    print(report(result, codec))
+    coder = load()
+    result = compress_image(coder, image, Input(source, source.parent), output, guide, args.overwrite)
+    warn_of_large_files(*coder.codecs)
+    print(report(result, coder))
     print(f"compressed file: {'standard output' if args.output == STREAM else output.with_suffix('.gc')}")
     if output.suffix.lower() != ".gc":
         print(f"side by side:    {output}")
@@ -192,20 +265,20 @@ def outputs(output: Path) -> list[Path]:
 
 
 def compress_image(
-    codec: Codec, image: np.ndarray, source: Input, output: Path, guide: Guide, overwrite: bool = False
+    coder: Coder, image: np.ndarray, source: Input, output: Path, guide: Guide, overwrite: bool = False
 ) -> dict[str, Any]:
     """Write OUT.gc, and OUT.png unless `output` is the .gc file itself; return what was measured, by name."""
-    labels = guide.read(codec.config, image, source)
+    labels = guide.read(coder.config, image, source)
     start = time.perf_counter()
     try:
-        data = codec.encode(image, labels)
+        codec, data, reconstruction = coder.encode(image, labels)
     except UserError as error:
         raise UserError(f"{source.path}: {error}") from None
-    encoded = time.perf_counter()
-    reconstruction = codec.decode(data)
-    seconds = {"encode_seconds": encoded - start, "decode_seconds": time.perf_counter() - encoded}
     name = source.path.name
-    result = {"image": name, **measure(image, reconstruction, data), **seconds}
+    result = {"image": name, **measure(image, reconstruction, data), "seconds": time.perf_counter() - start}
+    if coder.has_budget:
+        coded_height, coded_width = unpack(data).header.coded_size
+        result |= {"model": codec.checkpoint.folder.name, "coded_width": coded_width, "coded_height": coded_height}
     if labels is not None:
         result |= measure_parts(image, reconstruction, labels, codec.sections(data))
     with atomic_together(outputs(output), overwrite) as (file, *pictures):
@@ -256,10 +329,10 @@ def label_panels(
     return panels
 
 
-def report(result: Mapping[str, Any], codec: Codec) -> str:
+def report(result: Mapping[str, Any], coder: Coder) -> str:
     """Return what compress_image measured, a line each."""
-    C, L = codec.config.channel_bottleneck, codec.config.L
-    K = codec.knobs.channels or C
+    C, L = coder.config.channel_bottleneck, coder.config.L
+    K = coder.codecs[0].knobs.channels or C
     similarity = "n/a (under 161 px a side)" if result["ms_ssim"] is None else f"{result['ms_ssim']:.4f}"
     bound = " of the symbols" if "code_bytes" in result else ""
     lines = []
@@ -269,14 +342,18 @@ def report(result: Mapping[str, Any], codec: Codec) -> str:
     if "preserved_share" in result:
         quality = "" if result["preserved_psnr"] is None else f", PSNR {result['preserved_psnr']:.2f} dB"
         lines.append(f"preserved:       {result['preserved_share']:.1%} of the picture{quality}")
+    bound = f" (bound{bound} {K * math.log2(L) / 256:.4f} for {K} of C={C} channels, L={L})"
+    if coder.has_budget:
+        lines.append(f"coded:           {result['coded_width']}x{result['coded_height']} by {result['model']}")
+        bound = ""
     return "\n".join([
         f"image:           {result['image']}, {result['width']}x{result['height']}",
         f"file:            {result['bytes']} bytes",
         *lines,
-        f"bits per pixel:  {result['bpp']:.4f} (bound{bound} {K * math.log2(L) / 256:.4f} for {K} of C={C} channels, L={L})",
+        f"bits per pixel:  {result['bpp']:.4f}{bound}",
         f"PSNR:            {result['psnr']:.2f} dB",
         f"MS-SSIM:         {similarity}",
-        f"seconds:         encode {result['encode_seconds']:.2f}, decode {result['decode_seconds']:.2f}",
+        f"seconds:         {result['seconds']:.2f}, decoding included",
     ])  # fmt: skip
 
 
@@ -294,26 +371,26 @@ def check_folder(folders: list[Path], output: Path) -> None:
             raise UserError(f"{output}: write to a folder apart from {folder}")
 
 
-def compress_folder(codec: Codec, inputs: list[Input], output: Path, guide: Guide, overwrite: bool = False) -> int:
-    """Compress each image with one model, into a folder with results.csv. A bad image is named and costs the others nothing."""
+def compress_folder(coder: Coder, inputs: list[Input], output: Path, guide: Guide, overwrite: bool = False) -> int:
+    """Compress each image into a folder with results.csv. A bad image is named and costs the others nothing."""
     names = {source: output / name for source, name in outputs_of(inputs, ".png").items()}
     taken = {source.path.resolve() for source in inputs}
     if clash := [path for name in names.values() for path in outputs(name) if path.resolve() in taken]:
         raise UserError(f"{clash[0]}: is an input itself; write to another folder")
     mask = digest(guide.selection.mask) if guide.selection.mask else ""
-    settings = settings_of(codec, dataclasses.asdict(guide.selection), mask)
+    settings = settings_of(coder.codecs[0], dataclasses.asdict(guide.selection), mask, *coder.settings())
     run = FolderRun(output, "image", settings, overwrite)
     run.check({str(source.name): outputs(name) for source, name in names.items()})
     results, kept, failures = [], 0, 0
     for source, name in progress(names.items(), "image"):
         try:
-            sha256 = digest(source.path, *guide.files(codec.config, source))
+            sha256 = digest(source.path, *guide.files(coder.config, source))
             row = run.finished(str(source.name), sha256, outputs(name))
             if row and row["bytes"] == outputs(name)[0].stat().st_size:
                 kept += 1
             else:
-                image = read_image(source.path, codec.knobs.max_pixels)
-                row = compress_image(codec, image, source, name, guide, overwrite) | {"image": str(source.name)}
+                image = read_image(source.path, coder.codecs[0].knobs.max_pixels)
+                row = compress_image(coder, image, source, name, guide, overwrite) | {"image": str(source.name)}
                 run.add(str(source.name), sha256, row)
             results.append(row)
         except ExistsError:
@@ -323,7 +400,7 @@ def compress_folder(codec: Codec, inputs: list[Input], output: Path, guide: Guid
             failures += 1
     if not results:
         raise UserError(f"{inputs[0].root}: none of its {failures} images could be compressed")
-    warn_of_large_files(codec)
+    warn_of_large_files(*coder.codecs)
     if kept:
         print(f"kept: {kept} images that were finished already")
     print_means(results)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from codec.checkpoint import newest_checkpoint
+from codec.checkpoint import newest_checkpoint, read_knobs
 from codec.codec import Codec
 from codec.entropy import StaticTables
 from codec.files import warn
@@ -12,10 +12,14 @@ from config import config_test, directories
 from utils import PROJECT, Utils
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, default: str = "the one that ships") -> None:
-    """Add the options that name a checkpoint and knobs. default: what -r's help says is used without it."""
+def add_model_arguments(parser: argparse.ArgumentParser, default: str = "the one that ships", several: bool = False) -> None:
+    """Add the options that name a checkpoint and knobs.
+
+    default: what -r's help says is used without it. several: -r takes more than one, and args.restore is a list.
+    """
     model = parser.add_mutually_exclusive_group()
-    model.add_argument("-r", "--restore", metavar="CKPT", help=f"checkpoint or run folder (default: {default})")
+    model.add_argument("-r", "--restore", metavar="CKPT", nargs="+" if several else None,
+                       help=f"checkpoint or run folder (default: {default})")  # fmt: skip
     model.add_argument("-rl", "--restore-last", action="store_true", help="the newest checkpoint below checkpoints/")
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of config_test or directories; may be repeated")  # fmt: skip
@@ -36,7 +40,21 @@ def named_checkpoint(args: argparse.Namespace, where: directories) -> Path | Non
     """Return the checkpoint that -r or -rl names; None without either."""
     if args.restore_last:
         return newest_checkpoint(where.checkpoints)
-    return Path(args.restore) if args.restore else None
+    return Path(args.restore[0] if isinstance(args.restore, list) else args.restore) if args.restore else None
+
+
+def chosen_checkpoints(args: argparse.Namespace, where: directories) -> list[Path]:
+    """Return the checkpoints that -r or -rl names, for a choice among them.
+
+    Without either, these are the default checkpoint and those in the same folder whose files have nothing but symbols.
+    """
+    if args.restore_last:
+        return [newest_checkpoint(where.checkpoints)]
+    if args.restore:
+        return [Path(path) for path in args.restore]
+    default = Utils.locate(where.default_checkpoint)
+    beside = sorted(config.parent for config in default.parent.glob("*/config.json"))
+    return [folder for folder in beside if folder == default or read_knobs(folder).coded.keys() == {"symbols"}]
 
 
 def models_here(where: directories) -> Models:
@@ -44,8 +62,7 @@ def models_here(where: directories) -> Models:
     return Models([where.checkpoints, PROJECT / where.checkpoints, Utils.locate(where.default_checkpoint)])
 
 
-def warn_of_large_files(codec: Codec) -> None:
-    """Warn if a checkpoint has no context model: its files are then about twice as large."""
-    if isinstance(codec.checkpoint.entropy_models["symbols"], StaticTables):
-        folder = codec.checkpoint.folder
+def warn_of_large_files(*codecs: Codec) -> None:
+    """Warn of each checkpoint that has no context model: its files are then about twice as large."""
+    for folder in [c.checkpoint.folder for c in codecs if isinstance(c.checkpoint.entropy_models["symbols"], StaticTables)]:
         warn(f"{folder} has no context model, and its files are larger than need be: train.py --fit-entropy makes one")
