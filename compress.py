@@ -45,7 +45,7 @@ from codec.options import add_model_arguments, chosen_checkpoint, chosen_checkpo
 from codec.pictures import images_in, picture_path, read_standard_image, write_picture
 from codec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
 from config import UserError, config_test, config_train, directories
-from evaluation.metrics import ms_ssim, psnr
+from evaluation.metrics import ms_ssim, psnr, quality
 from utils import Utils
 
 MEASURED = {  # what is averaged over a folder, and how it is printed
@@ -162,12 +162,6 @@ def load_coder(
         if coder.has_budget and codec.config.coded.keys() != {"symbols"}:
             raise UserError(f"{codec.checkpoint.folder}: a budget takes models whose files have no label map")
     return coder
-
-
-def quality(image: np.ndarray, picture: np.ndarray) -> float:
-    """Return MS-SSIM, or for an image too small for it PSNR."""
-    similarity = ms_ssim(image, picture)
-    return psnr(image, picture) if similarity is None else similarity
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 
     python3 evaluate.py -r checkpoints/photo_c8 -i kodak/ -o report/
     python3 evaluate.py -r checkpoints/photo_c4 checkpoints/photo_c8 checkpoints/photo_c16 -i kodak/ -o report/ --baselines
+    python3 evaluate.py -r checkpoints/photo_c4 checkpoints/photo_c8 -i kodak/ -o report/ --budgets 128,340,1024
     python3 evaluate.py -r checkpoints/photo_c8 -i test/ -o report/ --baselines --miou checkpoints/camvid_unet -sm testannot/
 
 Every image becomes a file, which is decoded again. report/results/ gets a JSON file for each codec, report/results.csv has all
@@ -27,6 +28,7 @@ from codec.pictures import images_in
 from config import UserError, config_test
 from evaluation import report
 from evaluation.baselines import available
+from evaluation.budgets import BudgetedBaseline, BudgetedModels, SlowScan
 from evaluation.measure import MatchedBaseline, Measure, OurCodec, Result, add_miou, add_perceptual
 from evaluation.segmentation import Segmenter
 from utils import Utils
@@ -38,6 +40,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-i", "--input", required=True, metavar="FOLDER", help="of images")
     parser.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder to write")
     parser.add_argument("--baselines", action="store_true", help="measure other codecs, too")
+    parser.add_argument("--budgets", metavar="N,N,...", help="measure what fits into so many bytes instead: the best of the "
+                        "checkpoints at any size, and other codecs with the same freedom")  # fmt: skip
     parser.add_argument("--lpips", metavar="WEIGHTS", help="measure LPIPS by this file's weights, too; perceptual.py "
                         "writes one")  # fmt: skip
     parser.add_argument("--fid", nargs="?", const="imagenet", metavar="WEIGHTS", help="measure FID and KID, too, by Keras' "
@@ -62,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     if bool(args.miou) != bool(args.semantic_maps):
         raise UserError("--miou and -sm: one needs the other")
     checkpoints = checkpoint_names(args.restore)
+    budgets = read_budgets(args.budgets)
     names = output_names(images_in(source), source, "")
     measure = Measure(output, source, {path: str(name) for path, name in names.items()}, knobs)
     with Utils.quiet_tensorflow():
@@ -73,11 +78,14 @@ def main(argv: list[str] | None = None) -> int:
         inception = measure.optional(perceptual.inception, args.fid)
         sets += [inception] if inception else []
 
-    measured = [measure.attempt(measure_ours, name, path, measure) for name, path in checkpoints.items()]
-    results = [result for result in measured if result]
+    if budgets:
+        results = measure_budgets(budgets, checkpoints, measure)
+    else:
+        measured = [measure.attempt(measure_ours, name, path, measure) for name, path in checkpoints.items()]
+        results = [result for result in measured if result]
     if not results:
         raise UserError(f"nothing was measured: {measure.failures[-1]}")
-    if args.baselines:
+    if args.baselines and not budgets:
         results += measure_baselines(results, measure)
     if segmenter:
         measure.attempt(add_miou, results, segmenter, measure, Path(args.semantic_maps))
@@ -116,6 +124,29 @@ def measure_baselines(results: list[Result], measure: Measure) -> list[Result]:
     for ours in results:
         sizes = {name: record["bytes"] for name, record in ours["images"].items()}
         measured += [measure.attempt(measure.codec, MatchedBaseline(codec, ours["codec"], sizes)) for codec in codecs]
+    return [result for result in measured if result]
+
+
+def read_budgets(text: str | None) -> list[int]:
+    """Return the numbers of --budgets. Raises UserError unless all are whole and from 1 up."""
+    parts = text.split(",") if text else []
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise UserError(f"--budgets {text}: whole numbers of bytes, such as 128,340,1024")
+    return [int(part) for part in parts]
+
+
+def measure_budgets(budgets: list[int], checkpoints: dict[str, str], measure: Measure) -> list[Result]:
+    """Measure what fits into each budget, ours first, and what slow-scan practice sends."""
+    with Utils.quiet_tensorflow():
+        ours = [Codec.load(path, measure.knobs) for path in checkpoints.values()]
+    others = [codec for codec in available(lambda line: print(line, file=sys.stderr)) if codec.scale == 1]
+    measured = []
+    for max_bytes in budgets:
+        codecs = [BudgetedModels(ours, max_bytes), *(BudgetedBaseline(codec, max_bytes) for codec in others)]
+        measured += [measure.attempt(measure.codec, codec) for codec in codecs]
+    measured.append(measure.attempt(measure.codec, SlowScan(others[0])))
+    for result in filter(None, measured):
+        result["mean"]["fit"] = len(result["images"]) / len(measure.images)
     return [result for result in measured if result]
 
 

@@ -28,7 +28,7 @@ class Baseline:
     settings: Sequence[float]
     options: Callable[[float], dict]  # of Image.save
     version: str = f"Pillow {Image.__version__}"
-    scale: int = 1
+    scale: float = 1
 
     def encode(self, image: np.ndarray, setting: float) -> bytes:
         """Image (H, W, 3) uint8 -> a file."""

@@ -65,3 +65,9 @@ def _halve(x: np.ndarray) -> np.ndarray:
     """Average blocks of 2 x 2 pixels of images (3, H, W); an odd side repeats its last row or column."""
     x = np.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2)), mode="symmetric")
     return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+
+
+def quality(image: np.ndarray, picture: np.ndarray) -> float:
+    """Return MS-SSIM, or for an image too small for it PSNR."""
+    similarity = ms_ssim(image, picture)
+    return psnr(image, picture) if similarity is None else similarity

@@ -15,6 +15,7 @@ from utils import Utils
 
 COLUMNS = {  # metric -> heading, and how it is written
     "bytes": ("bytes", "{:,.0f}"),
+    "fit": ("fit", "{:.0%}"),
     "bpp": ("bpp", "{:.4f}"),
     "psnr": ("PSNR, dB", "{:.2f}"),
     "ms_ssim": ("MS-SSIM", "{:.4f}"),
