@@ -158,9 +158,9 @@ def load_coder(
     paths = chosen_checkpoints(args, where) if coder.has_budget else [chosen_checkpoint(args, where)]
     coder.codecs.extend(Codec.load(path, knobs) for path in paths)
     for codec in coder.codecs:
-        guide.check(codec.config, several)
         if coder.has_budget and codec.config.coded.keys() != {"symbols"}:
             raise UserError(f"{codec.checkpoint.folder}: a budget takes models whose files have no label map")
+        guide.check(codec.config, several)
     return coder
 
 

@@ -1,5 +1,6 @@
 """compress.py and decompress.py as their users run them."""
 
+import contextlib
 import csv
 import io
 import os
@@ -358,6 +359,48 @@ def test_streams_that_do_not_go_with_the_rest_are_one_line(arguments, named, ima
 
 def snapshot(folder) -> dict[str, tuple[int, bytes]]:
     return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_budget_is_kept_for_one_image_and_in_a_folder_that_says_what_was_chosen(image, tmp_path, capsys):
+    assert compress.main(["-i", image, "-o", "out.gc", "--max-bytes", "64"]) == 0
+    assert (tmp_path / "out.gc").stat().st_size <= 64 and "by photo_c" in capsys.readouterr().out
+    assert decompress.main(["-i", "out.gc", "-o", "back.png"]) == 0
+    assert read_image("back.png", CAP).shape == (170, 200, 3)
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        Image.fromarray(photo(100 + i, 170, seed=i)).save(tmp_path / f"photos/{i}.png")
+    models = [str(PROJECT / f"checkpoints/photo_c{C}") for C in (4, 16)]
+    assert compress.main(["-r", *models, "-i", "photos", "-o", "results", "--max-bpp", "0.03"]) == 0
+    rows = list(csv.DictReader((tmp_path / "results/results.csv").read_text().splitlines()))
+    for row in rows:
+        assert 8 * int(row["bytes"]) <= 0.03 * int(row["width"]) * int(row["height"])
+        file = unpack((tmp_path / "results" / row["image"]).with_suffix(".gc").read_bytes())
+        assert file.header.coded_size == (int(row["coded_height"]), int(row["coded_width"]))
+        assert row["model"] in ("photo_c4", "photo_c16")
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--max-bytes", "0"], "--max-bytes 0: must be more than 0"),
+        (["--max-bytes", "-5"], "--max-bytes -5: must be more than 0"),
+        (["--max-bytes", "many"], "invalid int value: 'many'"),
+        (["--max-bpp", "nan"], "--max-bpp nan: must be more than 0"),
+        (["--max-bytes", "9"], "does not fit into 9 bytes; its smallest file has"),
+        (["--max-bytes", "200", "--max-bpp", "1"], "not allowed with"),
+        (["--max-bytes", "200", "--channels", "2"], "--max-bytes: does not go with --channels"),
+        (["--max-bytes", "200", "-sm", "map.png"], "--max-bytes: does not go with --channels or with label maps"),
+        (["--max-bytes", "200", "-r", str(PROJECT / "checkpoints/camvid_sc_c8")], "no label map"),
+        (["-r", str(PROJECT / "checkpoints/photo_c4"), str(PROJECT / "checkpoints/photo_c8")], "names several models"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_one_line(arguments, named, image, tmp_path, capfd):
+    with contextlib.suppress(SystemExit):  # argparse's own way
+        assert compress.main(["-i", image, "-o", "out.gc", *arguments]) == 2
+    error = capfd.readouterr().err
+    assert named in error.splitlines()[-1] and "Traceback" not in error
+    assert not (tmp_path / "out.gc").exists()
 
 
 def test_outputs_are_replaced_only_with_overwrite(checkpoint, image, tmp_path, capfd):

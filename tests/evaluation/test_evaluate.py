@@ -20,7 +20,7 @@ from codec.container import unpack
 from codec.pictures import read_image
 from config import UserError, config_test
 from evaluation import baselines, measure, plots, report
-from evaluation.metrics import psnr
+from evaluation.metrics import psnr, quality
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,31 @@ def test_a_baseline_comes_as_near_to_the_wanted_size_as_it_can(codec):
         assert abs(reached - wanted) <= min(abs(size - wanted) for size in sizes) + slack
     decoded = codec.decode(codec.encode(image, codec.settings[-1]), 96, 128)
     assert decoded.shape == image.shape and psnr(image, decoded) > 20
+
+
+def test_within_a_budget_every_codec_is_at_its_best(tmp_path, checkpoint, capsys):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photo(170, 240)).save(tmp_path / "photos/photo.png")
+    command = ["-r", str(checkpoint), "-i", str(tmp_path / "photos"), "-o", str(tmp_path / "out"), "--budgets", "60,900"]
+    evaluate.main(command)
+    table = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if "100%" in line}
+    assert {"within_60", "within_900", "jpeg@within_900", "webp@within_900", "slow_scan"} <= table.keys()
+    assert "jpeg@within_60" not in table  # a JPEG has no fewer than 125 bytes
+    for name, row in table.items():
+        if name != "slow_scan":
+            assert int(row[1]) <= int(name.split("_")[-1])
+    original = read_image(tmp_path / "photos/photo.png")
+    webp = next(codec for codec in baselines.available() if codec.name == "webp")
+    shown = read_image(tmp_path / "out/pictures/webp@within_900/photo.png")
+    fixed = webp.decode(webp.encode(original, webp.setting_for(original, 890)), 170, 240)
+    assert quality(original, shown) >= quality(original, fixed)
+
+
+@pytest.mark.parametrize("text", ["0", "12,x", "-4", "1.5"])
+def test_budgets_that_are_no_numbers_of_bytes_are_refused(text, folder, checkpoint, tmp_path, capfd):
+    command = ["-r", str(checkpoint), "-i", str(folder), "-o", str(tmp_path / "out"), f"--budgets={text}"]
+    assert evaluate.main(command) == 2
+    assert "--budgets" in capfd.readouterr().err
 
 
 def test_a_codec_that_is_missing_is_said_and_left_out(monkeypatch):
