@@ -94,13 +94,8 @@ def enlargements() -> list[dict]:
     """Return pictures with hard edges, and the same enlarged by Pillow; bytes are RGB."""
     rng = np.random.default_rng(5)
     found = []
-    for (height, width), size in {
-        (1, 1): (3, 5),
-        (2, 9): (2, 31),
-        (9, 2): (20, 2),
-        (7, 11): (61, 12),
-        (20, 13): (37, 29),
-    }.items():
+    sizes = {(1, 1): (3, 5), (2, 9): (2, 31), (9, 2): (20, 2), (7, 11): (61, 12), (20, 13): (37, 29)}
+    for (height, width), size in sizes.items():
         picture = rng.choice(np.array([0, 20, 128, 255], np.uint8), (height, width, 3))
         found.append({
             "width": width,
