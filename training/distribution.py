@@ -11,8 +11,10 @@ import os
 import re
 import select
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from typing import Any
 
 from config import UserError, config_train
 
+MEETING = 3600  # s, that a worker waits for the others to start
 PATIENCE = 60  # s, that a worker which got a signal waits for the others to come to the same step
 
 
@@ -173,29 +176,67 @@ def _workers(workers: list[str], index: int) -> Cluster:
     """Wait for the other workers, and return the cluster of all of them."""
     import tensorflow as tf
 
-    if others := [worker for i, worker in enumerate(workers) if i != index]:
-        print(f"worker {index} of {len(workers)}: waits for {', '.join(others)}, for up to an hour; Ctrl-C ends it", flush=True)
+    others = [worker for i, worker in enumerate(workers) if i != index]
     try:
         with _default_signals():
+            if others:
+                print(f"worker {index} of {len(workers)}: waits for {', '.join(others)}, for up to an hour; Ctrl-C "
+                      f"ends it", flush=True)  # fmt: skip
+                _meet(workers[index], others)
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+    except (tf.errors.OpError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"TF_CONFIG: the workers {', '.join(workers)} do not come together ({error})") from None
     return Cluster(strategy, index, len(workers))
 
 
+def _meet(own: str, others: list[str]) -> None:
+    """Listen at the own address until all the others listen at theirs. Raises TimeoutError after an hour.
+
+    TensorFlow would wait too, but in C++ code that takes SIGTERM for itself and holds the interpreter, so that the signal would
+    not end the process. A worker that has met the others gives its port to TensorFlow, which listens there from then on.
+    """
+    missing, deadline = set(others), time.monotonic() + MEETING
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    with socket.create_server(("", _port(own)), family=family, dualstack_ipv6=dual, backlog=len(others)):
+        while missing:
+            missing = {other for other in missing if not _listens(other)}
+            if missing and time.monotonic() > deadline:
+                raise TimeoutError(f"{', '.join(sorted(missing))} did not start within an hour")
+            time.sleep(0.5 * bool(missing))
+
+
+def _listens(address: str) -> bool:
+    try:
+        socket.create_connection((address.rpartition(":")[0].strip("[]"), _port(address)), timeout=5).close()
+    except OSError:  # also for a name that is not known yet, as those of containers that start together
+        return False
+    return True
+
+
+def _port(address: str) -> int:
+    port = address.rpartition(":")[2]
+    if not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(f"{address} has no port; write it as host0:4000")
+    return int(port)
+
+
 @contextmanager
 def _default_signals() -> Iterator[None]:
-    """Let SIGINT end the process at once, within this context: Python's own handler would wait for TensorFlow's C++ code.
+    """Let SIGINT and SIGTERM end the process at once, within this context.
 
-    SIGTERM has no such effect: that C++ code installs a handler of its own for it, and holds the interpreter meanwhile.
+    Python's own handlers would wait for TensorFlow's C++ code. That code installs a handler for SIGTERM, which then has no
+    effect in the seconds that the workers who have met take to connect.
     """
-    old = signal.getsignal(signal.SIGINT)
-    if old is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    old = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    for signum, handler in old.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, old)
+        for signum, handler in old.items():
+            signal.signal(signum, handler)
 
 
 def _end_after_a_signal(pipe: int) -> None:

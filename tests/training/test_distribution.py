@@ -107,7 +107,8 @@ def test_two_workers_train_as_one_does_where_parts_of_the_images_are_synthesized
     np.testing.assert_allclose(both["weights"], alone["weights"], atol=1e-5)
 
 
-def test_a_worker_that_waits_for_others_says_so_and_can_be_stopped(ports, tmp_path):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_that_waits_for_others_says_so_and_can_be_stopped(signum, ports, tmp_path):
     process = start(tmp_path / "w0", 0, ports, "--steps", "1")
     try:
         deadline = time.time() + 120
@@ -116,8 +117,8 @@ def test_a_worker_that_waits_for_others_says_so_and_can_be_stopped(ports, tmp_pa
         assert f"worker 0 of 2: waits for localhost:{ports[1]}" in log
         time.sleep(1)
         assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == -signal.SIGINT
+        process.send_signal(signum)
+        assert process.wait(timeout=10) == -signum
     finally:
         process.kill()
 
