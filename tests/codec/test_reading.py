@@ -341,3 +341,24 @@ def test_a_file_that_stands_in_for_another_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(files.LFS_POINTER + b".com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(UserError, match="Git LFS pointer"):
         read_image(tmp_path / "a.png")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What cameras and printers write
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_of_an_mpo_file_the_first_picture_is_read(tmp_path):
+    first, second = (Image.fromarray(photo(48, 64, seed=seed)) for seed in range(2))
+    first.save(tmp_path / "a.mpo", save_all=True, append_images=[second], quality=98, subsampling=0)
+    assert b"MPF\0" in (tmp_path / "a.mpo").read_bytes()
+    assert np.abs(read_image(tmp_path / "a.mpo").astype(int) - photo(48, 64)).max() <= 12
+
+
+def test_a_cmyk_jpeg_is_read_with_and_without_a_profile_that_is_not_for_cmyk(tmp_path, capfd):
+    ink = Image.fromarray(mild()).convert("CMYK")
+    for name, icc in (("plain", None), ("rgb", profile())):
+        ink.save(tmp_path / f"{name}.jpg", quality=98, subsampling=0, icc_profile=icc)
+        assert Image.open(tmp_path / f"{name}.jpg").mode == "CMYK"
+        assert np.abs(read_image(tmp_path / f"{name}.jpg").astype(int) - mild()).max() <= 12
+        assert ("it is for RGB and the image is CMYK" in capfd.readouterr().err) == (icc is not None)
