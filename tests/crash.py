@@ -205,7 +205,10 @@ def start(command: list[str]) -> subprocess.Popen:
 def finish(command: list[str]) -> None:
     """Run a command to its end; what it prints on stderr is shown where it fails."""
     process = start(command)
-    _, error = process.communicate(timeout=900)
+    try:
+        _, error = process.communicate(timeout=900)
+    finally:
+        process.kill()  # else it would keep a small disk busy
     check(process.returncode == 0, f"{' '.join(command)}: exit status {process.returncode}\n{error}")
 
 
