@@ -9,7 +9,8 @@ Small dense networks, one for each channel, see the symbols of neighbouring posi
 
 Weights are int16, sums are integers of 32 bits, and the exponential is a table of integers. The sums are computed as float64
 matrix products, because numpy is many times faster at these than at integer ones. They are exact on every machine: float64
-holds all integers below 2^53, so nothing is ever rounded, whatever the order in which a library adds.
+holds all integers below 2^53, so nothing is ever rounded, whatever the order in which a library adds. The one quotient is
+below 2^16 and its divisor below 2^24, so that its distance to the next integer above is far more than what is rounded off.
 
 A position (y, x) sees only positions with a smaller x + 2y. Decoding therefore goes over the diagonals of equal x + 2y, and
 handles all positions of one together: about w + 2h steps of C channels, instead of h * w.
@@ -43,6 +44,7 @@ SHIFTS = {  # by so many bits the sums of these weights are shifted down, to be 
     "logits": HIDDEN_BITS + LOGIT_WEIGHT_BITS,
     "bias3": HIDDEN_BITS + LOGIT_WEIGHT_BITS,
 }
+FLOAT_POWERS = POWERS.astype(np.float64)
 CHUNK = 2**14  # symbols that the encoder looks at together
 
 SHAPES = {  # of a context model's arrays: int16 weights, int32 biases. N: inputs from neighbours, H: hidden units
@@ -121,6 +123,8 @@ class ContextModel:
             wide[name] *= 2.0**-shift
         wide["neighbours"] = wide["neighbours"].reshape(len(wide["neighbours"]), -1)  # (N, C*H)
         self.weights = wide
+        self._sum = np.triu(np.ones((self.levels, self.levels)))  # rows @ _sum: their cumulative sums
+        self._difference = np.eye(self.levels) - np.eye(self.levels, k=1)  # the inverse
 
     def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
         coder = RangeEncoder()
@@ -173,26 +177,29 @@ class ContextModel:
         return np.add(sums.reshape(-1, *bias.shape).swapaxes(0, 1), bias[:, None], order="C")
 
     def _frequencies(self, c: int, sums: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Return channel c's tables (n, L) of positive integers with the sum FREQUENCY_SUM.
+        """Return channel c's tables (n, L) of positive integers, as float64, with the sum FREQUENCY_SUM.
 
-        sums: (n, H) from `_sums`. values: (n, C+1) at the same positions, of which the first c are seen.
+        sums: (n, H) from `_sums`, which are overwritten. values: (n, C+1) at the same positions, of which the first c are seen.
         """
         weights = self.weights
         if c > 0:
-            sums = sums + values[:, :c].dot(weights["before"][c, :c])
+            sums += values[:, :c].dot(weights["before"][c, :c])
         h = _hidden(sums)
-        h = _hidden(h.dot(weights["hidden"][c]) + weights["bias2"][c])
-        logits = np.floor(h.dot(weights["logits"][c]) + weights["bias3"][c])
+        h = h.dot(weights["hidden"][c])
+        h += weights["bias2"][c]
+        logits = _hidden(h).dot(weights["logits"][c])
+        logits = np.floor(logits + weights["bias3"][c])
         below = (logits.max(axis=1, keepdims=True) - logits).astype(np.intp)
-        cumulative = POWERS.take(below, mode="clip").cumsum(axis=1)  # (n, L) int64
-        bounds = np.zeros((len(below), self.levels + 1), np.int64)
-        np.floor_divide(cumulative * (FREQUENCY_SUM - self.levels), cumulative[:, -1:], out=bounds[:, 1:])
-        return bounds[:, 1:] - bounds[:, :-1] + 1
+        cumulative = FLOAT_POWERS.take(below, mode="clip").dot(self._sum)
+        bounds = np.floor(cumulative * (FREQUENCY_SUM - self.levels) / cumulative[:, -1:])
+        return bounds.dot(self._difference) + 1
 
 
 def _hidden(sums: np.ndarray) -> np.ndarray:
-    """Return hidden values: sums, which are shifted already, rounded down and clipped."""
-    return np.floor(np.minimum(np.maximum(sums, 0.0), HIDDEN_TOP))  # np.clip is slower on few values
+    """Return hidden values in the place of the sums, which are shifted already: rounded down and clipped."""
+    np.maximum(sums, 0.0, out=sums)  # np.clip is slower on few values
+    np.minimum(sums, HIDDEN_TOP, out=sums)
+    return np.floor(sums, out=sums)
 
 
 def _chunks(diagonals: Iterator[np.ndarray], n: int) -> Iterator[list[np.ndarray]]:
