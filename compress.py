@@ -5,6 +5,7 @@
     python3 compress.py -i photo.png -o out.gc             # the file alone
     python3 compress.py -r checkpoints/run -i photos/ -o results/  # every image of a folder, and results.csv
     python3 compress.py -i a.jpg b.tif -o results/         # the same for several images
+    python3 compress.py -i photo.png -o out/ --packets 232  # out/photo-001.gcp and so on, for links that lose some
     python3 compress.py -i - -o - < a.jpg > a.gc           # standard input and output
     python3 compress.py -i photo.png -o out.gc --max-bytes 340     # the best picture that fits
     python3 compress.py -r checkpoints/sc -i street.png -sm labels.png --preserve Car,Pedestrian -o out.png
@@ -46,6 +47,7 @@ from codec.pictures import images_in, picture_path, read_standard_image, write_p
 from codec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
 from config import UserError, config_test, config_train, directories
 from evaluation.metrics import ms_ssim, psnr, quality
+from packets_command import compress_to_packets
 from utils import Utils
 
 MEASURED = {  # what is averaged over a folder, and how it is printed
@@ -74,6 +76,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     budget = parser.add_argument_group("a budget, for models without label maps").add_mutually_exclusive_group()
     budget.add_argument("--max-bytes", type=int, metavar="N", help="the best picture in a file of at most N bytes; -r may name "
                         "several models to choose from (default: all photo models that ship)")  # fmt: skip
+    budget.add_argument("--packets", type=int, metavar="N", help="write OUT-001.gcp and so on, packets of at most N bytes; the "
+                        "picture can be decoded without some of them")  # fmt: skip
     budget.add_argument("--max-bpp", type=float, metavar="B", help="the same in bits per pixel of the image")
     labels = parser.add_argument_group("label maps")
     labels.add_argument("-sm", "--semantic-map", metavar="MAP", help="class indices, or the classes' colours, of IMAGE's size; "
@@ -95,6 +99,8 @@ def main(argv: list[str] | None = None) -> int:
     where, knobs = split_knobs(args.knob + channels)
     guide = Guide(args.semantic_map, args.instances, Selection(args.preserve, args.synthesize, args.mask, args.box))
     check_streams(args.input, args.output)
+    if args.packets is not None:
+        return compress_to_packets(args, where, knobs)
     load = functools.partial(load_coder, args, where, knobs, guide)
     if len(args.input) > 1 or Path(args.input[0]).is_dir():
         inputs = gather(args.input, images_in)

@@ -6,6 +6,7 @@ python3 decompress.py -r ~/models/run -i photo.gc -o photo.png  # one that is el
 python3 decompress.py -i results/ -o pictures/                  # every .gc file of a folder, and results.csv
 python3 decompress.py -i a.gc b.gc -o pictures/                 # the same for several files
 python3 decompress.py -i - -o - < photo.gc > photo.png          # standard input and output
+python3 decompress.py -i out/ -o photo.png                      # the packets of an image (.gcp), those that arrived
 
 A file carries the fingerprint of its model, so files by several models may lie in one folder.
 What is there already is replaced only with --overwrite. A folder run that was interrupted goes on when it is started again.
@@ -15,11 +16,12 @@ import argparse
 import functools
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from codec import save_picture
-from codec.compressed_files import compressed_files_in, read_compressed
+from codec import packet_files, packets, save_picture
+from codec.compressed_files import SUFFIX, compressed_files_in, read_compressed
 from codec.files import ExistsError, refuse_existing, warn
 from codec.folder_run import FolderRun, Input, digest, gather, outputs_of, progress, settings_of_knobs
 from codec.models import Codecs
@@ -34,7 +36,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Utils.parser(__doc__)
     add_model_arguments(parser, default="the one below checkpoints/ that made the file")
     parser.add_argument("-i", "--input", required=True, nargs="+", action="extend", metavar="FILE.gc",
-                        help="compressed files, or folders of them; - is standard input")  # fmt: skip
+                        help="compressed files or packets, or folders of them; - is standard input")  # fmt: skip
     parser.add_argument("-o", "--output", required=True, metavar="OUT.png", help="the picture to write, or a folder for more "
                         "than one; - is standard output, as PNG")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that are there already")
@@ -45,8 +47,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     where, knobs = split_knobs(args.knob)
-    check_streams(args.input, args.output)
     load = functools.partial(Codecs, models_here(where), knobs, named_checkpoint(args, where))
+    if found := packet_files.find(args.input, (SUFFIX,)):
+        return decompress_packets(load, found, args.output, args.overwrite)
+    check_streams(args.input, args.output)
     if len(args.input) > 1 or Path(args.input[0]).is_dir():
         inputs = gather(args.input, compressed_files_in)
         output = Path(args.output)
@@ -74,6 +78,26 @@ def decompress_data(codecs: Codecs, data: bytes, source: Path, output: Path, ove
         raise UserError(f"{source}: {error}") from None
     save_picture(image, output, overwrite)
     return {"width": image.shape[1], "height": image.shape[0], "bytes": len(data), "seconds": seconds}
+
+
+def decompress_packets(load: Callable[[], Codecs], files: list[Path], named: str, overwrite: bool) -> int:
+    """Write the picture that the packets of an image give, and say which are missing or damaged."""
+    check_streams([str(files[0])], named)
+    contents = packet_files.read(files)
+    whole, _ = packets.read_packets(contents)  # what is wrong with them shows before the model is loaded
+    with output_path(named, ".png") as output:
+        refuse_existing(picture_path(output, LOSSLESS_SUFFIXES), overwrite=overwrite)
+        codec = load().of_fingerprint(next(iter(whole.values())).header.fingerprint)
+        start = time.perf_counter()
+        received = packets.decode(codec, contents)
+        seconds = time.perf_counter() - start
+        save_picture(received.image, output, overwrite)
+        for name, reason in received.damaged.items():
+            warn(f"{name}: {reason}; left out")
+        height, width = received.image.shape[:2]
+        written = "standard output" if named == STREAM else output
+        print(f"{written}: {width}x{height}, decoded from {packet_files.arrived(received)} in {seconds:.2f} s")
+    return 0
 
 
 def decompress_folder(codecs: Codecs, inputs: list[Input], output: Path, overwrite: bool) -> int:

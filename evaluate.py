@@ -5,6 +5,7 @@
     python3 evaluate.py -r checkpoints/photo_c4 checkpoints/photo_c8 checkpoints/photo_c16 -i kodak/ -o report/ --baselines
     python3 evaluate.py -r checkpoints/photo_c4 checkpoints/photo_c8 -i kodak/ -o report/ --budgets 128,340,1024
     python3 evaluate.py -r checkpoints/photo_c8 -i test/ -o report/ --baselines --miou checkpoints/camvid_unet -sm testannot/
+    python3 evaluate.py -r checkpoints/photo_c8 -i kodak/ -o report/ --packets 232
 
 Every image becomes a file, which is decoded again. report/results/ gets a JSON file for each codec, report/results.csv has all
 of it, and report/index.html shows tables, plots and pictures without a network. --baselines: JPEG, JPEG 2000, WebP, AVIF and
@@ -26,7 +27,7 @@ from codec.files import output_names, printable
 from codec.options import warn_of_large_files
 from codec.pictures import images_in
 from config import UserError, config_test
-from evaluation import report
+from evaluation import packets, report
 from evaluation.baselines import available
 from evaluation.budgets import BudgetedBaseline, BudgetedModels, SlowScan
 from evaluation.measure import MatchedBaseline, Measure, OurCodec, Result, add_miou, add_perceptual
@@ -49,6 +50,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--miou", metavar="CKPT", help="measure by this network how well its pictures can be segmented; "
                         "segmentation.py trains one. Needs -sm")  # fmt: skip
     parser.add_argument("-sm", "--semantic-maps", metavar="FOLDER", help="label maps, by the images' names")
+    parser.add_argument("--packets", type=int, metavar="BYTES", help="measure instead what is left of each image when some "
+                        "of its packets, which have at most BYTES bytes, are lost")  # fmt: skip
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of config_test; may be repeated")  # fmt: skip
     return parser.parse_args(argv)
@@ -69,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     budgets = read_budgets(args.budgets)
     names = output_names(images_in(source), source, "")
     measure = Measure(output, source, {path: str(name) for path, name in names.items()}, knobs)
+    if args.packets is not None:
+        return measure_packets(checkpoints, args.packets, measure)
     with Utils.quiet_tensorflow():
         segmenter = Segmenter.load(args.miou) if args.miou else None
         from evaluation import perceptual
@@ -96,9 +101,24 @@ def main(argv: list[str] | None = None) -> int:
     report.write(output, results, source)
     print(report.text_table(results))
     print(f"report: {output / 'index.html'}")
+    return report_failures(measure)
+
+
+def report_failures(measure: Measure) -> int:
+    """Print what was not measured; return the command's exit status."""
     for line in dict.fromkeys(measure.failures):  # several checkpoints tell the same of an image
         print(printable(f"not measured: {line}"), file=sys.stderr)
     return 2 if measure.failures else 0
+
+
+def measure_packets(checkpoints: dict[str, str], size: int, measure: Measure) -> int:
+    """Print a table for each checkpoint: what lost packets cost."""
+    for name, path in checkpoints.items():
+        codec = Codec.load(path, measure.knobs)
+        records = measure.attempt(packets.measure_folder, codec, name, size, measure)
+        if records:
+            print(packets.table(name, size, records))
+    return report_failures(measure)
 
 
 def measure_ours(name: str, path: str, measure: Measure) -> Result:

@@ -16,6 +16,7 @@ from cGAN.labels import LabelMap
 from cGAN.selection import heat_map
 from codec import label_maps
 from codec.checkpoint import Checkpoint, read_checkpoint
+from codec.concealment import conceal
 from codec.container import Header, check_size, coded_size, join, pack, split, unpack
 from codec.memory import check_memory
 from codec.noise import noise
@@ -75,6 +76,13 @@ class Codec:
     def decode(self, data: bytes) -> np.ndarray:
         """Return the image (H, W, 3) uint8 of a .gc file. Raises UserError for damage, or for another model's file."""
         header, payload, crc = unpack(data)
+        self.check(header)
+        size = header.coded_size
+        contents = self._unpack(*size, header.channels or self.config.channel_bottleneck, payload)
+        return resize(self.picture(contents, *size, crc), header.height, header.width)
+
+    def check(self, header: Header) -> None:
+        """Raise UserError for the header of a file that this model cannot decode, or that max_pixels or memory do not allow."""
         if header.fingerprint != self.checkpoint.fingerprint:
             raise UserError(f"made with another checkpoint: its fingerprint is {header.fingerprint.hex()}, "
                             f"this one's {self.checkpoint.fingerprint.hex()}; name the right one with -r, or "
@@ -85,10 +93,7 @@ class Codec:
         if header.width * header.height > self.knobs.max_pixels:
             raise UserError(f"{header.width}x{header.height} px is over max_pixels ({self.knobs.max_pixels}); "
                             f"raise the cap with -k max_pixels=N")  # fmt: skip
-        size = header.coded_size
-        check_memory(*size, self.runtime.bytes_per_pixel, self.config)
-        contents = self._unpack(*size, header.channels or C, payload)
-        return resize(self.picture(contents, *size, crc), header.height, header.width)
+        check_memory(*header.coded_size, self.runtime.bytes_per_pixel, self.config)
 
     def sections(self, data: bytes) -> dict[str, bytes]:
         """Return what is in a file, by what it codes: "symbols", and "code" and "mask" if the model has these."""
@@ -147,13 +152,17 @@ class Codec:
             return label_maps.map_symbols(labels, self.config)
         return self.runtime.encode_labels(label_maps.label_channels(labels, self.config)[None])[0]
 
-    def picture(self, contents: Contents, height: int, width: int, crc: int = 0) -> np.ndarray:
+    def picture(
+        self, contents: Contents, height: int, width: int, crc: int = 0, received: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return the image (height, width, 3) uint8 of a file's contents. The file's crc and the knob seed its noise.
 
-        G sees channels that the file does not have as 0.
+        G sees channels that the file does not have as 0. received: (h, w), False where symbols were lost and are concealed.
         """
         config = self.config
         w_hat = self.checkpoint.centers[contents.symbols]
+        if received is not None:
+            w_hat = conceal(w_hat, received)
         w_hat = np.pad(w_hat, ((0, 0), (0, 0), (0, config.channel_bottleneck - w_hat.shape[2])))
         v = noise(config.noise_shape(1, *w_hat.shape[:2]), crc, self.knobs.noise_seed) if config.sample_noise else None
         side = []

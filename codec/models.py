@@ -76,9 +76,12 @@ class Codecs:
 
     def of(self, data: bytes) -> Codec:
         """Return the codec of a .gc file's bytes. Raises UserError for a damaged file, and for one whose model is not here."""
+        return self._named or self.of_fingerprint(unpack(data).header.fingerprint)
+
+    def of_fingerprint(self, fingerprint: bytes) -> Codec:
+        """Return the codec of a file that carries a fingerprint. Raises UserError if its model is not here."""
         if self._named:
             return self._named
-        fingerprint = unpack(data).header.fingerprint
         if fingerprint not in self._loaded:
             folder = self.models.find(fingerprint)
             if folder is None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import knobs
 
-from codec import Codec, container, read_image
+from codec import Codec, container, packets, read_image
 from codec.context_model import ContextModel
 from codec.entropy import StaticTables, integer_frequencies
 from codec.noise import noise
@@ -220,6 +220,30 @@ def test_the_specification_parses_what_the_codec_packs(specification):
     for i in range(len(data)):
         with pytest.raises(ValueError):
             specification["parse"](data[:i])
+
+
+@pytest.mark.parametrize("total", [1, 2, 6, 35])
+def test_the_specification_reads_the_packets_that_the_codec_packs(specification, total):
+    tables = integer_frequencies(np.random.default_rng(1).random((8, 5)))
+    symbols, header = random_symbols(tables, 8, 1), container.Header(112, 80, 0, 0, b"\x01\x02\x03\x04")
+    decoded = np.zeros_like(symbols)
+    for i, payload in enumerate(packets.slice_payloads(StaticTables(tables), symbols, total)):
+        data = packets.pack(packets.Packet(0x1234, i, total, header, payload))
+        parsed = specification["parse_packet"](data)
+        said = {name: parsed[name] for name in ("image_id", "number", "total", "width", "height")}
+        assert said == {"image_id": 0x1234, "number": i, "total": total, "width": 112, "height": 80}
+        mask = specification["slices"](*SHAPE, total) == i
+        decoded += specification["decode_static"](parsed["payload"], symbols.shape, tables, mask)
+        for end in range(len(data)):
+            with pytest.raises(ValueError):
+                specification["parse_packet"](data[:end])
+    assert np.array_equal(decoded, symbols)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 13, 60, 255])
+def test_the_specified_slices_are_those_of_the_codec(specification, n):
+    for h, w in ((2, 2), (32, 48), (7, 31), (40, 3)):
+        assert np.array_equal(specification["slices"](h, w, n), packets.slices(h, w, n))
 
 
 def test_the_specified_noise_is_that_of_the_codec(specification):
