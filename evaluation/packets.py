@@ -6,6 +6,7 @@ picture of which nothing can be decoded counts as gray.
 
 import hashlib
 import json
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ def measure_image(codec: Codec, image: np.ndarray, size: int) -> Record:
         "losses": {},
     }
     for loss in LOSSES:
-        draws = [np.random.default_rng(seed).random(packets.MAX_TOTAL) < loss for seed in range(SEEDS if loss else 1)]
+        generators = [np.random.default_rng([seed, zlib.crc32(plain)]) for seed in range(SEEDS if loss else 1)]
+        draws = [generator.random(packets.MAX_TOTAL) < loss for generator in generators]  # other ones for each image
         in_packets = [quality(frozenset(np.flatnonzero(lost[: len(sent)]).tolist())) for lost in draws]
         whole = [not lost[:pieces].any() for lost in draws]
         as_file = [quality(None if arrived else frozenset(range(len(sent)))) for arrived in whole]
