@@ -15,9 +15,14 @@ for signum in (
     if signal.getsignal(signum) is signal.SIG_IGN:
         signal.signal(signum, signal.SIG_DFL)
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+
+# How long an example takes says more about the machine and its load than about the code.
+hypothesis.settings.register_profile("project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("project")
 
 TINY = {
     "width": 32,

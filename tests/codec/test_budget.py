@@ -33,7 +33,7 @@ def codecs():
     return [Codec.load(PROJECT / f"checkpoints/photo_c{C}") for C in (4, 8)]
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(st.integers(1, 260), st.integers(1, 260), st.integers(64, 300), st.integers(0, 2**32 - 1))
 def test_every_budget_is_kept_and_every_file_decodes_to_the_images_size(codecs, height, width, max_bytes, seed):
     rng = np.random.default_rng(seed)

@@ -55,7 +55,7 @@ def test_sections_come_back(sections):
     assert split(join(sections), len(sections)) == sections
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(2, 9), st.integers(0, 2**32 - 1))
 def test_any_symbols_survive_any_tables(height, width, channels, levels, seed):
     rng = np.random.default_rng(seed)

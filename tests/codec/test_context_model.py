@@ -30,7 +30,7 @@ def symbol_field(kind: str, shape: tuple, levels: int, seed: int) -> np.ndarray:
 KINDS = ["noise", "lowest", "highest", "alternating", "blocks", "one of its kind"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(1, 300),
     st.integers(1, 300),
