@@ -12,7 +12,7 @@ from conftest import PROJECT, TINY, label_map, photo
 import checkpoint
 from cGAN.labels import LabelMap
 from codec import Codec, runtime, tiles
-from codec.checkpoint import CENTERS, read_checkpoint, write_checkpoint
+from codec.checkpoint import CENTERS, FINGERPRINT_FILE, read_checkpoint, write_checkpoint
 from codec.entropy import integer_frequencies
 from codec.onnx_runtime import GRAPHS_FILE, OnnxRuntime, generator_margin
 from codec.pictures import to_uint8
@@ -127,6 +127,7 @@ def widen(folder) -> None:
     np.savez(
         folder / "model.npz", **{name: array.astype(np.float64) for name, array in arrays.items() if name != "frequencies"}
     )
+    (folder / FINGERPRINT_FILE).unlink()
 
 
 BAD = {
