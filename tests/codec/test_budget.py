@@ -52,6 +52,11 @@ def test_the_better_model_is_taken(codecs):
     assert unpack(best.data).header.fingerprint == best.codec.checkpoint.fingerprint
 
 
+def test_a_budget_for_all_takes_the_model_with_the_largest_file(codecs):
+    image = photo(120, 160)
+    assert fit(image, codecs, 10**6, psnr).data == max((codec.encode(image) for codec in codecs), key=len)
+
+
 @pytest.mark.parametrize("max_bytes", [1, 14, 15])
 def test_a_budget_that_cannot_be_met_names_the_smallest_file(codecs, max_bytes):
     image = photo(300, 300)
