@@ -128,6 +128,8 @@ def check_magic(data: bytes) -> None:
 
 def read_header(body: bytes) -> tuple[Header, int]:
     """Return the header of a file, and the offset of its payload. Raises UserError for one that pack_header did not make."""
+    if len(body) < 2:
+        raise UserError("damaged (it ends within its header)")
     flags = body[1]
     width, start = read_varint(body, 2)
     height, start = read_varint(body, start)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.container import MAX_SCALE, MAX_SIDE, SCALES, Header, coded_size, join, pack, split, unpack
+from codec.container import MAX_SCALE, MAX_SIDE, SCALES, Header, coded_size, join, pack, read_header, split, unpack
 from codec.entropy import FREQUENCY_SUM, StaticTables, integer_frequencies
 from config import UserError
 
@@ -140,3 +140,9 @@ def test_a_header_that_no_encoder_writes_is_an_error(start, named):
 
     with pytest.raises(UserError, match=named):
         unpack(start + zlib.crc32(start).to_bytes(4, "little"))
+
+
+@pytest.mark.parametrize("body", [b"", b"g", b"g\x80", b"g\x80\x05"])
+def test_a_header_that_is_cut_anywhere_is_an_error(body):
+    with pytest.raises(UserError, match="it ends within"):
+        read_header(body)
