@@ -211,13 +211,20 @@ def upsample_block(x, filters: int, config: config_train):
 
 
 def subpixel_block(x, filters: int, config: config_train):
-    """Twice the height and width by a convolution and depth-to-space (Shi et al. 2016), then norm and ReLU.
+    """Twice the height and width by a convolution and depth-to-space (Shi et al. 2016), a blur, then norm and ReLU.
 
-    The kernel starts alike for the four pixels of each block (ICNR, Aitken et al. 2017): training begins without a grid.
+    The kernel starts alike for the four pixels of each block (ICNR, Aitken et al. 2017), so that this begins as bilinear
+    upsampling. In training the four drift apart, and a checkerboard appears; the blur takes away all that has its period.
     """
     x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     x = layers.Conv2D(4 * filters, 3, use_bias=has_bias(config), kernel_initializer=icnr)(x)
-    return ops.relu(norm(ops.depth_to_space(x, 2), config))
+    return ops.relu(norm(blur(ops.depth_to_space(x, 2)), config))
+
+
+def blur(x):
+    """Smooth an image by the kernel (1, 2, 1) / 4 along each axis, which is two means over 2x2 pixels."""
+    x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    return ops.average_pool(ops.average_pool(x, 2, strides=1), 2, strides=1)
 
 
 def icnr(shape: tuple, dtype=None):

@@ -141,8 +141,8 @@ def encoder_margin(config: config_train) -> int | None:
 def generator_margin(config: config_train) -> int | None:
     """Return how many positions of the feature map G sees beyond its own; None where that is not known.
 
-    It is 1 by the first layer and 2 by each residual block; all that enlarges, in both generators, sees under 3.
+    It is 1 by the first layer and 2 by each residual block; all that enlarges sees under 4 in both generators.
     """
     if config.normalization != "channel" or config.generator not in ("generator", "subpixel_generator"):
         return None
-    return 1 + 2 * config.n_residual_blocks + 3
+    return 1 + 2 * config.n_residual_blocks + 4

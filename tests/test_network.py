@@ -54,13 +54,25 @@ def test_subpixel_networks_shapes_layer_by_layer(height, width, tiny_config):
     ]  # fmt: skip
 
 
-def test_a_subpixel_block_starts_without_a_grid(tiny_config):
+def test_a_subpixel_block_draws_no_grid_whatever_its_weights_are(tiny_config):
     x = keras.Input((4, 5, 6))
     block = keras.Model(x, subpixel_block(x, 7, tiny_config(normalization="channel")))
-    h = block(np.random.default_rng(0).normal(size=(1, 4, 5, 6)).astype("f")).numpy()
+    rng = np.random.default_rng(0)
+    block.set_weights([rng.normal(size=w.shape) for w in block.get_weights()])  # the four pixels' kernels differ
+    h = block(np.broadcast_to(rng.normal(size=6), (1, 4, 5, 6)).astype("f")).numpy()
     assert h.shape == (1, 8, 10, 7) and h.std() > 0.1
-    for dy, dx in ((0, 1), (1, 0), (1, 1)):
-        np.testing.assert_allclose(h[:, dy::2, dx::2], h[:, ::2, ::2], atol=1e-5)
+    np.testing.assert_allclose(h, np.broadcast_to(h[:, :1, :1], h.shape), atol=1e-5)
+
+
+def test_a_subpixel_block_starts_as_bilinear_upsampling(tiny_config, monkeypatch):
+    monkeypatch.setattr("network.norm", lambda x, config: x)
+    x = keras.Input((6, 6, 3))
+    block = keras.Model(x, subpixel_block(x, 4, tiny_config(normalization="channel")))
+    kernel = block.get_weights()[0]
+    image = np.random.default_rng(0).normal(size=(1, 6, 6, 3)).astype("f")
+    small = tf.nn.conv2d(tf.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="REFLECT"), kernel[..., :4], 1, "VALID")
+    expected = tf.nn.relu(tf.image.resize(small, (12, 12), "bilinear"))
+    np.testing.assert_allclose(block(image).numpy()[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=1e-5)
 
 
 def test_projected_discriminator_judges_patches_and_each_depth(tiny_config):
