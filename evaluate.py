@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     measure = Measure(output, source, {path: str(name) for path, name in names.items()}, knobs)
     if args.packets is not None:
         return measure_packets(checkpoints, args.packets, measure)
-    with Utils.quiet_tensorflow():
+    with Utils.importing_tensorflow():
         segmenter = Segmenter.load(args.miou) if args.miou else None
         from evaluation import perceptual
 
@@ -128,7 +128,7 @@ def measure_ours(name: str, path: str, measure: Measure) -> Result:
 
 def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
     """Load a checkpoint. Raises UserError for one whose files have a label map."""
-    with Utils.quiet_tensorflow():
+    with Utils.importing_tensorflow():
         codec = Codec.load(path, knobs)
     if codec.config.code_channels:
         raise UserError(f"{path}: its files have a label map; compress.py measures such models, with -sm")
@@ -157,7 +157,7 @@ def read_budgets(text: str | None) -> list[int]:
 
 def measure_budgets(budgets: list[int], checkpoints: dict[str, str], measure: Measure) -> list[Result]:
     """Measure what fits into each budget, ours first, and what slow-scan practice sends."""
-    with Utils.quiet_tensorflow():
+    with Utils.importing_tensorflow():
         ours = [Codec.load(path, measure.knobs) for path in checkpoints.values()]
     others = [codec for codec in available(lambda line: print(line, file=sys.stderr)) if codec.scale == 1]
     measured = []

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 def read_variables(path: str, ema: bool) -> dict[str, np.ndarray]:
     """The generator's variables of a checkpoint, by name; with `ema` the averages of those that have one."""
     prefix = path.removesuffix(".index")
-    with Utils.quiet_tensorflow():
+    with Utils.importing_tensorflow():
         import tensorflow as tf
     try:
         reader = tf.train.load_checkpoint(prefix)
@@ -131,7 +131,7 @@ def find_knobs(layers: dict, classes: Classes | None, path: str) -> config_train
 
 def convert(layers: dict, config: config_train, path: str) -> dict[str, np.ndarray]:
     """Arrays by the names of our variables. Raises UserError that lists what is missing; a warning lists what is left over."""
-    with Utils.quiet_tensorflow():
+    with Utils.importing_tensorflow():
         from model import Model
     model = Model(config)
     arrays: dict[str, np.ndarray] = {}

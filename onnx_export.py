@@ -19,7 +19,7 @@ from codec.onnx_runtime import FORMAT, GRAPHS_FILE, signature
 from config import UserError
 from utils import Utils
 
-with Utils.quiet_tensorflow():
+with Utils.importing_tensorflow():
     import keras
     import tensorflow as tf
 

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     dataset = Data.dataset(args.dataset, directories(), args.val)
     data = Data(dataset.train, config, maps=dataset.maps, report=lambda line: print(line, file=sys.stderr))
-    with Utils.quiet_tensorflow():
+    with Utils.importing_tensorflow():
         segmenter = Segmenter.new(classes, args.seed)
     segmenter.train(data, args.steps, args.learning_rate)
     segmenter.save(output, args.overwrite)

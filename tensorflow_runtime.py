@@ -8,7 +8,7 @@ from codec.checkpoint import Checkpoint, restore
 from codec.memory import whole_image
 from utils import Utils
 
-with Utils.quiet_tensorflow():
+with Utils.importing_tensorflow():
     import tensorflow as tf
 
     from model import Model

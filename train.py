@@ -125,7 +125,7 @@ def train(args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset, w
         changes = changes | known_classes(dataset, config_train().replace(changes))
     source = start or (resolve_checkpoint(args.transfer) if args.transfer else None)
     config = (read_knobs(source) if source else config_train()).replace(changes)
-    with Utils.quiet_tensorflow():
+    with Utils.importing_tensorflow():
         from training.run import Run
 
     devices = distribution.cluster(config)

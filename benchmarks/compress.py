@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     image, _ = timed("read the image", read_image, args.input, config_test().max_pixels)
-    with Utils.quiet_tensorflow():
+    with Utils.importing_tensorflow():
         codec, _ = timed("load the model", Codec.load, args.restore)
     data, encoding = timed("encode, first", codec.encode, image)
     _, decoding = timed("decode, first", codec.decode, data)

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     paths = [path for path in images_in(args.input) if Path(path).parent == Path(args.input)]
     if not paths:
         raise UserError(f"{args.input}: no images")
-    with Utils.quiet_tensorflow():
+    with Utils.importing_tensorflow():
         codec = Codec.load(args.restore)
     symbols = [codec.contents(read_image(path, config_test().max_pixels)).symbols for path in paths]
     coder = codec.checkpoint.entropy_models["symbols"]

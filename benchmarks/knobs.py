@@ -106,7 +106,7 @@ def row(m: dict) -> str:
 
 def measure(checkpoint: Path, val: str, n: int) -> dict:
     """Return means over the first n held-out images, by files that are decoded again."""
-    with Utils.quiet_tensorflow():
+    with Utils.importing_tensorflow():
         codec = Codec.load(checkpoint)
     noises = range(NOISES if codec.config.sample_noise else 1)
     decoders = [Codec(codec.checkpoint, codec.runtime, config_test(noise_seed=seed)) for seed in noises]

@@ -110,7 +110,7 @@ def measure_apart(config: config_train, height: int, width: int, steps: int) -> 
 
 def measure(config: config_train, height: int, width: int, steps: int) -> tuple[float, float]:
     """Return the seconds of a step on a batch of images of this size, and the peak of memory in GB (10^9 bytes)."""
-    with Utils.quiet_tensorflow():
+    with Utils.importing_tensorflow():
         import tensorflow as tf
 
         from training.trainer import Trainer

@@ -85,7 +85,7 @@ def read_scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Return the points of each scalar, as (step, value) in ascending order. Raises UserError where there is no log."""
     if not list(run.glob("events.out.tfevents.*")):
         raise UserError(f"{run}: no TensorBoard log there; train.py writes it below the knob `tensorboard`")
-    with Utils.quiet_tensorflow():
+    with Utils.importing_tensorflow():
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         from tensorboard.util.tensor_util import make_ndarray
 
