@@ -7,13 +7,13 @@ import zlib
 import numpy as np
 import pytest
 from conftest import photo
+from icc_profiles import P3, cmyk_profile, lab_of_inks, rgb_profile, srgb_of_lab
 from PIL import ExifTags, Image, ImageCms
 
 from codec import files, pictures
 from codec.pictures import read_image
 from config import UserError
 
-P3 = (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about damaged metadata
 
 
@@ -35,33 +35,6 @@ def raw_png(values: np.ndarray, depth: int, kind: int, *chunks: bytes) -> bytes:
     header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], depth, kind, 0, 0, 0)
     parts = [chunk(b"IHDR", header), *chunks, chunk(b"IDAT", zlib.compress(b"".join(bits))), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def profile(primaries: tuple = P3, gamma: float = 2.2) -> bytes:
-    """An ICC profile of RGB with these primaries, put together by its tags."""
-    from codec.colour import BRADFORD, _to_xyz
-
-    x, y = 0.3457, 0.3585  # ICC's white, D50; _to_xyz adapts to sRGB's
-    white = np.array([0.3127 / 0.3290, 1, (1 - 0.3127 - 0.3290) / 0.3290])
-    d50 = np.array([x / y, 1, (1 - x - y) / y])
-    adapt = np.linalg.inv(BRADFORD) @ np.diag((BRADFORD @ d50) / (BRADFORD @ white)) @ BRADFORD
-    columns = (adapt @ _to_xyz(primaries)).T
-
-    def xyz(values):
-        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(v * 65536) for v in values))
-
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
-    text = b"desc\0\0\0\0" + struct.pack(">I", 2) + b"P\0" + bytes(82)
-    tags = {b"desc": text, b"wtpt": xyz(d50), **dict(zip([b"rXYZ", b"gXYZ", b"bXYZ"], map(xyz, columns), strict=True))}
-    tags |= dict.fromkeys([b"rTRC", b"gTRC", b"bTRC"], curve)
-    table, data, start = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
-    for name, body in tags.items():
-        table += name + struct.pack(">II", start + len(data), len(body))
-        data += body + bytes(-len(body) % 4)
-    head = struct.pack(
-        ">I4sI4s4s4s12s4s", start + len(data), b"lcms", 0x02100000, b"mntr", b"RGB ", b"XYZ ", bytes(12), b"acsp"
-    )
-    return head + bytes(128 - len(head) - 60) + struct.pack(">3i", *(round(v * 65536) for v in d50)) + bytes(48) + table + data
 
 
 def encoded_by(icc: bytes, image: np.ndarray, mode: str = "RGB") -> Image.Image:
@@ -87,7 +60,7 @@ def mild(height: int = 48, width: int = 64) -> np.ndarray:
 def test_a_profile_is_honoured_in_every_format_that_has_one(suffix, options, off, tmp_path):
     if suffix == ".avif" and not Image.registered_extensions().get(".avif"):
         pytest.skip("this Pillow has no AVIF")
-    image, icc = mild(), profile()
+    image, icc = mild(), rgb_profile()
     stored = encoded_by(icc, image)
     assert np.abs(np.asarray(stored).astype(int) - image).max() > 20  # what is seen where the profile is ignored
     stored.save(tmp_path / f"a{suffix}", icc_profile=icc, **options)
@@ -95,7 +68,7 @@ def test_a_profile_is_honoured_in_every_format_that_has_one(suffix, options, off
 
 
 def test_a_profile_is_honoured_with_transparency_and_with_a_palette(tmp_path):
-    image, icc = mild(), profile()
+    image, icc = mild(), rgb_profile()
     stored = encoded_by(icc, image)
     stored.putalpha(0)
     stored.putalpha(Image.fromarray(np.where(np.arange(64) < 32, 255, 0).astype(np.uint8)[None].repeat(48, 0)))
@@ -114,7 +87,7 @@ def test_an_srgb_profile_changes_no_bit(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), photo(40, 50))
 
 
-@pytest.mark.parametrize("icc", [b"x" * 200, profile()[:300]])
+@pytest.mark.parametrize("icc", [b"x" * 200, rgb_profile()[:300]])
 def test_a_broken_profile_is_a_warning(icc, tmp_path, capfd):
     Image.fromarray(photo(40, 50)).save(tmp_path / "a.png", icc_profile=icc)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), photo(40, 50))
@@ -123,13 +96,13 @@ def test_a_broken_profile_is_a_warning(icc, tmp_path, capfd):
 
 
 def test_a_profile_of_another_kind_of_image_is_a_warning(tmp_path, capfd):
-    Image.fromarray(photo(40, 50)).convert("CMYK").save(tmp_path / "a.tif", icc_profile=profile())
+    Image.fromarray(photo(40, 50)).convert("CMYK").save(tmp_path / "a.tif", icc_profile=rgb_profile())
     assert np.abs(read_image(tmp_path / "a.tif").astype(int) - photo(40, 50)).max() <= 1
     assert "for RGB and the image is CMYK" in capfd.readouterr().err
 
 
 def test_a_gray_image_may_have_a_profile_of_rgb(tmp_path):
-    Image.fromarray(photo(40, 50)).convert("L").save(tmp_path / "a.png", icc_profile=profile())
+    Image.fromarray(photo(40, 50)).convert("L").save(tmp_path / "a.png", icc_profile=rgb_profile())
     assert np.ptp(read_image(tmp_path / "a.png").astype(int), axis=-1).max() <= 1  # still gray
 
 
@@ -155,7 +128,7 @@ def test_the_gamma_of_a_png_is_honoured_unless_it_says_that_it_is_srgb(gamma, tm
 
 
 def test_the_primaries_of_a_png_are_honoured(tmp_path):
-    stored = encoded_by(profile(gamma=2.2), np.full((8, 8, 3), (150, 90, 60), np.uint8))
+    stored = encoded_by(rgb_profile(gamma=2.2), np.full((8, 8, 3), (150, 90, 60), np.uint8))
     said = [chunk(b"gAMA", struct.pack(">I", 45455)), chunk(b"cHRM", struct.pack(">8I", *(round(v * 1e5) for v in P3)))]
     (tmp_path / "a.png").write_bytes(png(stored, *said))
     assert np.abs(read_image(tmp_path / "a.png").astype(int) - (150, 90, 60)).max() <= 4
@@ -357,8 +330,25 @@ def test_of_an_mpo_file_the_first_picture_is_read(tmp_path):
 
 def test_a_cmyk_jpeg_is_read_with_and_without_a_profile_that_is_not_for_cmyk(tmp_path, capfd):
     ink = Image.fromarray(mild()).convert("CMYK")
-    for name, icc in (("plain", None), ("rgb", profile())):
+    for name, icc in (("plain", None), ("rgb", rgb_profile())):
         ink.save(tmp_path / f"{name}.jpg", quality=98, subsampling=0, icc_profile=icc)
         assert Image.open(tmp_path / f"{name}.jpg").mode == "CMYK"
         assert np.abs(read_image(tmp_path / f"{name}.jpg").astype(int) - mild()).max() <= 12
         assert ("it is for RGB and the image is CMYK" in capfd.readouterr().err) == (icc is not None)
+
+
+INKS = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 1, 1, 0), (1, 0, 1, 0), (1, 1, 0, 0), (0, 0, 0, 1)]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(("suffix", "options", "off"), [(".tif", {}, 2), (".jpg", {"quality": 100, "subsampling": 0}, 4)])
+def test_the_profile_of_a_cmyk_image_says_what_its_inks_look_like(suffix, options, off, bits, tmp_path, capfd):
+    """A patch of each ink, and of two on top of each other, has the colour that the profile's table gives it."""
+    patches = np.repeat(np.repeat(255 * np.array([INKS], np.uint8), 16, axis=0), 16, axis=1)
+    Image.fromarray(patches, "CMYK").save(tmp_path / f"a{suffix}", icc_profile=cmyk_profile(bits), **options)
+    read = read_image(tmp_path / f"a{suffix}")[8, 8::16].astype(float)
+    expected = np.array([srgb_of_lab(lab_of_inks(inks)) for inks in INKS])
+    plain = np.asarray(Image.fromarray(patches, "CMYK").convert("RGB"))[8, 8::16]
+    assert np.abs(expected - plain).max() > 60  # what is seen where the profile is ignored
+    assert np.abs(read - expected).max() <= off
+    assert capfd.readouterr().err == ""
