@@ -1,6 +1,6 @@
-"""Training. `trainer` holds losses, optimizers and the step; `run` feeds it batches and keeps what comes out.
+"""Training. `objective` has the losses, `trainer` the step and its state; `run` feeds it batches and keeps what comes out.
 
-config, knob_roles ─▶ trainer ◀─ schedule          (what one step does, and the state that resuming needs)
+rate, replicas ─▶ objective ─▶ trainer ◀─ schedule, knob_roles     (the losses; what one step updates; checkpoints)
 data, devices, distribution ─▶ run ─▶ folders      (checkpoints, summaries and sample pictures)
 run ─▶ fit_entropy ─▶ context_network              (after the last step: the context model that codes the symbols)
 """

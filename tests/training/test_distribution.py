@@ -29,7 +29,7 @@ inner_train, inner_step, terms = Run.train, Trainer.train_step, []
 
 def spy_train(run, trainer, *rest):
     status = inner_train(run, trainer, *rest)
-    variables = [*trainer.G_variables, *trainer.D_variables, *trainer.averages, trainer.histogram]
+    variables = [*trainer.G_variables, *trainer.D_variables, *trainer.averages, trainer.objective.rate.histogram]
     np.savez(sys.argv[1], weights=np.concatenate([v.numpy().ravel() for v in variables]), terms=terms)
     return status
 

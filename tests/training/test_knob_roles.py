@@ -98,7 +98,7 @@ def saved(tmp_path_factory) -> Path:
 def test_centers_that_are_given_with_a_transfer_are_set(centers, saved):
     trainer, fresh = Trainer.transfer(saved, {"centers": centers})
     np.testing.assert_array_equal(trainer.model.weights[CENTERS], np.float32(centers))
-    assert CENTERS in fresh and trainer.histogram.shape == (8, len(centers))
+    assert CENTERS in fresh and trainer.objective.rate.histogram.shape == (8, len(centers))
     with pytest.raises(UserError, match="knob centers"):
         Trainer.start_from(saved, {"centers": centers})
 
@@ -116,6 +116,6 @@ def test_a_transfer_without_centers_keeps_those_that_were_learned(saved, tmp_pat
 def test_the_range_penalty_follows_learned_centers(saved):
     trainer = Trainer.start_from(saved, {})
     w = np.full((1, 2, 2, 8), 4.0, np.float32)
-    assert float(trainer._range_penalty(w)) == pytest.approx((4 - 2) ** 2)
+    assert float(trainer.objective.range_penalty(w)) == pytest.approx((4 - 2) ** 2)
     trainer.model.weights[CENTERS].assign([-2.0, 3.5, -1.0, 0.0, 1.0])  # in the course of learning, their order may change
-    assert float(trainer._range_penalty(w)) == pytest.approx((4 - 3.5) ** 2)
+    assert float(trainer.objective.range_penalty(w)) == pytest.approx((4 - 3.5) ** 2)

@@ -37,15 +37,15 @@ def batch(n: int = 2, side: int = 64) -> tf.Tensor:
 def test_the_lpips_term_is_that_of_the_shifted_images_and_moves_only_e_and_g(tiny_config, monkeypatch):
     config = tiny_config(lambda_lpips=3.0, lambda_X=0, lambda_range=0, distortion_steps=10, optimizer="sgd")
     trainer = Trainer(config)
-    seen, network = [], trainer.alexnet.network
-    monkeypatch.setattr(trainer.alexnet, "network", lambda image: seen.append(image) or network(image))
+    seen, network = [], trainer.objective.alexnet.network
+    monkeypatch.setattr(trainer.objective.alexnet, "network", lambda image: seen.append(image) or network(image))
     frozen = [var.numpy() for var in network.weights]
     before = [var.numpy() for var in trainer.G_variables]
     terms = trainer.train_step(batch())
     x, x_hat = seen  # once each
     assert x.shape == x_hat.shape == (2, 57, 57, 3)
     assert any(np.array_equal(x, batch()[:, i : i + 57, j : j + 57]) for i in range(8) for j in range(8))
-    expected = tf.reduce_mean(lpips(network(x), network(x_hat), trainer.alexnet.lin))
+    expected = tf.reduce_mean(lpips(network(x), network(x_hat), trainer.objective.alexnet.lin))
     np.testing.assert_allclose(float(terms["lpips"]), expected, rtol=1e-4)
     moved = [np.abs(var.numpy() - old).max() for var, old in zip(trainer.G_variables, before, strict=True)]
     assert sum(m > 0 for m in moved) > 0.9 * len(moved)
@@ -55,7 +55,7 @@ def test_the_lpips_term_is_that_of_the_shifted_images_and_moves_only_e_and_g(tin
 
 def test_the_shift_is_another_one_at_each_step(tiny_config, monkeypatch):
     trainer = Trainer(tiny_config(lambda_lpips=1.0, distortion_steps=10))
-    windows = {trainer._features(batch(1), batch(1), step, "distortion")[0][0].numpy().tobytes() for step in range(8)}
+    windows = {trainer.objective.features(batch(1), batch(1), step, "distortion")[0][0].numpy().tobytes() for step in range(8)}
     assert len(windows) > 5
 
 
@@ -64,8 +64,8 @@ def test_the_projected_discriminator_trains_its_heads_and_shares_the_features(ti
         discriminator="projected_discriminator", lambda_lpips=1.0, optimizer="sgd", G_learning_rate=1, D_learning_rate=1
     )
     trainer = Trainer(config)
-    calls, network = [], trainer.alexnet.network
-    monkeypatch.setattr(trainer.alexnet, "network", lambda image: calls.append(1) or network(image))
+    calls, network = [], trainer.objective.alexnet.network
+    monkeypatch.setattr(trainer.objective.alexnet, "network", lambda image: calls.append(1) or network(image))
     before = [var.numpy() for var in trainer.D_variables]
     terms = trainer.train_step(batch())
     assert len(calls) == 2  # x and x_hat, for LPIPS and D together

@@ -14,8 +14,9 @@ from codec.checkpoint import CENTERS, read_checkpoint
 from codec.pictures import to_float
 from config import UserError
 from network import Network
+from training.objective import channel_mask, gradient_penalty
 from training.schedule import learning_rates, stage
-from training.trainer import Trainer, gradient_penalty
+from training.trainer import Trainer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -417,8 +418,7 @@ def test_a_checkpoint_without_training_state_is_a_start_for_training(tiny_config
 
 
 def test_channel_dropout_hides_the_last_channels_of_a_share_of_the_images(tiny_config):
-    trainer = Trainer(tiny_config(channel_dropout=0.5))
-    masks = trainer._channel_mask(2000, 3)[:, 0, 0].numpy()
+    masks = channel_mask(tiny_config(channel_dropout=0.5), 2000, 3)[:, 0, 0].numpy()
     K = masks.sum(axis=1)
     assert set(K) == set(range(1, 9)) and 0.45 < (K < 8).mean() < 0.55
     np.testing.assert_array_equal(masks, np.arange(8) < K[:, None])  # always the first K
@@ -427,7 +427,7 @@ def test_channel_dropout_hides_the_last_channels_of_a_share_of_the_images(tiny_c
 def test_with_channel_dropout_the_generator_sees_fewer_channels(tiny_config, monkeypatch):
     kept, dropped = (Trainer(tiny_config(channel_dropout=share)) for share in (0.0, 1.0))
     x = batch()
-    w_hat = dropped.model.quantizer(dropped.model.encoder(x))[0] * dropped._channel_mask(2, 0)
+    w_hat = dropped.model.quantizer(dropped.model.encoder(x))[0] * channel_mask(dropped.config, 2, 0)
     expected = tf.reduce_mean(tf.square(x - dropped.model.generator(w_hat))).numpy()
     terms = [train_step(trainer, x)["distortion"] for trainer in (kept, dropped)]
     assert terms[1] == pytest.approx(expected, rel=1e-4) and terms[0] != pytest.approx(expected, rel=1e-4)
