@@ -103,8 +103,10 @@ class Utils:
             os.dup2(stderr, 2)
             os.close(stderr)
             os.close(null)
-            if "tensorflow" not in sys.modules:  # it was not imported, and the next context has to mute it
+            if (tensorflow := sys.modules.get("tensorflow")) is None:  # not imported, and the next context has to mute it
                 del os.environ["TF_CPP_MIN_LOG_LEVEL"]
+            else:  # no warning that an image of another size needs another trace
+                tensorflow.get_logger().setLevel("ERROR")
 
     @staticmethod
     def return_freed_memory() -> None:
