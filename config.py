@@ -301,14 +301,14 @@ class config_train(config_base):
 
     @property
     def coded(self) -> dict[str, tuple[int, int]]:
-        """What a file can hold, by name: its channels, and how many values each can have."""
-        shapes = {"symbols": (self.channel_bottleneck, self.L)}
+        """The sections of a file, by name and in their order: the channels of each, and how many values a symbol can have."""
+        symbols, sections = (self.channel_bottleneck, self.L), {}
         if self.code_channels:
             lossless = (1, self.n_classes * (1 + self.use_instances))
-            shapes["code"] = lossless if self.semantic_code == "lossless" else shapes["symbols"]
+            sections["code"] = lossless if self.semantic_code == "lossless" else symbols
         if self.selective:
-            shapes["mask"] = (1, 2)
-        return shapes
+            sections["mask"] = (1, 2)
+        return sections | {"symbols": symbols}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -96,7 +96,8 @@ def decompress_packets(load: Callable[[], Codecs], files: list[Path], named: str
             warn(f"{name}: {reason}; left out")
         height, width = received.image.shape[:2]
         written = "standard output" if named == STREAM else output
-        print(f"{written}: {width}x{height}, decoded from {packet_files.arrived(received)} in {seconds:.2f} s")
+        arrived = packet_files.arrived(received.total, received.missing)
+        print(f"{written}: {width}x{height}, decoded from {arrived} in {seconds:.2f} s")
     return 0
 
 

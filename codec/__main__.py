@@ -1,32 +1,46 @@
-"""Print what .gc files say about themselves, without running a network.
+"""Print what .gc files and packets say about themselves, without running a network.
 
     python3 -m codec photo.gc
-    python3 -m codec results/   # every .gc file of a folder
+    python3 -m codec results/   # every .gc file and every packet (.gcp) of a folder
 
-The model is found by its fingerprint among the checkpoints that are here, as decompress.py finds it. The exit status is 1 if
-any file is damaged, or is no .gc file of this version.
+The model is found by its fingerprint among the checkpoints that are here, as decompress.py finds it. Of several packets, it is
+also said which ones of an image are missing. The exit status is 1 if any file is damaged, or is no file of this version.
 """
 
 import argparse
 import sys
-import zlib
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 from codec.checkpoint import read_knobs
-from codec.compressed_files import compressed_files_in, read_compressed
-from codec.container import CRC_SIZE, SCALES, Header, check_magic, read_header, split
-from codec.files import printable
+from codec.compressed_files import SUFFIX, read_compressed
+from codec.container import CRC_SIZE, SCALES, Header, check_magic, checksum_holds, read_header, split
+from codec.files import files_in, printable
 from codec.models import Models
 from codec.options import models_here, split_knobs
+from codec.packet_files import SUFFIX as PACKET_SUFFIX
+from codec.packet_files import arrived
+from codec.packets import HEADER_SIZE, MAGIC, Packet, read_packet, slice_size
+from codec.pictures import STRIDE, padded_size
 from codec.streams import STANDARD_INPUT, STREAM
 from config import UserError, config_train
 from utils import Utils
 
 
+class Description(NamedTuple):
+    """What is printed of a file. whole: whether it is a file of this version whose checksum holds. packet: if it is one."""
+
+    lines: list[str]
+    whole: bool
+    packet: Packet | None = None
+
+
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Utils.parser(__doc__)
     parser.prog = "python3 -m codec"
-    parser.add_argument("files", nargs="+", metavar="FILE.gc", help="compressed files, or folders of them; - is standard input")
+    parser.add_argument("files", nargs="+", metavar="FILE.gc", help="compressed files or packets, or folders of them; "
+                        "- is standard input")  # fmt: skip
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of directories, such as checkpoints; may be repeated")  # fmt: skip
     return parser.parse_args(argv)
@@ -36,44 +50,96 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     models = models_here(split_knobs(args.knob)[0])
-    all_whole = True
-    for named in args.files:
-        for file in compressed_files_in(named) if Path(named).is_dir() else [named]:
-            lines, whole = describe(file, models)
-            print("\n".join(printable(line) for line in lines))
-            all_whole = all_whole and whole
+    all_whole, whole_packets = True, []
+    for file in (file for named in args.files for file in files_of(named)):
+        lines, whole, packet = describe(file, models)
+        print("\n".join(printable(line) for line in lines))
+        all_whole = all_whole and whole
+        whole_packets += [packet] if packet and whole else []
+    if len(whole_packets) > 1:
+        print("\n".join(describe_images(whole_packets)))
     return 0 if all_whole else 1
 
 
-def describe(file: str, models: Models) -> tuple[list[str], bool]:
-    """Return what a file says about itself as lines of text, and whether it is a whole .gc file of this version."""
+def files_of(named: str) -> list[str]:
+    """Return the files to describe for an argument: itself, or what is in the folder that it names."""
+    if not Path(named).is_dir():
+        return [named]
+    found, _ = files_in(named, (SUFFIX, PACKET_SUFFIX))
+    if not found:
+        raise UserError(f"{named}: no {SUFFIX} or {PACKET_SUFFIX} files in this folder")
+    return found
+
+
+def describe(file: str, models: Models) -> Description:
+    """Return what a file says about itself."""
     name = str(STANDARD_INPUT) if file == STREAM else file
     try:
         data = read_compressed(file)
     except UserError as error:  # which names the file
-        return [str(error)], False
+        return Description([str(error)], False)
     try:
-        check_magic(data)
-        header, start = read_header(data[:-CRC_SIZE])
+        packet = read_packet(data) if data[:1] == MAGIC else None
+        lines = describe_packet(packet, data, models) if packet else describe_compressed(data, models)
     except UserError as error:
-        return [f"{name}: {error}"], False
-    holds = zlib.crc32(data[:-CRC_SIZE]) == int.from_bytes(data[-CRC_SIZE:], "little")
+        return Description([f"{name}: {error}"], False)
+    whole = checksum_holds(data)
+    checksum = f"  checksum:  {'holds' if whole else 'does not match: the file is damaged'}"
+    return Description([f"{name}:", *lines, checksum], whole, packet)
+
+
+def describe_compressed(data: bytes, models: Models) -> list[str]:
+    """Return what a .gc file says, a line each. Raises UserError for data that is no .gc file of this version."""
+    check_magic(data)
+    header, start = read_header(data[:-CRC_SIZE])
+    config = config_of(header, models)
+    parts = {"header": start, **parts_of(data[start:-CRC_SIZE], config), "checksum": CRC_SIZE}
+    return [*describe_header(header, models, config), bytes_by_part(len(data), parts)]
+
+
+def describe_packet(packet: Packet, data: bytes, models: Models) -> list[str]:
+    """Return what a packet says, a line each."""
+    h, w = (side // STRIDE for side in padded_size(*packet.header.coded_size))
+    positions = slice_size(h, w, packet.total, packet.number)
+    header = len(data) - HEADER_SIZE - len(packet.payload) - CRC_SIZE
+    parts = {"packet's header": HEADER_SIZE, "image's header": header, "symbols": len(packet.payload), "checksum": CRC_SIZE}
+    return [
+        f"  packet:    {packet.number + 1} of {packet.total} of the image with the id {packet.image_id:04x}",
+        *describe_header(packet.header, models, config_of(packet.header, models)),
+        f"  slice:     {positions} of the {h * w} positions of the feature map",
+        bytes_by_part(len(data), parts),
+    ]
+
+
+def describe_header(header: Header, models: Models, config: config_train | None) -> list[str]:
+    """Return what the header of a .gc file says, a line each. config: the model's knobs; None if it is unknown."""
     folder = models.find(header.fingerprint)
-    config = read_knobs(folder) if folder else None
     coded_height, coded_width = header.coded_size
     scale = f"2^(-{header.scale}/{SCALES}) of its size" if header.scale else "its own size"
-    parts = parts_of(data[start:-CRC_SIZE], config)
-    inside = ", ".join(f"{part} {size}" for part, size in {"header": start, **parts, "checksum": CRC_SIZE}.items())
-    lines = [
-        f"{name}:",
+    return [
         f"  size:      {header.width}x{header.height}",
         f"  coded at:  {coded_width}x{coded_height}, {scale}",
         f"  channels:  {channels_sent(header, config)}",
         f"  model:     {models.name(folder) if folder else 'unknown'}, fingerprint {header.fingerprint.hex()}",
-        f"  bytes:     {len(data)}: {inside}",
-        f"  checksum:  {'holds' if holds else 'does not match: the file is damaged'}",
     ]
-    return lines, holds
+
+
+def describe_images(whole_packets: list[Packet]) -> list[str]:
+    """Return a line for each image that packets are of: which packets are there, and which are missing."""
+    lines = []
+    for image_id, total, header in dict.fromkeys(packet.image for packet in whole_packets):
+        copies = Counter(packet.number for packet in whole_packets if packet.image == (image_id, total, header))
+        missing = [number for number in range(total) if number not in copies]
+        repeated = ", ".join(str(number + 1) for number, count in sorted(copies.items()) if count > 1)
+        line = f"image {image_id:04x}, {header.width}x{header.height}: {arrived(total, missing)}"
+        lines.append(line + (f"; more than once: {repeated}" if repeated else ""))
+    return lines
+
+
+def config_of(header: Header, models: Models) -> config_train | None:
+    """Return the knobs of a file's model, or None if the model is not here."""
+    folder = models.find(header.fingerprint)
+    return read_knobs(folder) if folder else None
 
 
 def channels_sent(header: Header, config: config_train | None) -> str:
@@ -82,13 +148,16 @@ def channels_sent(header: Header, config: config_train | None) -> str:
     return f"{header.channels} of {of_all}" if header.channels else f"all of {of_all}"
 
 
+def bytes_by_part(size: int, parts: dict[str, int]) -> str:
+    return f"  bytes:     {size}: " + ", ".join(f"{part} {length}" for part, length in parts.items())
+
+
 def parts_of(payload: bytes, config: config_train | None) -> dict[str, int]:
     """Return the bytes of each section of a payload; of the payload as a whole where its sections are not known."""
     if config is None:
         return {"payload": len(payload)}
-    names = [name for name in ("code", "mask", "symbols") if name in config.coded]
     try:
-        sizes = {name: len(part) for name, part in zip(names, split(payload, len(names)), strict=True)}
+        sizes = {name: len(part) for name, part in split(payload, config.coded).items()}
     except UserError:  # damaged
         return {"payload": len(payload)}
     lengths = len(payload) - sum(sizes.values())

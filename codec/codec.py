@@ -41,7 +41,7 @@ class Codec:
         self.checkpoint, self.runtime, self.knobs = checkpoint, runtime, knobs or config_test()
         self.config = checkpoint.config
         self._coders = checkpoint.entropy_models
-        self._parts = [name for name in ("code", "mask", "symbols") if name in self._coders]  # of a payload, in this order
+        self._parts = list(self.config.coded)  # the sections of a payload, in their order
         if (K := self.knobs.channels) > (C := self.config.channel_bottleneck):
             raise UserError(f"channels {K}: the model has {C}; lower --channels")
 
@@ -97,10 +97,7 @@ class Codec:
 
     def sections(self, data: bytes) -> dict[str, bytes]:
         """Return what is in a file, by what it codes: "symbols", and "code" and "mask" if the model has these."""
-        return self._split(unpack(data).payload)
-
-    def _split(self, payload: bytes) -> dict[str, bytes]:
-        return dict(zip(self._parts, split(payload, len(self._parts)), strict=True))
+        return split(unpack(data).payload, self._parts)
 
     def pack(self, height: int, width: int, contents: Contents, scale: int = 0) -> bytes:
         """Return the bytes of a file with these contents, of an image of this size, which was coded at this scale."""
@@ -116,7 +113,7 @@ class Codec:
     def _unpack(self, height: int, width: int, channels: int, payload: bytes) -> Contents:
         padded_height, padded_width = padded_size(height, width)
         h, w = padded_height // STRIDE, padded_width // STRIDE
-        sections, code, mask = self._split(payload), None, None
+        sections, code, mask = split(payload, self._parts), None, None
         if "code" in sections:
             side = self.config.semantic_scale if self.config.semantic_code == "lossless" else STRIDE
             shape = padded_height // side, padded_width // side, self.config.coded["code"][0]

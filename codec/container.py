@@ -18,6 +18,7 @@ are refused by name. The whole format: docs/file-format.md.
 """
 
 import zlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from codec.integers import POWERS, STEPS, read_varint, varint
@@ -37,16 +38,17 @@ def join(sections: list[bytes]) -> bytes:
     return b"".join(varint(len(part)) + part for part in sections[:-1]) + sections[-1]
 
 
-def split(payload: bytes, n: int) -> list[bytes]:
-    """Inverse of join, for n sections. Raises UserError for a payload that ends before they do."""
-    sections = []
-    for _ in range(n - 1):
+def split(payload: bytes, names: Iterable[str]) -> dict[str, bytes]:
+    """Inverse of join, for sections of these names. Raises UserError for a payload that ends before they do."""
+    *others, last = names
+    sections = {}
+    for name in others:
         length, start = read_varint(payload, 0)
         if len(payload) < start + length:
             raise UserError("damaged (the payload ends within a section)")
-        sections.append(payload[start : start + length])
+        sections[name] = payload[start : start + length]
         payload = payload[start + length :]
-    return [*sections, payload]
+    return sections | {last: payload}
 
 
 class Header(NamedTuple):
@@ -102,12 +104,16 @@ def pack_header(header: Header) -> bytes:
 def unpack(data: bytes) -> File:
     """Inverse of pack. Raises UserError for anything that pack did not make, damaged files among it."""
     check_magic(data)
-    body = data[:-CRC_SIZE]
-    crc = int.from_bytes(data[-CRC_SIZE:], "little")
-    if zlib.crc32(body) != crc:
+    if not checksum_holds(data):
         raise UserError("damaged (the checksum does not match)")
+    body = data[:-CRC_SIZE]
     header, start = read_header(body)
-    return File(header, body[start:], crc)
+    return File(header, body[start:], int.from_bytes(data[-CRC_SIZE:], "little"))
+
+
+def checksum_holds(data: bytes) -> bool:
+    """Whether the last four bytes of a file are the CRC-32 of all bytes before them."""
+    return zlib.crc32(data[:-CRC_SIZE]) == int.from_bytes(data[-CRC_SIZE:], "little")
 
 
 def is_compressed(data: bytes) -> bool:

@@ -7,7 +7,6 @@ from pathlib import Path
 from PIL import Image
 
 from codec.files import atomic_together, files_in, open_binary, refuse_existing
-from codec.packets import Received
 from codec.pictures import picture_path, write_picture
 from config import UserError
 
@@ -86,10 +85,9 @@ def read(paths: Iterable[Path]) -> dict[str, bytes]:
     return contents
 
 
-def arrived(received: Received) -> str:
-    """Say how many packets arrived, and which are missing."""
-    if not received.missing:
-        return f"all {received.total} packets"
-    numbers = ", ".join(str(number + 1) for number in received.missing)
-    missing = len(received.missing)
-    return f"{received.total - missing} of {received.total} packets ({missing} missing: {numbers})"
+def arrived(total: int, missing: Sequence[int]) -> str:
+    """Say how many of an image's packets arrived, and which are missing. missing: their numbers, from 0."""
+    if not missing:
+        return "its only packet" if total == 1 else f"all {total} packets"
+    numbers = ", ".join(str(number + 1) for number in missing)
+    return f"{total - len(missing)} of {total} packets ({len(missing)} missing: {numbers})"

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from codec.codec import Codec, Contents
-from codec.container import CRC_SIZE, Header, check_magic, pack_header, read_header
+from codec.container import CRC_SIZE, SMALLEST, Header, check_magic, checksum_holds, pack_header, read_header
 from codec.entropy import EntropyModel
 from codec.memory import check_memory
 from codec.pictures import STRIDE, padded_size, resize
@@ -65,13 +65,26 @@ def slices(h: int, w: int, n: int) -> np.ndarray:
     row take the slices in turn. The next row starts about the square root of n further, so that the blocks of a slice lie far
     apart in all directions.
     """
+    side, step = _pattern(h, w, n)
+    y, x = np.arange(h)[:, None] // side, np.arange(w) // side
+    return (x + step * y) % n
+
+
+def slice_size(h: int, w: int, n: int, i: int) -> int:
+    """Return how many positions the slice i of n has, without a map of all slices."""
+    side, step = _pattern(h, w, n)
+    rows = np.bincount(np.arange(h) // side)
+    columns = np.bincount(np.arange(w) // side % n, minlength=n)  # of each slice, in the first row of blocks
+    return int(rows @ columns[(i - step * np.arange(len(rows))) % n])
+
+
+def _pattern(h: int, w: int, n: int) -> tuple[int, int]:
+    """Return the side of a block, and by how many slices a row of blocks is shifted from the row above it."""
     side = BLOCK
     while side > 1 and -(-h // side) * -(-w // side) < n:
         side //= 2
     columns = -(-w // side)
-    step = isqrt(n) if n <= columns else columns  # `columns` just counts the blocks, so that no slice remains empty
-    y, x = np.arange(h)[:, None] // side, np.arange(w) // side
-    return (x + step * y) % n
+    return side, isqrt(n) if n <= columns else columns  # `columns` just counts the blocks, so that no slice remains empty
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -88,13 +101,25 @@ def pack(packet: Packet) -> bytes:
 
 def unpack(data: bytes) -> Packet:
     """Inverse of pack. Raises UserError for anything that pack did not make, damaged packets among it."""
+    check_packet_magic(data)
+    if not checksum_holds(data):
+        raise UserError("damaged (the checksum does not match)")
+    return read_packet(data)
+
+
+def check_packet_magic(data: bytes) -> None:
+    """Raise UserError for data that does not begin as packets do."""
     if data[:1] != MAGIC:
         raise UserError("not a packet" + (" (it is empty)" if not data else ""))
-    body = data[:-CRC_SIZE]
-    if zlib.crc32(body) != int.from_bytes(data[-CRC_SIZE:], "little"):
-        raise UserError("damaged (the checksum does not match)")
-    if len(body) < HEADER_SIZE or body[1] != VERSION:
+
+
+def read_packet(data: bytes) -> Packet:
+    """Return what a packet says, whether its checksum holds or not. Raises UserError for what no packet says."""
+    if len(data) < HEADER_SIZE + SMALLEST:
+        raise UserError(f"cut short ({len(data)} bytes)")
+    if data[1] != VERSION:
         raise UserError(f"not a packet of version {VERSION}, the one that this program reads")
+    body = data[:-CRC_SIZE]
     number, total = body[4], body[5]
     if number >= total:
         raise UserError(f"damaged (packet {number} of {total})")

@@ -1,12 +1,16 @@
 """python3 -m codec, which prints what files say about themselves."""
 
+import io
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import PROJECT, photo
 from PIL import Image
 
 from cGAN.labels import LabelMap
-from codec import Codec
+from codec import Codec, packets
 from codec.__main__ import main
 from codec.container import Header, pack
 
@@ -19,6 +23,16 @@ def working_directory(tmp_path, monkeypatch):
 @pytest.fixture
 def data() -> bytes:
     return Codec.load(PROJECT / "checkpoints/photo_c8").encode(photo(64, 96), scale=8)
+
+
+@pytest.fixture
+def sent() -> list[bytes]:
+    return packets.encode(Codec.load(PROJECT / "checkpoints/photo_c8"), photo(150, 200), 48)
+
+
+def write_packets(sent: list[bytes], *numbers: int, start: str = "a") -> None:
+    for number in numbers:
+        (Path.cwd() / f"{start}-{number + 1:03d}.gcp").write_bytes(sent[number])
 
 
 def test_a_file_says_its_size_its_model_and_its_bytes_by_part(data, tmp_path, capsys):
@@ -91,3 +105,58 @@ def test_a_photo_is_one_line_that_says_what_to_do(tmp_path, capsys):
     Image.fromarray(photo(20, 30)).save(tmp_path / "a.jpg")
     assert main(["a.jpg"]) == 1
     assert capsys.readouterr().out == "a.jpg: is a picture (JPEG), not a .gc file; compress.py makes a .gc file of it\n"
+
+
+def test_a_packet_says_which_one_it_is_and_its_bytes_by_part(sent, capsys):
+    write_packets(sent, 1)
+    packet = packets.unpack(sent[1])
+    slice_of = packets.slices(10, 13, len(sent))
+    assert main(["a-002.gcp"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "a-002.gcp:",
+        f"  packet:    2 of {len(sent)} of the image with the id {packet.image_id:04x}",
+        "  size:      200x150",
+        "  coded at:  200x150, its own size",
+        "  channels:  all of 8",
+        "  model:     photo_c8, fingerprint 5af6efcc",
+        f"  slice:     {(slice_of == 1).sum()} of the 130 positions of the feature map",
+        f"  bytes:     {len(sent[1])}: packet's header 6, image's header 10, symbols {len(packet.payload)}, checksum 4",
+        "  checksum:  holds",
+    ]
+
+
+def test_several_packets_are_summed_up_by_their_images(sent, capsys):
+    other = packets.encode(Codec.load(PROJECT / "checkpoints/photo_c8"), photo(20, 30), 200)
+    assert len(sent) > 3 and len(other) == 1
+    write_packets(sent, *range(len(sent)))
+    write_packets(sent, 0, start="copy")
+    (Path.cwd() / "a-003.gcp").write_bytes(sent[2][:20] + bytes([sent[2][20] ^ 1]) + sent[2][21:])
+    write_packets(other, 0, start="b")
+    assert main(["."]) == 1
+    out = capsys.readouterr().out
+    first, second = (f"{packets.unpack(data[0]).image_id:04x}" for data in (sent, other))
+    assert out.splitlines()[-2:] == [
+        f"image {first}, 200x150: {len(sent) - 1} of {len(sent)} packets (1 missing: 3); more than once: 1",
+        f"image {second}, 30x20: its only packet",
+    ]
+    damaged = out.partition("a-003.gcp:\n")[2].partition(".gcp:")[0]
+    assert f"packet:    3 of {len(sent)}" in damaged and "checksum:  does not match" in damaged
+
+
+def test_a_packet_is_read_from_standard_input_and_one_that_is_no_packet_is_one_line(sent, monkeypatch, capsys):
+    for data, status, said in (
+        (sent[0], 0, "standard input:\n  packet:    1 of"),
+        (b"p", 1, "standard input: cut short (1 bytes)"),
+        (b"p\2" + sent[0][2:], 1, "standard input: not a packet of version 1"),
+        (sent[0][:12], 1, "standard input: cut short (12 bytes)"),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert main(["-"]) == status
+        out = capsys.readouterr().out
+        assert out.startswith(said) and (out.count("\n") == 1) == (status == 1)
+
+
+def test_a_folder_without_such_files_is_one_line(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    assert main(["in"]) == 2
+    assert capsys.readouterr().err.endswith("error: in: no .gc or .gcp files in this folder\n")

@@ -37,6 +37,13 @@ def test_every_slice_has_a_position_if_there_are_enough(h, w, n):
         assert len(np.unique(slice_of)) == n
 
 
+@settings(max_examples=40, deadline=None)
+@given(h=st.integers(1, 40), w=st.integers(1, 40), n=st.integers(1, 255))
+def test_the_size_of_a_slice_is_the_number_of_its_positions(h, w, n):
+    slice_of = packets.slices(h, w, n)
+    assert [packets.slice_size(h, w, n, i) for i in range(n)] == [int((slice_of == i).sum()) for i in range(n)]
+
+
 @pytest.mark.parametrize("n", [3, 4, 5, 6, 8, 11])
 def test_blocks_of_a_slice_do_not_touch_along_an_edge(n):
     blocks = packets.slices(32, 48, n)[::4, ::4]
