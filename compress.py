@@ -6,6 +6,7 @@
     python3 compress.py -r checkpoints/run -i photos/ -o results/  # every image of a folder, and results.csv
     python3 compress.py -i a.jpg b.tif -o results/         # the same for several images
     python3 compress.py -i photo.png -o out/ --packets 232  # out/photo-001.gcp and so on, for links that lose some
+    python3 compress.py -i photos/ -o out/ --packets 232   # the same for every image of a folder, and results.csv
     python3 compress.py -i - -o - < a.jpg > a.gc           # standard input and output
     python3 compress.py -i photo.png -o out.gc --max-bytes 340     # the best picture that fits
     python3 compress.py -r checkpoints/sc -i street.png -sm labels.png --preserve Car,Pedestrian -o out.png
@@ -40,14 +41,14 @@ from cGAN.selection import Selection
 from codec import Codec, read_image
 from codec.budget import Fit, fit
 from codec.container import unpack
-from codec.files import ExistsError, atomic_together, refuse_existing, warn
-from codec.folder_run import FolderRun, Input, digest, gather, outputs_of, progress, settings_of
+from codec.files import atomic_together, refuse_existing, warn
+from codec.folder_run import FolderRun, Input, check_output_folder, digest, gather, outputs_of, progress, settings_of
 from codec.options import add_model_arguments, chosen_checkpoint, chosen_checkpoints, split_knobs, warn_of_large_files
 from codec.pictures import images_in, picture_path, read_standard_image, write_picture
 from codec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
 from config import UserError, config_test, config_train, directories
 from evaluation.metrics import ms_ssim, psnr, quality
-from packets_command import compress_to_packets
+from packets_command import check_packet_options, folder_to_packets, image_to_packets
 from utils import Utils
 
 MEASURED = {  # what is averaged over a folder, and how it is printed
@@ -99,14 +100,19 @@ def main(argv: list[str] | None = None) -> int:
     where, knobs = split_knobs(args.knob + channels)
     guide = Guide(args.semantic_map, args.instances, Selection(args.preserve, args.synthesize, args.mask, args.box))
     check_streams(args.input, args.output)
-    if args.packets is not None:
-        return compress_to_packets(args, where, knobs)
+    in_packets = args.packets is not None
+    if in_packets:
+        check_packet_options(args, knobs)
     load = functools.partial(load_coder, args, where, knobs, guide)
     if len(args.input) > 1 or Path(args.input[0]).is_dir():
         inputs = gather(args.input, images_in)
         output = Path(args.output or Path(where.samples) / inputs[0].root.name)
-        check_folder([Path(path) for path in args.input if Path(path).is_dir()], output)
+        check_output_folder([Path(path) for path in args.input if Path(path).is_dir()], output)
+        if in_packets:
+            return folder_to_packets(args, where, knobs, inputs, output)
         return compress_folder(load(several=True), inputs, output, guide, args.overwrite)
+    if in_packets:
+        return image_to_packets(args, where, knobs)
     with output_path(args.output or Path(where.samples) / f"{Path(args.input[0]).stem}.png", ".gc") as output:
         compress_one(args, output, load, knobs, guide)
     return 0
@@ -362,15 +368,6 @@ def report(result: Mapping[str, Any], coder: Coder) -> str:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def check_folder(folders: list[Path], output: Path) -> None:
-    """Raise UserError for an output that does not go with several images, or that lies in a folder of images."""
-    if output.suffix.lower() in (".png", ".gc") or output.is_file():
-        raise UserError(f"{output}: there are several images, so the output must be a folder")
-    for folder in folders:
-        if output.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{output}: write to a folder apart from {folder}")
-
-
 def compress_folder(coder: Coder, inputs: list[Input], output: Path, guide: Guide, overwrite: bool = False) -> int:
     """Compress each image into a folder with results.csv. A bad image is named and costs the others nothing."""
     names = {source: output / name for source, name in outputs_of(inputs, ".png").items()}
@@ -381,9 +378,9 @@ def compress_folder(coder: Coder, inputs: list[Input], output: Path, guide: Guid
     settings = settings_of(coder.codecs[0], dataclasses.asdict(guide.selection), mask, *coder.settings())
     run = FolderRun(output, "image", settings, overwrite)
     run.check({str(source.name): outputs(name) for source, name in names.items()})
-    results, kept, failures = [], 0, 0
+    results, kept = [], 0
     for source, name in progress(names.items(), "image"):
-        try:
+        with run.skipping():
             sha256 = digest(source.path, *guide.files(coder.config, source))
             row = run.finished(str(source.name), sha256, outputs(name))
             if row and row["bytes"] == outputs(name)[0].stat().st_size:
@@ -393,19 +390,14 @@ def compress_folder(coder: Coder, inputs: list[Input], output: Path, guide: Guid
                 row = compress_image(coder, image, source, name, guide, overwrite) | {"image": str(source.name)}
                 run.add(str(source.name), sha256, row)
             results.append(row)
-        except ExistsError:
-            raise
-        except UserError as error:
-            warn(f"skipped: {error}")
-            failures += 1
     if not results:
-        raise UserError(f"{inputs[0].root}: none of its {failures} images could be compressed")
+        raise UserError(f"{inputs[0].root}: none of its {run.failures} images could be compressed")
     warn_of_large_files(*coder.codecs)
     if kept:
         print(f"kept: {kept} images that were finished already")
     print_means(results)
     print(f"results: {run.path}")
-    return 2 if failures else 0
+    return 2 if run.failures else 0
 
 
 def print_means(results: list[dict[str, Any]]) -> None:

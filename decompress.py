@@ -7,6 +7,7 @@ python3 decompress.py -i results/ -o pictures/                  # every .gc file
 python3 decompress.py -i a.gc b.gc -o pictures/                 # the same for several files
 python3 decompress.py -i - -o - < photo.gc > photo.png          # standard input and output
 python3 decompress.py -i out/ -o photo.png                      # the packets of an image (.gcp), those that arrived
+python3 decompress.py -i out/ -o pictures/                      # the packets of several images
 
 A file carries the fingerprint of its model, so files by several models may lie in one folder.
 What is there already is replaced only with --overwrite. A folder run that was interrupted goes on when it is started again.
@@ -16,14 +17,13 @@ import argparse
 import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from codec import packet_files, packets, save_picture
 from codec.compressed_files import SUFFIX, compressed_files_in, read_compressed
-from codec.files import ExistsError, refuse_existing, warn
-from codec.folder_run import FolderRun, Input, digest, gather, outputs_of, progress, settings_of_knobs
+from codec.files import refuse_existing, warn
+from codec.folder_run import FolderRun, Input, Row, digest, gather, outputs_of, progress, settings_of_knobs
 from codec.models import Codecs
 from codec.options import add_model_arguments, models_here, named_checkpoint, split_knobs
 from codec.pictures import LOSSLESS_SUFFIXES, picture_path
@@ -49,14 +49,17 @@ def main(argv: list[str] | None = None) -> int:
     where, knobs = split_knobs(args.knob)
     load = functools.partial(Codecs, models_here(where), knobs, named_checkpoint(args, where))
     if found := packet_files.find(args.input, (SUFFIX,)):
-        return decompress_packets(load, found, args.output, args.overwrite)
+        if packet_files.is_folder(args.output):
+            images = packet_files.by_image(found)
+            return decompress_folder(load(), images, Path(args.output), args.overwrite, decompress_packets)
+        return decompress_one_in_packets(load, [source.path for source in found], args.output, args.overwrite)
     check_streams(args.input, args.output)
     if len(args.input) > 1 or Path(args.input[0]).is_dir():
         inputs = gather(args.input, compressed_files_in)
         output = Path(args.output)
         if output.suffix.lower() in LOSSLESS_SUFFIXES or output.is_file():
             raise UserError(f"{output}: there are several files, so the output must be a folder")
-        return decompress_folder(load(), inputs, output, args.overwrite)
+        return decompress_folder(load(), {source: [source.path] for source in inputs}, output, args.overwrite, decompress_file)
     with output_path(args.output, ".png") as output:
         refuse_existing(picture_path(output, LOSSLESS_SUFFIXES), overwrite=args.overwrite)
         data = read_compressed(args.input[0])  # what is wrong with it shows before the model is loaded
@@ -67,7 +70,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def decompress_data(codecs: Codecs, data: bytes, source: Path, output: Path, overwrite: bool) -> dict[str, Any]:
+# ----------------------------------------------------------------------------------------------------------------------
+# One picture
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def decompress_data(codecs: Codecs, data: bytes, source: Path, output: Path, overwrite: bool) -> Row:
     """Write the picture of a .gc file's bytes; return what was measured, by name."""
     try:
         codec = codecs.of(data)
@@ -80,20 +88,15 @@ def decompress_data(codecs: Codecs, data: bytes, source: Path, output: Path, ove
     return {"width": image.shape[1], "height": image.shape[0], "bytes": len(data), "seconds": seconds}
 
 
-def decompress_packets(load: Callable[[], Codecs], files: list[Path], named: str, overwrite: bool) -> int:
+def decompress_one_in_packets(load: Callable[[], Codecs], files: list[Path], named: str, overwrite: bool) -> int:
     """Write the picture that the packets of an image give, and say which are missing or damaged."""
     check_streams([str(files[0])], named)
     contents = packet_files.read(files)
-    whole, _ = packets.read_packets(contents)  # what is wrong with them shows before the model is loaded
+    packets.read_packets(contents)  # what is wrong with them shows before the model is loaded
     with output_path(named, ".png") as output:
         refuse_existing(picture_path(output, LOSSLESS_SUFFIXES), overwrite=overwrite)
-        codec = load().of_fingerprint(next(iter(whole.values())).header.fingerprint)
-        start = time.perf_counter()
-        received = packets.decode(codec, contents)
-        seconds = time.perf_counter() - start
+        received, seconds = decode_packets(load(), contents)
         save_picture(received.image, output, overwrite)
-        for name, reason in received.damaged.items():
-            warn(f"{name}: {reason}; left out")
         height, width = received.image.shape[:2]
         written = "standard output" if named == STREAM else output
         arrived = packet_files.arrived(received.total, received.missing)
@@ -101,30 +104,78 @@ def decompress_packets(load: Callable[[], Codecs], files: list[Path], named: str
     return 0
 
 
-def decompress_folder(codecs: Codecs, inputs: list[Input], output: Path, overwrite: bool) -> int:
-    """Decompress each file with its model, into a folder with results.csv. A bad file is named and costs the others nothing."""
+def decode_packets(codecs: Codecs, contents: Mapping[str, bytes]) -> tuple[packets.Received, float]:
+    """Return what packets give, by the model that made them, and the seconds that it took. Warns of damaged ones."""
+    whole, _ = packets.read_packets(contents)
+    first, packet = next(iter(whole.items()))
+    try:
+        codec = codecs.of_fingerprint(packet.header.fingerprint)
+        codec.check(packet.header)
+    except UserError as error:
+        raise UserError(f"{first}: {error}") from None
+    start = time.perf_counter()
+    received = packets.decode(codec, contents)
+    seconds = time.perf_counter() - start
+    for name, reason in received.damaged.items():
+        warn(f"{name}: {reason}; left out")
+    return received, seconds
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A folder
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def decompress_folder(
+    codecs: Codecs,
+    inputs: Mapping[Input, list[Path]],
+    output: Path,
+    overwrite: bool,
+    decompress: Callable[[Codecs, Input, list[Path], Path, bool], Row],
+) -> int:
+    """Decompress each input with its model, into a folder with results.csv. A bad one is named and costs the others nothing.
+
+    inputs: with the files that each consists of. decompress: writes the picture of one of them.
+    """
     pictures = {source: output / name for source, name in outputs_of(inputs, ".png").items()}
     run = FolderRun(output, "file", settings_of_knobs(codecs.knobs), overwrite)
     run.check({str(source.name): [picture] for source, picture in pictures.items()})
-    done, kept, failures = 0, 0, 0
+    done, kept = 0, 0
     for source, picture in progress(pictures.items(), "file"):
-        try:
-            sha256 = digest(source.path)
+        with run.skipping():
+            sha256 = digest(*inputs[source])
             if run.finished(str(source.name), sha256, [picture]):
                 kept += 1
             else:
-                data = read_compressed(source.path)
-                run.add(str(source.name), sha256, decompress_data(codecs, data, source.path, picture, overwrite))
+                run.add(str(source.name), sha256, decompress(codecs, source, inputs[source], picture, overwrite))
             done += 1
-        except ExistsError:
-            raise
-        except UserError as error:
-            warn(f"skipped: {error}")
-            failures += 1
     if not done:
-        raise UserError(f"{inputs[0].root}: none of its {failures} files could be decompressed")
+        raise UserError(f"{next(iter(inputs)).root}: none of its {run.failures} files could be decompressed")
     print(f"{output}: {done} pictures" + (f", {kept} of which were finished already" if kept else ""))
-    return 2 if failures else 0
+    return 2 if run.failures else 0
+
+
+def decompress_file(codecs: Codecs, source: Input, files: list[Path], picture: Path, overwrite: bool) -> Row:
+    """Write the picture of a .gc file; return what was measured, by name."""
+    return decompress_data(codecs, read_compressed(source.path), source.path, picture, overwrite)
+
+
+def decompress_packets(codecs: Codecs, source: Input, files: list[Path], picture: Path, overwrite: bool) -> Row:
+    """Write the picture of an image's packets; return what was measured, by name. Warns of packets that are missing."""
+    contents = packet_files.read(files)
+    received, seconds = decode_packets(codecs, contents)
+    save_picture(received.image, picture, overwrite)
+    if received.missing:
+        warn(f"{source.path}: {packet_files.arrived(received.total, received.missing)}")
+    height, width = received.image.shape[:2]
+    return {
+        "width": width,
+        "height": height,
+        "bytes": sum(map(len, contents.values())),
+        "packets": received.total,
+        "missing": len(received.missing),
+        "seconds": seconds,
+    }
 
 
 if __name__ == "__main__":

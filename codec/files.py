@@ -79,6 +79,11 @@ def open_binary(path: str | Path) -> io.BufferedReader:
     return file
 
 
+def is_empty(path: str | Path) -> bool:
+    """Whether a path is a file with nothing in it."""
+    return os.path.isfile(path) and os.path.getsize(path) == 0
+
+
 def is_lfs_pointer(path: Path) -> bool:
     """Whether a file is what Git LFS leaves in the place of a file that was not fetched."""
     with contextlib.suppress(OSError), path.open("rb") as file:

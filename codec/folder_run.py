@@ -1,5 +1,6 @@
 """Runs over many files: what goes in, and what is finished, so that a run that was interrupted goes on where it stopped."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from codec.codec import Codec
-from codec.files import ExistsError, atomic, open_binary, output_names
+from codec.files import ExistsError, atomic, is_empty, open_binary, output_names, warn
 from config import UserError, config_test
 
 RESULTS = "results.csv"
+OUTPUT_SUFFIXES = (".png", ".gc", ".gcp")  # of single files that compress.py writes
 MARKS = ("settings", "sha256")  # columns by which a row is recognized: of the run, and of the file that went in
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -51,6 +53,15 @@ def outputs_of(inputs: Iterable[Input], suffix: str) -> dict[Input, Path]:
     return {named[name]: output for name, output in output_names(list(named), Path(), suffix).items()}
 
 
+def check_output_folder(folders: Iterable[Path], output: Path) -> None:
+    """Raise UserError for an output that does not go with several images, or that lies in a folder of images."""
+    if output.suffix.lower() in OUTPUT_SUFFIXES or output.is_file():
+        raise UserError(f"{output}: there are several images, so the output must be a folder")
+    for folder in folders:
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{output}: write to a folder apart from {folder}")
+
+
 def progress(items: Iterable[T], unit: str, description: str | None = None) -> Iterator[T]:
     """Iterate, with a bar if stderr is a terminal and tqdm is installed."""
     try:
@@ -62,10 +73,10 @@ def progress(items: Iterable[T], unit: str, description: str | None = None) -> I
 
 
 def digest(*files: str | Path | None) -> str:
-    """Return a fingerprint of the contents of files."""
+    """Return a fingerprint of the contents of files. Empty ones, such as damaged packets, do not count."""
     sha256 = hashlib.sha256()
     for path in files:
-        if path is None:
+        if path is None or is_empty(path):
             continue
         with open_binary(path) as file:
             sha256.update(hashlib.file_digest(file, "sha256").digest())
@@ -95,6 +106,7 @@ class FolderRun:
     def __init__(self, folder: Path, key: str, settings: str, overwrite: bool):
         """key: the column that names the file. settings: a fingerprint of whatever decides the outputs beside the file."""
         self.path, self.key, self.settings, self.overwrite = folder / RESULTS, key, settings, overwrite
+        self.failures = 0
         self.rows: dict[str, Row] = {}
         if self.path.exists():
             self.rows = _read(self.path, key)
@@ -116,6 +128,17 @@ class FolderRun:
             return row if all(path.is_file() and path.stat().st_size > 0 for path in outputs) else None
         self._refuse(outputs, "is there already, made from another file or with other settings")
         return None
+
+    @contextlib.contextmanager
+    def skipping(self) -> Iterator[None]:
+        """Do the work on one file. If the file is at fault, it is named in a warning and costs the others nothing."""
+        try:
+            yield
+        except ExistsError:
+            raise
+        except UserError as error:
+            warn(f"skipped: {error}")
+            self.failures += 1
 
     def add(self, name: str, sha256: str, row: Row) -> None:
         """Note that a file is finished."""

@@ -1,16 +1,20 @@
 """Packets as files, OUT-001.gcp and so on: their names, writing all of an image's, and finding them among the inputs."""
 
 import glob
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from codec.files import atomic_together, files_in, open_binary, refuse_existing
+from codec.files import ExistsError, atomic_together, files_in, is_empty, open_binary, refuse_existing
+from codec.folder_run import Input, gather
 from codec.pictures import picture_path, write_picture
+from codec.streams import STREAM
 from config import UserError
 
 SUFFIX = ".gcp"
+PACKET_NAME = re.compile(r"(.+)-\d{3}\.gcp", re.IGNORECASE | re.DOTALL)
 MAX_BYTES = 2**24  # what follows in a file is not read
 
 
@@ -21,12 +25,17 @@ def outputs(output: str, source: Path) -> tuple[Path, Path | None]:
     are called like the image.
     """
     path = Path(output)
-    if path.is_dir() or not path.suffix or output.endswith("/"):
+    if is_folder(output):
         return path / source.stem, None
     if path.suffix.lower() == SUFFIX:
         return path.with_suffix(""), None
     picture = picture_path(path)
     return picture.with_suffix(""), picture
+
+
+def is_folder(output: str) -> bool:
+    """Whether an output of the command line is a folder rather than a file."""
+    return output != STREAM and (Path(output).is_dir() or not Path(output).suffix or output.endswith("/"))
 
 
 def names(start: Path, total: int) -> list[Path]:
@@ -44,34 +53,58 @@ def refuse_existing_packets(start: Path, picture: Path | None, overwrite: bool) 
     refuse_existing(*existing(start), *([picture] if picture else []), overwrite=overwrite)
 
 
-def write(sent: Sequence[bytes], start: Path, picture: Path | None, side_by_side: Image.Image, overwrite: bool) -> list[Path]:
+def write(
+    sent: Sequence[bytes],
+    start: Path,
+    picture: Path | None = None,
+    side_by_side: Image.Image | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
     """Write an image's packets and, where `picture` names a file, its side-by-side picture, all or none; return the packets.
 
-    Packets of that name which are left from an image in more packets are removed.
+    With `overwrite`, packets of that name which are left from an image in more packets are removed; otherwise they raise
+    ExistsError.
     """
-    files, before = names(start, len(sent)), existing(start)
+    files = names(start, len(sent))
+    left_over = set(existing(start)) - set(files)
+    if left_over and not overwrite:
+        raise ExistsError(min(left_over), "is there already, of an image in more packets")
     with atomic_together([*files, *([picture] if picture else [])], overwrite) as partials:
         for partial, data in zip(partials, sent, strict=False):
             partial.write_bytes(data)
-        if picture:
+        if picture and side_by_side:
             write_picture(side_by_side, partials[-1], picture)
-    for path in set(before) - set(files):
+    for path in left_over:
         path.unlink()
     return files
 
 
-def find(named: Sequence[str], other_suffixes: Sequence[str]) -> list[Path]:
+def find(named: Sequence[str], other_suffixes: Sequence[str]) -> list[Input]:
     """Return the packets that the user named, or that are in the folders that the user named; [] if there are none at all.
 
     Raises UserError where they are among files with one of the other suffixes.
     """
-    files: list[Path] = []
-    for path in map(Path, named):
-        files += map(Path, files_in(path, (SUFFIX, *other_suffixes))[0]) if path.is_dir() else [path]
-    found = [path for path in files if path.suffix.lower() == SUFFIX]
-    if found and (other := next((path for path in files if path not in found), None)):
-        raise UserError(f"{other}: is no packet, but {found[0]} is one; decompress packets apart from other files")
+    inputs = gather(named, lambda folder: files_in(folder, (SUFFIX, *other_suffixes))[0])
+    found = [source for source in inputs if source.path.suffix.lower() == SUFFIX]
+    if found and (other := next((source for source in inputs if source not in found), None)):
+        raise UserError(f"{other.path}: is no packet, but {found[0].path} is one; decompress packets apart from other files")
     return found
+
+
+def by_image(found: Iterable[Input]) -> dict[Input, list[Path]]:
+    """Return the packets of each image. Images are told apart by the packets' names: NAME-001.gcp is of NAME.gcp.
+
+    The packets themselves do not tell, where one is damaged or where two images happen to have the same id.
+    """
+    images: dict[Input, list[Path]] = {}
+    for source in found:
+        name = PACKET_NAME.fullmatch(source.path.name)
+        if not name:
+            raise UserError(f"{source.path}: packets of several images are told apart by names such as photo-001{SUFFIX}; "
+                            f"rename it, or name a picture with -o if all packets are of one image")  # fmt: skip
+        image = source.path.with_name(name[1] + SUFFIX)
+        images.setdefault(Input(image, source.root), []).append(source.path)
+    return images
 
 
 def read(paths: Iterable[Path]) -> dict[str, bytes]:
@@ -79,7 +112,7 @@ def read(paths: Iterable[Path]) -> dict[str, bytes]:
     contents = {}
     for path in paths:
         contents[str(path)] = b""
-        if not path.is_file() or path.stat().st_size:
+        if not is_empty(path):
             with open_binary(path) as file:
                 contents[str(path)] = file.read(MAX_BYTES)
     return contents
