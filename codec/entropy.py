@@ -137,9 +137,12 @@ class StaticTables:
         return symbols
 
     def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        return self.bits(symbols)[_everywhere(mask, symbols.shape)].sum(axis=0)
+
+    def bits(self, symbols: np.ndarray) -> np.ndarray:
+        """Return the information content of each symbol under this model: (h, w, K)."""
         bits = np.log2(FREQUENCY_SUM / self.frequencies)
-        coded = symbols[_everywhere(mask, symbols.shape)]
-        return np.array([bits[c, coded[:, c]].sum() for c in range(symbols.shape[2])])
+        return bits[np.arange(symbols.shape[2]), symbols]
 
 
 def _everywhere(mask: np.ndarray | None, shape: tuple) -> np.ndarray:

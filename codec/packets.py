@@ -15,15 +15,15 @@ Each packet repeats the picture's header, so that whichever arrive are enough. `
 
 import zlib
 from collections.abc import Iterator, Mapping
-from itertools import takewhile
+from itertools import islice, takewhile
 from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
 
+from codec.checkpoint import Checkpoint
 from codec.codec import Codec, Contents
 from codec.container import CRC_SIZE, SMALLEST, Header, check_magic, checksum_holds, pack_header, read_header
-from codec.entropy import EntropyModel
 from codec.memory import check_memory
 from codec.pictures import STRIDE, padded_size, resize
 from config import UserError
@@ -31,6 +31,7 @@ from config import UserError
 MAGIC, VERSION = b"p", 1
 HEADER_SIZE = 6  # bytes before the picture's own header
 MAX_TOTAL = 255
+TRIED = 8  # of the smallest slices; if one of them does not fit, no search is worth its time
 BLOCK = 4  # positions a side: larger blocks cost fewer bytes, smaller ones are easier to paint when they are lost
 
 
@@ -144,42 +145,48 @@ def check_model(codec: Codec) -> None:
 def encode(codec: Codec, image: np.ndarray, size: int, scale: int = 0) -> list[bytes]:
     """Return the packets of an image (H, W, 3) uint8, as few as hold it with at most `size` bytes each.
 
-    scale: 0..63; the image is coded at 2^(-scale/8) times its size, as in a .gc file.
+    scale: 0..63; the image is coded at 2^(-scale/8) times its size, as in a .gc file. A `size` that is too small raises
+    UserError, which names one that is enough.
     """
     check_model(codec)
     header = Header(image.shape[1], image.shape[0], scale, 0, codec.checkpoint.fingerprint)
     beside = HEADER_SIZE + len(pack_header(header)) + CRC_SIZE
     check_memory(*header.coded_size, codec.runtime.bytes_per_pixel, codec.config)
     symbols = codec.contents(resize(image, *header.coded_size)).symbols
-    coder = codec.checkpoint.entropy_models["symbols"]
-    payloads = fewest_payloads(coder, symbols, size - beside)
+    payloads = fewest_payloads(codec.checkpoint, symbols, size - beside)
     if payloads is None:
-        most = most_slices(symbols)
-        needed = beside + max(map(len, slice_payloads(coder, symbols, most)))
-        raise UserError(f"packets of {size} bytes are too small for this image, even {most} of them; {needed} bytes are enough")
+        finest = slice_payloads(codec.checkpoint, symbols, most_slices(symbols))
+        needed = beside + max(len(payload) for _, payload in finest)
+        raise UserError(f"packets of {size} bytes are too small for this image; {needed} bytes are enough")
     image_id = zlib.crc32(pack_header(header) + symbols.tobytes()) & 0xFFFF
     return [pack(Packet(image_id, i, len(payloads), header, payload)) for i, payload in enumerate(payloads)]
 
 
-def fewest_payloads(coder: EntropyModel, symbols: np.ndarray, room: int) -> list[bytes] | None:
-    """Return the payloads of as few slices as take at most `room` bytes each; None if no number of slices does.
+def fewest_payloads(checkpoint: Checkpoint, symbols: np.ndarray, room: int) -> list[bytes] | None:
+    """Return the payloads of as few slices as take at most `room` bytes each; None if even the smallest slices take more.
 
     The search starts from what the symbols would take in one piece, because slices never take much less.
     """
     most = most_slices(symbols)
-    start = len(coder.encode(symbols)) // max(room, 1)
+    if any(len(payload) > room for _, payload in islice(slice_payloads(checkpoint, symbols, most), TRIED)):
+        return None
+    start = len(checkpoint.entropy_models["symbols"].encode(symbols)) // max(room, 1)
     for n in range(min(max(start, 1), most), most + 1):
-        fitting = list(takewhile(lambda payload: len(payload) <= room, slice_payloads(coder, symbols, n)))
+        fitting = dict(takewhile(lambda item: len(item[1]) <= room, slice_payloads(checkpoint, symbols, n)))
         if len(fitting) == n:
-            return fitting
+            return [fitting[i] for i in range(n)]
     return None
 
 
-def slice_payloads(coder: EntropyModel, symbols: np.ndarray, n: int) -> Iterator[bytes]:
-    """Yield the payload of each of n slices."""
+def slice_payloads(checkpoint: Checkpoint, symbols: np.ndarray, n: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the number and the payload of each of n slices.
+
+    Slices that are likely to be large come first, so that whoever finds one too large need not code the others.
+    """
     slice_of = slices(symbols.shape[0], symbols.shape[1], n)
-    for i in range(n):
-        yield coder.encode(symbols, slice_of == i)
+    bits = checkpoint.static_tables.bits(symbols).sum(axis=-1)  # of each position, without its context
+    for i in np.argsort(-np.bincount(slice_of.ravel(), bits.ravel(), minlength=n)).tolist():
+        yield i, checkpoint.entropy_models["symbols"].encode(symbols, slice_of == i)
 
 
 def most_slices(symbols: np.ndarray) -> int:

@@ -14,6 +14,7 @@ from test_codec import gray_codec
 from codec import packets
 from codec.concealment import conceal
 from codec.container import coded_size
+from codec.entropy import StaticTables
 from config import UserError, config_test
 
 SIZE = 64  # bytes of a packet; images of the tests take several
@@ -144,6 +145,20 @@ def test_a_size_that_cannot_hold_the_image_is_an_error_that_names_one_that_can()
     assert max(map(len, packets.encode(codec, image, enough))) == enough
     with pytest.raises(UserError):
         packets.encode(codec, image, enough - 1)
+
+
+def test_a_size_that_is_a_little_too_small_is_refused_without_a_search(monkeypatch):
+    codec, image = gray_codec()[0], photo(400, 500)
+    with pytest.raises(UserError) as error:
+        packets.encode(codec, image, 0)
+    enough = int(str(error.value).split()[-4])
+    coded = []
+    encode = StaticTables.encode
+    monkeypatch.setattr(StaticTables, "encode", lambda self, *arguments: coded.append(1) or encode(self, *arguments))
+    with pytest.raises(UserError, match=f"; {enough} bytes are enough$"):
+        packets.encode(codec, image, enough - 1)
+    assert len(coded) <= packets.TRIED + packets.MAX_TOTAL  # the second for the size in the message
+    assert max(map(len, packets.encode(codec, image, enough))) == enough
 
 
 def test_a_packet_has_six_bytes_before_the_pictures_header_and_four_behind_the_payload():
