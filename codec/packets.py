@@ -249,6 +249,8 @@ def read_packets(files: Mapping[str, bytes]) -> tuple[dict[str, Packet], dict[st
 
 def none_is_whole(damaged: Mapping[str, str]) -> UserError:
     """Return the error for packets none of which can be used."""
+    if not damaged:
+        return UserError("there are no packets")
     name, reason = next(iter(damaged.items()))
     others = f", and so for the {len(damaged) - 1} others" if len(damaged) > 1 else ""
     return UserError(f"{name}: {reason}{others}; there is no packet to make a picture of")
