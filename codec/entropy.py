@@ -46,6 +46,7 @@ def weights_of(frequencies: np.ndarray) -> np.ndarray:
 
 WORD = 4  # bytes, of the range coder's output
 STATE_BITS = 64  # of the range coder
+MOST_BITS_BEYOND = 32  # of information that symbols have beyond their payload: the range stays at least 2^32 wide, of 2^64
 
 
 class RangeEncoder:
@@ -81,7 +82,7 @@ class RangeDecoder:
     def __init__(self, payload: bytes):
         padded = payload + bytes(-len(payload) % WORD + STATE_BITS // 8)
         self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
-        self._bits_left = 8 * len(payload) + 64.0
+        self._bits_left = 8.0 * len(payload) + MOST_BITS_BEYOND
 
     def decode(self, *arguments) -> np.ndarray:
         try:
@@ -90,7 +91,7 @@ class RangeDecoder:
             raise UserError(f"damaged (the payload cannot be decoded: {error})") from None
 
     def account(self, weights: np.ndarray) -> None:
-        """Count the information in what was decoded, by its `weights_of`: no payload holds more than it has bits.
+        """Count the information in what was decoded, by its `weights_of`: a payload holds little more than it has bits.
 
         Without this, a forged size would be decoded to its end, out of nothing, before the payload is found to be too short.
         (A payload forged of the most probable symbols can hold a large picture, and takes as long as one; see max_pixels.)

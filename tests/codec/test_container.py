@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.container import MAX_SCALE, MAX_SIDE, SCALES, Header, coded_size, join, pack, read_header, split, unpack
-from codec.entropy import FREQUENCY_SUM, StaticTables, integer_frequencies
+from codec.entropy import FREQUENCY_SUM, MOST_BITS_BEYOND, RangeDecoder, StaticTables, integer_frequencies, weights_of
 from config import UserError
 
 TABLES = StaticTables(integer_frequencies(np.array([[1, 2, 4, 2, 1], [1, 1, 90, 4, 4], [1e-9, 0, 1, 0, 0]])))
@@ -63,6 +63,30 @@ def test_any_symbols_survive_any_tables(height, width, channels, levels, seed):
     tables = StaticTables(integer_frequencies(rng.dirichlet(np.full(levels, 0.2), channels)))
     field = rng.integers(0, levels, (height, width, channels), dtype=np.uint8)
     np.testing.assert_array_equal(tables.decode(tables.encode(field), field.shape), field)
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 300), st.floats(0.001, 0.999), st.integers(2, 9), st.integers(0, 2**32 - 1))
+def test_symbols_have_at_most_32_bits_of_information_beyond_their_payload(n, first, levels, seed):
+    rng = np.random.default_rng(seed)
+    tables = StaticTables(integer_frequencies(np.array([[first, *(1 - first) * rng.dirichlet(np.ones(levels - 1))]])))
+    field = rng.integers(0, levels, (n, 1, 1), dtype=np.uint8) * (rng.random((n, 1, 1)) < 0.1)
+    payload = tables.encode(field)
+    assert tables.information(field).sum() <= 8 * len(payload) + MOST_BITS_BEYOND
+    decoder = RangeDecoder(payload)
+    weights = weights_of(tables.frequencies)
+    decoder.account(weights[0, field.ravel()])  # raises nothing
+
+
+def test_what_has_more_information_than_its_payload_is_refused():
+    halves = StaticTables(np.array([[2**15, 2**15]]))
+    assert halves.encode(np.zeros((31, 1, 1), np.uint8)) == b""  # so that no smaller limit would do
+    weights = weights_of(halves.frequencies)[0, :1]
+    for payload in (b"", b"\0\0\0\0"):
+        decoder = RangeDecoder(payload)
+        decoder.account(np.repeat(weights, 8 * len(payload) + 32))
+        with pytest.raises(UserError, match="too short"):
+            decoder.account(weights)
 
 
 def test_the_payload_is_as_short_as_the_tables_allow():

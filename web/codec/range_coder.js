@@ -14,6 +14,7 @@ const MASK = (1n << 64n) - 1n;
 const PRECISION = 24n; // bits of the library's frequencies ...
 const SCALE = 8n; // ... which are ours shifted by so many
 const FREQUENCY_SUM = 65536;
+const MOST_BITS_BEYOND = 32; // of information that symbols have beyond their payload: the range is never narrower, of 2^64
 
 /** Symbols to bytes. */
 export class RangeEncoder {
@@ -87,7 +88,7 @@ export class RangeDecoder {
     const words = Math.ceil(payload.length / 4);
     this.#words = new DataView(new ArrayBuffer(4 * words));
     new Uint8Array(this.#words.buffer).set(payload);
-    this.#bitsLeft = 8 * payload.length + 64;
+    this.#bitsLeft = 8 * payload.length + MOST_BITS_BEYOND;
     this.#offset = (this.#word() << WORD) | this.#word();
   }
 
@@ -119,7 +120,7 @@ export class RangeDecoder {
     return at < this.#words.byteLength ? BigInt(this.#words.getUint32(at)) : 0n;
   }
 
-  /** No payload holds more information than it has bits: stops a forged size from being decoded to its end. */
+  /** A payload holds little more information than it has bits: stops a forged size from being decoded to its end. */
   #account(frequency) {
     this.#bitsLeft -= Math.log2(FREQUENCY_SUM / frequency);
     if (this.#bitsLeft < 0) throw new UserError("This .gc file is damaged: its payload is too short for its image size.");
