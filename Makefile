@@ -14,7 +14,7 @@ test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy . && $(BIN)/mypy data/*.py
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 web: .venv/installed web/node_modules/onnxruntime-web/package.json
 	$(BIN)/python web/serve.py

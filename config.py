@@ -1,9 +1,9 @@
 """The knobs, one a line, each with its unit and when to change it.
 
-`config_train` is read by train.py, `config_test` by compress.py and decompress.py, `directories` by all of them. Change a
-default here, or the values of one run from the command line: `-c presets/photo_c8_1.json`, a JSON file with any of the
-knobs, and `-k width=192 -k crop_size=128`. The training knobs are saved as JSON with every checkpoint, and the networks are
-rebuilt from that file, never from this one.
+train.py reads `config_train`, compress.py and decompress.py read `config_test`, and all of them read `directories`. Change a
+default here, or change the values of one run on the command line: `-c presets/photo_c8_gan.json` reads a JSON file with any
+of the knobs, and `-k width=192 -k crop_size=128` sets single ones. Every checkpoint has its training knobs as JSON, and the
+networks are rebuilt from that file, never from this one.
 """
 
 import dataclasses
@@ -138,21 +138,21 @@ _READERS: dict[type, Callable[[str], Any]] = {  # of a knob's text; the other ty
 class config_base(Knobs):
     """The knobs that training and testing share."""
 
-    # Largest image that is read or decoded. On ONNX Runtime, the models that ship take up to 170 bytes of memory a pixel, on
-    # TensorFlow up to 570. An image that takes more than is free is refused; see codec/memory.py.
+    # Largest image that is read or decoded. The models that ship take up to 170 bytes of memory for each pixel on ONNX Runtime,
+    # and up to 570 on TensorFlow. An image that takes more memory than is free is refused; see codec/memory.py.
     max_pixels: int = knob(25_000_000, low=1)
 
 
 # fmt: off
 @dataclass(frozen=True)
 class config_train(config_base):
-    """The knobs of a training run. The defaults are the paper's where it gives them. W, L, C: the paper's letters."""
+    """The knobs of a training run. Where the paper gives a value, it is the default. W, L and C are the paper's letters."""
 
     # Networks
     encoder: str = knob("encoder")                      # any static method of Network with the same signature
     generator: str = knob("generator")                  # likewise
-    # patch_discriminator, dcgan_discriminator or wgan_critic, used at each scale; or projected_discriminator, which judges the
-    # patches of the image at full size, and AlexNet's features of it.
+    # patch_discriminator, dcgan_discriminator or wgan_critic is used at each scale. projected_discriminator judges patches of
+    # the image at full size, and AlexNet's features of it.
     discriminator: str = knob("patch_discriminator")
     width: int = knob(960, low=16)                      # W, channels at 1/16 scale, a multiple of 16; 192 suits a CPU
     n_residual_blocks: int = knob(9, low=0)             # in the generator; 3 or 4 suit a CPU
@@ -160,22 +160,22 @@ class config_train(config_base):
     channel_bottleneck: int = knob(8, low=1, high=255)  # C, the rate: at most C*log2(L)/256 bits per pixel
     centers: tuple = knob((-2.0, -1.0, 0.0, 1.0, 2.0), low=-100, high=100)  # of the quantizer, ascending; L is their number
     learn_centers: bool = knob(False)                   # train the centers too
-    quantizer_distance: str = knob("squared", allowed=("squared", "absolute"))  # absolute: the seed; see Quantizer
+    quantizer_distance: str = knob("squared", allowed=("squared", "absolute"))  # absolute is the seed's; see Quantizer
     quantizer_temperature: float = knob(1.0, low=1e-3)  # of the soft assignment; lower: harder, noisier gradients
     bottleneck_norm: bool = knob(False)                 # the seed's norm + ReLU on w; only for its checkpoints
     normalization: str = knob("instance", allowed=("instance", "channel"))  # channel: crops and photos agree
     # The 3x3 transposed convolution is the paper's. 4x4 transposed, nearest and bilinear leave no checkerboard.
     upsampling: str = knob("transpose", allowed=("transpose", "transpose4", "nearest", "bilinear"))
-    # A share of the images trains with the first K < C channels only; compress.py --channels K then does less harm.
+    # Share of the training images that keep only the first K < C channels; compress.py --channels K then does less harm.
     channel_dropout: float = knob(0.0, low=0, high=1)
     sample_noise: bool = knob(False)                    # concatenate a noise map to w_hat
     # dcgan: a network makes the map from one v for the image, as the seed does. map: C values at each position, no weights.
     # layers: each block of the generator gets a map, and learns how much of it to add, for finer texture.
     noise_mode: str = knob("dcgan", allowed=("dcgan", "map", "layers"))
-    noise_finest: int = knob(16, allowed=(1, 2, 4, 8, 16))  # layers: blocks larger than this many times z get no noise
+    noise_finest: int = knob(16, allowed=(1, 2, 4, 8, 16))  # layers: blocks larger than this multiple of z's size get none
     noise_dim: int = knob(128, low=1)                   # dcgan: length of v ~ N(0, I)
-    noise_norm: str = knob("channel", allowed=("channel", "batch"))  # dcgan; batch: the seed; mutes noise at batch size 1
-    multiscale: bool = knob(True)                       # discriminate at several scales, or at full size only
+    noise_norm: str = knob("channel", allowed=("channel", "batch"))  # dcgan; batch is the seed's; mutes noise at batch size 1
+    multiscale: bool = knob(True)                       # D judges at several scales, or only at full size
     n_scales: int = knob(3, low=1, high=5)              # of the multiscale discriminator; 2 for crops under 128 px
     spectral_norm: bool = knob(False)                   # bound the norm of D's kernels by 1, instead of D's instance norm
     discriminator_width: int = knob(64, low=1)          # channels after its first layer; half suits a CPU
@@ -185,17 +185,17 @@ class config_train(config_base):
     n_classes: int = knob(12, low=2, high=255)          # with void, which is the last and stands for what is unknown
     classes: str = knob("")                             # "Sky 128 128 128, ...": names and colours; see train.py --classes
     use_instances: bool = knob(False)                   # boundaries of instances too; needs a column instance_map_paths
-    # What of the map the file holds and G sees: the map itself, what a second encoder makes of it, or nothing.
+    # The form in which the file holds the map, and G sees it: the map itself, a second encoder's output, or not at all.
     semantic_code: str = knob("lossless", allowed=("lossless", "learned", "none"))
-    semantic_scale: int = knob(8, allowed=(4, 8, 16))   # lossless: pixels a side of one position of the map in the file
+    semantic_scale: int = knob(8, allowed=(4, 8, 16))   # lossless: side in pixels of one position of the map in the file
     selective: bool = knob(False)                       # train to synthesize parts of the picture from the map alone
-    # What a training image preserves: three of four instances (regions of a class, without use_instances), half of its
+    # What a training image preserves: three of four instances (or regions of a class, without use_instances), half of its
     # classes, or a box.
     selective_regions: str = knob("instances", allowed=("instances", "classes", "boxes"))
 
     # Losses
     lambda_X: float = knob(12.0, low=0)                 # weight of the distortion, MSE in [-1, 1]; paper: 10
-    lambda_range: float = knob(0.2, low=0)              # weight of what keeps w in the range of the centers; paper: 0
+    lambda_range: float = knob(0.2, low=0)              # weight of the penalty on w outside the centers' range; paper: 0
     # Weight of the bits per pixel; paper: 0. Files get smaller at 1.5 to 6 with rate_model=context, 0.1 to 0.5 with static.
     lambda_rate: float = knob(0.0, low=0)
     # What counts those bits: a table of frequencies for each channel, or a context model that learns along.
@@ -206,21 +206,21 @@ class config_train(config_base):
     gan_loss: str = knob("lsgan", allowed=("lsgan", "vanilla", "hinge", "wgan", "wgan_gp"))
     use_vanilla_GAN: bool = knob(False)                 # the seed's name for gan_loss=vanilla
     lambda_gp: float = knob(10.0, low=0)                # wgan_gp: weight of the gradient penalty
-    n_critic_iterations: int = knob(1, low=1)           # steps of D for one of G, in the GAN stage; 5 suits wgan and wgan_gp
+    n_critic_iterations: int = knob(1, low=1)           # steps of D for each step of G, in the GAN stage; 5 suits wgan
     weight_clipping: bool = knob(False)                 # wgan: D's weights stay in [-max_c, max_c]
     max_c: float = knob(0.01, low=1e-6)
     use_feature_matching_loss: bool = knob(True)        # match the discriminator's intermediate maps
     lambda_feature_matching: float = knob(10.0, low=0)  # its weight
     lambda_lpips: float = knob(0.0, low=0)              # weight of LPIPS by AlexNet; 0.5 to 1 suit lambda_X=12
     use_vgg_loss: bool = knob(False)                    # match VGG19's features too, in all stages; see perceptual.py
-    lambda_vgg: float = knob(0.1, low=0)                # its weight; about pix2pixHD's 10, whose inputs are 127.5 times smaller
+    lambda_vgg: float = knob(0.1, low=0)                # its weight; corresponds to about 10 in pix2pixHD
     vgg_weights: str = knob("imagenet")                 # Keras' own (its cache, or a download), or a path to that file
 
     # Stages: distortion alone, then the discriminator alone, then the GAN
     distortion_steps: int = knob(0, low=0)              # E and G without a discriminator; some thousands steady the GAN
-    generator_steps: int = knob(0, low=0)               # the first of them, which train G alone: for a new G after --transfer
-    discriminator_warmup_steps: int = knob(0, low=0)    # D alone; 300 avoid the drop when a fresh D is switched on
-    entropy_steps: int = knob(6000, low=0)              # of fitting the context model, after training; 0: static tables
+    generator_steps: int = knob(0, low=0)               # the first of these train G alone, for a new G after --transfer
+    discriminator_warmup_steps: int = knob(0, low=0)    # D alone; 300 avoid the drop when a new D is switched on
+    entropy_steps: int = knob(6000, low=0)              # fit the context model after training; 0: static tables
     freeze_encoder: bool = knob(False)                  # in the GAN stage: files stay as they are, only decoding changes
 
     # Optimization
@@ -235,24 +235,24 @@ class config_train(config_base):
     weight_decay: float = knob(0.0, low=0)              # decoupled, per step, times the learning rate
     ema_decay: float = knob(0.999, low=0, high=0.999999)  # of the weights that compress.py uses
     batch_size: int = knob(1, low=1)                    # images a step, of all devices; over 1 needs equal sizes: set crop_size
-    # Save memory: compute E's activations again for the gradient, and return freed memory. Turn it off for a small network.
+    # Save memory: compute E's activations again for the gradient, and return freed memory. Turn this off for a small network.
     recompute: bool = knob(True)
-    # Of the networks in training. auto: bfloat16 where the processor or the GPU computes it fast, else float32. float16, with
-    # loss scaling, suits any GPU; bfloat16 a recent one, or a processor with AMX.
+    # How precisely the networks compute in training. auto is bfloat16 if the processor or the GPU computes it fast, and float32
+    # otherwise. float16, with loss scaling, suits any GPU; bfloat16 suits a recent one, or a processor with AMX.
     mixed_precision: str = knob("float32", allowed=("auto", "float32", "float16", "bfloat16"))
     jit_compile: bool = knob(False)                     # compile the step with XLA: pays on a GPU, not on a CPU
     num_epochs: int = knob(50, low=1)                   # passes over the path table; --epochs and --steps override it
     seed: int = knob(0, low=0, high=2**31)              # of weights, shuffling, crops and noise
 
     # Data
-    crop_size: int = knob(0, low=0)                     # px, a multiple of 16; random square crops; 0: whole images
+    crop_size: int = knob(0, low=0)                     # side of random square crops in px, a multiple of 16; 0: whole images
     random_flip: bool = knob(False)                     # left-right
     random_scale: float = knob(1.0, low=0.1, high=1)    # before each crop, scale the image by a random factor from this to 1
 
     # Monitoring
     diagnostic_steps: int = knob(128, low=1)            # steps between summaries and sample pictures
     checkpoint_epochs: int = knob(10, low=1)            # epochs between checkpoints
-    keep_checkpoints: int = knob(2, low=1)              # older ones are deleted, but not that of the distortion stage's end
+    keep_checkpoints: int = knob(2, low=1)              # older ones are deleted, except the distortion stage's last
     n_sample_images: int = knob(4, low=1)               # held-out images in the sample picture
 
     @property
@@ -265,14 +265,14 @@ class config_train(config_base):
 
     @property
     def noise_channels(self) -> int:
-        """The channels of what G sees of the noise, at 1/16 of the size. `layers`: a value for each pixel of each block."""
+        """Number of noise channels in the generator's input, at 1/16 of the size. `layers`: one value for each pixel."""
         if self.noise_mode != "layers":
             return self.channel_bottleneck * self.sample_noise
         return sum(k * k for k in self.noise_scales) * self.sample_noise
 
     @property
     def noise_scales(self) -> tuple[int, ...]:
-        """How much larger than z the output of each block of the generator is."""
+        """The size of the output of each block of the generator, as a multiple of z's."""
         return (1,) * (1 + self.n_residual_blocks) + tuple(k for k in (2, 4, 8, 16) if k <= self.noise_finest)
 
     @property
@@ -287,12 +287,12 @@ class config_train(config_base):
 
     @property
     def label_channels(self) -> int:
-        """The channels of a label map as the networks see it at full size: one-hot classes, and boundaries of instances."""
+        """Number of channels of a label map at full size: one-hot classes, and boundaries of instances."""
         return self.n_classes + self.use_instances
 
     @property
     def code_channels(self) -> int:
-        """The channels of what G sees of the label map, at 1/16 of the size."""
+        """Number of channels of the label map in the generator's input, at 1/16 of the size."""
         if not self.use_conditional_GAN or self.semantic_code == "none":
             return 0
         if self.semantic_code == "learned":
@@ -301,7 +301,7 @@ class config_train(config_base):
 
     @property
     def coded(self) -> dict[str, tuple[int, int]]:
-        """The sections of a file, by name and in their order: the channels of each, and how many values a symbol can have."""
+        """The sections of a file, in their order: name -> (channels, number of values that a symbol can have)."""
         symbols, sections = (self.channel_bottleneck, self.L), {}
         if self.code_channels:
             lossless = (1, self.n_classes * (1 + self.use_instances))
@@ -343,10 +343,10 @@ class config_train(config_base):
 class config_test(config_base):
     """The knobs of compressing and decompressing. Those of the networks come from the checkpoint."""
 
-    channels: int = knob(0, low=0, high=255)            # compress.py: send the first K channels of w_hat only; 0: all
+    channels: int = knob(0, low=0, high=255)            # compress.py: send only the first K channels of w_hat; 0: all
     # What runs the networks. auto: ONNX Runtime if it is installed and the checkpoint has graphs for it, else TensorFlow.
     runtime: str = knob("auto", allowed=("auto", "onnx", "tensorflow"))
-    noise_seed: int = knob(0, low=0, high=2**32 - 1)    # mixed with the file's own: another noise for the same file
+    noise_seed: int = knob(0, low=0, high=2**32 - 1)    # mixed with the file's own; another value gives other noise
 
 
 @dataclass(frozen=True)

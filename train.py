@@ -2,7 +2,7 @@
 """Train a model.
 
     python3 train.py -opt momentum --name run              # on the sample photos that ship with the project
-    python3 train.py -ds photos_train.h5 --name photo -c presets/first_1.json -k batch_size=8
+    python3 train.py -ds photos_train.h5 --name photo -c presets/first_photo_distortion_1.json -k batch_size=8
     python3 train.py -rl --name run                        # go on from the newest checkpoint of that run
     python3 train.py --fit-entropy -r checkpoints/run -ds photos_train.h5  # fit the context model of a checkpoint alone
     tensorboard --logdir tensorboard                       # watch
@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     start.add_argument("--transfer", metavar="CKPT", help="start at step 0 from a checkpoint's knobs, changed by -c and -k, "
                        "and those of its weights that still fit: another channel_bottleneck, for one")  # fmt: skip
     parser.add_argument("-c", "--config", action="append", default=[], metavar="FILE.json",
-                        help="knobs of config_train, such as presets/photo_c8_1.json; may be repeated")  # fmt: skip
+                        help="knobs of config_train, such as presets/photo_c8_distortion_1.json; may be repeated")  # fmt: skip
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of config_train or directories; may be repeated")  # fmt: skip
     parser.add_argument("--fit-entropy", action="store_true", help="train nothing but the context model, anew, of the "

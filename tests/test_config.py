@@ -115,13 +115,15 @@ def test_each_preset_gives_valid_knobs_that_differ_from_the_defaults(preset):
     assert config_train().replace(changes) != config_train() and len(changes) == len(json.loads(preset.read_text()))
 
 
+FIRST = [*(f"first_photo_distortion_{i}" for i in (1, 2, 3)), "first_photo_gan"]
+BASE = ["photo_base_1_distortion", "photo_base_2_distortion_1", "photo_base_2_distortion_2"]  # from before photo_base_1_gan
+PHOTO_C8 = [*FIRST, *BASE, *(f"photo_c8_distortion_{i}" for i in (1, 2, 3, 4)), "photo_c8_gan"]
 STAGES = {  # the recipes of the models that ship, each stage on top of those before
-    "photo_c8": ["first_1", "first_2", "first_3", "first_gan", "mid_1", "long_1", "long_2", "photo_c8_1", "photo_c8_2",
-                 "photo_c8_3", "photo_c8_4", "photo_c8_gan"],
-}  # fmt: skip
-STAGES["photo_c4"] = [*STAGES["photo_c8"], "photo_c4_1", "photo_c4_gan"]
-STAGES["photo_c16"] = [*STAGES["photo_c8"], "photo_c16_1", "photo_c16_gan"]
-STAGES["camvid_sc_c8"] = ["first_1", "first_2", "first_3", "first_gan", "camvid_sc_c8_1", "camvid_sc_c8_2"]
+    "photo_c8": PHOTO_C8,
+    "photo_c4": [*PHOTO_C8, "photo_c4_distortion", "photo_c4_gan"],
+    "photo_c16": [*PHOTO_C8, "photo_c16_distortion", "photo_c16_gan"],
+    "camvid_sc_c8": [*FIRST, "camvid_sc_c8_distortion_gan", "camvid_sc_c8_gan"],
+}
 
 
 @pytest.mark.parametrize("model", STAGES)
