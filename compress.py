@@ -36,12 +36,13 @@ from typing import Any
 
 import numpy as np
 
-from cGAN.labels import Classes, LabelMap, map_of, read_classes, read_label_map, with_boundaries
+from cGAN.guide import Guide
+from cGAN.labels import Classes, LabelMap
 from cGAN.selection import Selection
 from codec import Codec, read_image
 from codec.budget import Fit, fit
 from codec.container import unpack
-from codec.files import atomic_together, refuse_existing, warn
+from codec.files import atomic_together, refuse_existing
 from codec.folder_run import FolderRun, Input, check_output_folder, digest, gather, outputs_of, progress, settings_of
 from codec.options import add_model_arguments, chosen_checkpoint, chosen_checkpoints, split_knobs, warn_of_large_files
 from codec.pictures import images_in, picture_path, read_standard_image, write_picture
@@ -77,9 +78,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     budget = parser.add_argument_group("a budget, for models without label maps").add_mutually_exclusive_group()
     budget.add_argument("--max-bytes", type=int, metavar="N", help="the best picture in a file of at most N bytes; -r may name "
                         "several models to choose from (default: all photo models that ship)")  # fmt: skip
+    budget.add_argument("--max-bpp", type=float, metavar="B", help="the same in bits per pixel of the image")
     budget.add_argument("--packets", type=int, metavar="N", help="write OUT-001.gcp and so on, packets of at most N bytes; the "
                         "picture can be decoded without some of them")  # fmt: skip
-    budget.add_argument("--max-bpp", type=float, metavar="B", help="the same in bits per pixel of the image")
     labels = parser.add_argument_group("label maps")
     labels.add_argument("-sm", "--semantic-map", metavar="MAP", help="class indices, or the classes' colours, of IMAGE's size; "
                         "where IMAGE is a folder, a folder of PNGs of the same names")  # fmt: skip
@@ -155,9 +156,7 @@ class Coder:
         return [others, self.max_bytes, self.max_bpp] if self.has_budget else []
 
 
-def load_coder(
-    args: argparse.Namespace, where: directories, knobs: config_test, guide: "Guide", several: bool = False
-) -> Coder:
+def load_coder(args: argparse.Namespace, where: directories, knobs: config_test, guide: Guide, several: bool = False) -> Coder:
     """Load the models that the command line wants. Raises UserError for options that do not go together."""
     coder = Coder([], args.max_bytes, args.max_bpp)
     for option, value in {"--max-bytes": args.max_bytes, "--max-bpp": args.max_bpp}.items():
@@ -174,70 +173,6 @@ def load_coder(
             raise UserError(f"{codec.checkpoint.folder}: a budget takes models whose files have no label map")
         guide.check(codec.config, several)
     return coder
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Label maps
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Guide:
-    """What the command line says beside the image: its label map and instances, and what to preserve.
-
-    semantic_map, instances: files; or folders, with files of the same names as the images have below theirs.
-    """
-
-    semantic_map: str | None = None
-    instances: str | None = None
-    selection: Selection = dataclasses.field(default_factory=Selection)
-
-    def check(self, config: config_train, several: bool = False) -> None:
-        """Raise UserError, once and before the first image, for what the model lacks; warn of what it ignores."""
-        wanted = {"-sm": config.code_channels > 0, "--instances": config.code_channels > 0 and config.use_instances}
-        for option, given in {"-sm": self.semantic_map, "--instances": self.instances}.items():
-            kind = "a label map" if option == "-sm" else "an instance map"
-            if wanted[option] and not given:
-                raise UserError(f"this model compresses with {kind}: name it with {option}")
-            if given and not wanted[option]:
-                warn(f"{option} is ignored: this model compresses without {kind}")
-            if given and wanted[option] and several and not Path(given).is_dir():
-                raise UserError(f"{given}: there are several images, so the maps must be in a folder")
-        if self.selection and not config.selective:
-            raise UserError("--preserve, --synthesize, --mask, --box: this model was not trained for that (knob selective)")
-        self.selection.check(Classes.parse(config.classes, config.n_classes))
-
-    def read(self, config: config_train, image: np.ndarray, source: Input) -> LabelMap | None:
-        """Return the label map of an image, with what is preserved; None for a model that wants none."""
-        labels, instances = self.files(config, source)
-        if labels is None:
-            return None
-        classes = Classes.parse(config.classes, config.n_classes)
-        size = image.shape[:2]
-        if config.use_instances:  # `check` has seen to it that there is a map of them
-            planes = with_boundaries(read_label_map(labels, instances, classes, size))
-        else:
-            planes = LabelMap(read_classes(labels, classes, size))
-        if not config.selective:
-            return planes
-        preserved = self.selection.preserved(planes.classes, classes)
-        if not preserved.any():
-            warn(f"{source.name}: nothing is preserved: all of it is synthesized")
-        elif self.selection and preserved.all():
-            warn(f"{source.name}: all of it is preserved: nothing is synthesized")
-        return dataclasses.replace(planes, preserved=preserved)
-
-    def files(self, config: config_train, source: Input) -> tuple[Path | None, Path | None]:
-        """Return the label map and the instance map of an image; None for one that the model does not want."""
-        if not config.code_channels or self.semantic_map is None:
-            return None, None
-        return self._file(self.semantic_map, source), self._file(self.instances, source) if config.use_instances else None
-
-    def _file(self, path: str | None, source: Input) -> Path | None:
-        """Return the path itself, or the file below it that has the image's name."""
-        if path is None:
-            return None
-        return map_of(source.path, source.root, path) if Path(path).is_dir() else Path(path)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,72 @@
+"""What guides compress.py beside the image: the label map that the command line names, and what of the picture to preserve."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cGAN.labels import Classes, LabelMap, map_of, read_classes, read_label_map, with_boundaries
+from cGAN.selection import Selection
+from codec.files import warn
+from codec.folder_run import Input
+from config import UserError, config_train
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What the command line says beside the image: its label map and instances, and what to preserve.
+
+    semantic_map, instances: files; or folders, with files of the same names as the images have below theirs.
+    """
+
+    semantic_map: str | None = None
+    instances: str | None = None
+    selection: Selection = dataclasses.field(default_factory=Selection)
+
+    def check(self, config: config_train, several: bool = False) -> None:
+        """Raise UserError, once and before the first image, for what the model lacks; warn of what it ignores."""
+        wanted = {"-sm": config.code_channels > 0, "--instances": config.code_channels > 0 and config.use_instances}
+        for option, given in {"-sm": self.semantic_map, "--instances": self.instances}.items():
+            kind = "a label map" if option == "-sm" else "an instance map"
+            if wanted[option] and not given:
+                raise UserError(f"this model compresses with {kind}: name it with {option}")
+            if given and not wanted[option]:
+                warn(f"{option} is ignored: this model compresses without {kind}")
+            if given and wanted[option] and several and not Path(given).is_dir():
+                raise UserError(f"{given}: there are several images, so the maps must be in a folder")
+        if self.selection and not config.selective:
+            raise UserError("--preserve, --synthesize, --mask, --box: this model was not trained for that (knob selective)")
+        self.selection.check(Classes.parse(config.classes, config.n_classes))
+
+    def read(self, config: config_train, image: np.ndarray, source: Input) -> LabelMap | None:
+        """Return the label map of an image, with what is preserved; None for a model that wants none."""
+        labels, instances = self.files(config, source)
+        if labels is None:
+            return None
+        classes = Classes.parse(config.classes, config.n_classes)
+        size = image.shape[:2]
+        if config.use_instances:  # `check` has seen to it that there is a map of them
+            planes = with_boundaries(read_label_map(labels, instances, classes, size))
+        else:
+            planes = LabelMap(read_classes(labels, classes, size))
+        if not config.selective:
+            return planes
+        preserved = self.selection.preserved(planes.classes, classes)
+        if not preserved.any():
+            warn(f"{source.name}: nothing is preserved: all of it is synthesized")
+        elif self.selection and preserved.all():
+            warn(f"{source.name}: all of it is preserved: nothing is synthesized")
+        return dataclasses.replace(planes, preserved=preserved)
+
+    def files(self, config: config_train, source: Input) -> tuple[Path | None, Path | None]:
+        """Return the label map and the instance map of an image; None for one that the model does not want."""
+        if not config.code_channels or self.semantic_map is None:
+            return None, None
+        return self._file(self.semantic_map, source), self._file(self.instances, source) if config.use_instances else None
+
+    def _file(self, path: str | None, source: Input) -> Path | None:
+        """Return the path itself, or the file below it that has the image's name."""
+        if path is None:
+            return None
+        return map_of(source.path, source.root, path) if Path(path).is_dir() else Path(path)
