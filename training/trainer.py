@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -156,9 +157,14 @@ class Trainer:
         _assign(self.G_variables, self.averages)
         try:
             checkpoint = unsaved_checkpoint(self.config, self._averaged_weights(), self.objective.rate.frequencies())
-            yield Codec(checkpoint, TensorFlowRuntime(self.model))
+            yield Codec(checkpoint, self._runtime)
         finally:
             _assign(self.G_variables, raw)
+
+    @cached_property
+    def _runtime(self) -> TensorFlowRuntime:
+        """Runs the networks for `averaged_codec`. There is one, because each takes time and memory to trace its graph."""
+        return TensorFlowRuntime(self.model)
 
     def _averaged_weights(self) -> Arrays:
         averages = {id(var): average for var, average in zip(self.G_variables, self.averages, strict=True)}

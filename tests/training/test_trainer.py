@@ -96,6 +96,20 @@ def test_any_combination_of_the_seeds_knobs_trains(noise, multiscale, vanilla, m
         assert codec.decode(codec.encode(photo(40, 70))).shape == (40, 70, 3)
 
 
+def test_looking_at_the_weights_again_and_again_traces_no_graph_anew(tiny_config):
+    """Each trace would stay in memory, a third of a megabyte for a tiny network."""
+    trainer = Trainer(tiny_config())
+    runtimes, pictures = [], []
+    for _ in range(2):
+        with trainer.averaged_codec() as codec:
+            runtimes.append(codec.runtime)
+            pictures.append(codec.reconstruct(photo(32, 48)))
+        for average in trainer.averages:
+            average.assign(-average)
+    assert runtimes[0] is runtimes[1]
+    assert not np.array_equal(*pictures)  # the weights are those of now
+
+
 @pytest.mark.parametrize(
     "changes",
     [
