@@ -3,17 +3,22 @@
 
     python3 tests/crash.py --kills 100 --full-disks 20 --folder-kills 20 --seed 1
 
-It is not part of the gate: a hundred kills take about half an hour. What it checks:
+It is not part of the gate: a hundred kills take about ten minutes on two cores that have nothing else to do. What it checks:
 
-kills         train.py dies by SIGKILL at a random moment, over and over. Each time the newest checkpoint loads and the next
-              start goes on from it; at the end the weights are those of a run that nobody killed.
-full disks    train.py writes to a small tmpfs whose free space is random. It ends with one line that names the file, the newest
-              checkpoint still loads, and with room again training goes on from it. Mounting takes root.
+kills         train.py dies by SIGKILL, over and over: one time in five while it starts, else at a random moment of steps that
+              are each followed by a checkpoint, so that many kills hit the writing of one. Each time the newest checkpoint
+              loads and the next start goes on from it; at the end the weights are those of a run that nobody killed.
+full disks    train.py writes to a small tmpfs with room for a random part of a checkpoint. It ends with one line that names the
+              file, the newest checkpoint still loads, and with room again training goes on from it. Mounting takes root.
 folder kills  compress.py dies at random moments while it works on a folder. The next start finishes the rest, and every file is
               the one that an undisturbed run writes.
+
+Training starts in a fork of this process, which has imported TensorFlow, and without graphs: both take longer than its steps.
+The last start of a killed run is an ordinary one.
 """
 
 import argparse
+import multiprocessing
 import os
 import random
 import shutil
@@ -30,7 +35,9 @@ import numpy as np
 from conftest import PROJECT, knobs, photo
 from PIL import Image
 
-CHECKPOINT_MB = 3  # about what a checkpoint of the tiny model takes
+STARTING = 0.2  # share of the kills that come before a start has written a checkpoint
+SAVES = 3  # checkpoints that are written, at most, between the first one of a start and the kill
+PATIENCE = 600  # s, for anything to happen
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,10 +54,14 @@ def main(argv: list[str] | None = None) -> int:
         photos.mkdir()
         for i in range(12):
             Image.fromarray(photo(80 + i, 96, seed=i)).save(photos / f"{i}.png")
+        few = base / "few"  # one step is an epoch
+        few.mkdir()
+        for i in range(5):
+            Image.fromarray(photo(40, 48, seed=i)).save(few / f"{i}.png")
         if args.kills:
-            kill_training(base / "killed", photos, args.kills, rng)
+            kill_training(base / "killed", few, args.kills, rng)
         if args.full_disks:
-            fill_disks(base / "full", photos, args.full_disks, rng)
+            fill_disks(base / "full", few, args.full_disks, rng)
         if args.folder_kills:
             kill_folder_runs(base / "folder", photos, args.folder_kills, rng)
     return 0
@@ -62,68 +73,125 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def training(base: Path, photos: Path, steps: int, *more: str) -> list[str]:
-    """Return the command that trains a tiny model below `base`, with a checkpoint every third step."""
+    """Return train.py's arguments for a tiny model below `base`, with a checkpoint after every step."""
     where = [part for name in ("checkpoints", "samples", "tensorboard") for part in ("-k", f"{name}={base / name}")]
-    small = knobs(checkpoint_epochs=1, crop_size=32, width=16, diagnostic_steps=1000, batch_size=4)
-    return [sys.executable, "train.py", "-ds", str(photos), "--name", "run", "--steps", str(steps), *small, *where, *more]
+    small = knobs(
+        checkpoint_epochs=1, crop_size=32, width=16, n_scales=1, discriminator_width=4, batch_size=4, diagnostic_steps=3
+    )
+    return ["-ds", str(photos), "--name", "run", "--steps", str(steps), *small, *where, *more]
+
+
+def start_training(arguments: list[str], log: Path) -> multiprocessing.Process:
+    """Start train.py in a fork of this process. What it prints goes to `log`."""
+    import train  # noqa: F401  (so that the fork need not)
+    import training.run  # noqa: F401
+
+    process = multiprocessing.get_context("fork").Process(target=_train, args=(arguments, log))
+    process.start()
+    return process
+
+
+def _train(arguments: list[str], log: Path) -> None:
+    import tensorflow as tf
+
+    import train
+
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    tf.config.run_functions_eagerly(True)
+    sys.exit(train.main(arguments))
+
+
+def finish_training(arguments: list[str], log: Path) -> None:
+    process = start_training(arguments, log)
+    process.join(PATIENCE)
+    check(process.exitcode == 0, f"training ended with {process.exitcode}\n{log.read_text()}")
 
 
 def kill_training(base: Path, photos: Path, kills: int, rng: random.Random) -> None:
-    """Kill one run `kills` times, some time between its start and a few dozen steps."""
+    """Kill one run `kills` times, while it starts and while it writes checkpoints."""
+    base.mkdir()
+    log = base / "log.txt"
     began = time.time()
-    finish(training(base, photos, 3))
-    startup, before = time.time() - began, 3
+    finish_training(training(base, photos, 1), log)
+    startup = time.time() - began
+    newest = 1
+    early = writing = 0
     for killed in range(1, kills + 1):
-        process = start(training(base, photos, 10**6, "-rl"))
-        time.sleep(rng.uniform(0.5, 1.8) * startup)
-        ended = process.poll() is not None
+        before = newest
+        process = start_training(training(base, photos, 10**6, "-rl"), log)
+        if rng.random() < STARTING:
+            time.sleep(rng.uniform(0, startup))
+            early += 1
+        else:
+            started = wait_for_step(base, before + 1, process, log)
+            wait_for_step(base, before + 2, process, log)
+            time.sleep(rng.uniform(0, SAVES) * (time.time() - started))
+        check(process.is_alive(), f"kill {killed}: training had ended by itself\n{log.read_text()}")
         process.kill()
-        _, error = process.communicate()
-        check(not ended, f"kill {killed}: training had ended by itself\n{error}")
+        process.join()
         newest = newest_step(base)
         check(newest >= before, f"kill {killed}: the newest checkpoint went from step {before} back to {newest}")
         load(base)
-        before = newest
-        print(f"\rkilled {killed} of {kills} times, at step {newest}", end="", flush=True)
-    finish(training(base, photos, before + 3, "-rl"))
+        writing += bool(leftovers(base))
+        print(f"killed {killed} of {kills} times, at step {newest}; {writing} times while it wrote", flush=True)
+    finish_training(training(base, photos, newest + 3, "-rl"), log)
     check(not leftovers(base), f"a whole run leaves {leftovers(base)} behind")
     whole = base.with_name("whole")
-    finish(training(whole, photos, before + 3))
+    finish_training(training(whole, photos, newest + 3), log)
     for name, array in weights(base).items():
         check(np.array_equal(array, weights(whole)[name]), f"{name} differs from that of a run without kills")
-    print(f"\ntraining: killed {killed} times, every checkpoint loaded; the weights of step {before + 3} are those of one run")
+    finish([sys.executable, "train.py", *training(base, photos, newest + 5, "-rl")])
+    check(newest_step(base) == newest + 5, "an ordinary start did not go on")
+    print(f"training: killed {kills} times, {early} of them while it started and {writing} while it wrote a checkpoint; "
+          f"all loaded, and the weights of step {newest + 3} are those of one run")  # fmt: skip
+
+
+def wait_for_step(base: Path, step: int, process: multiprocessing.Process, log: Path) -> float:
+    """Wait until there is a checkpoint of this step or a later one. Return the time."""
+    began = time.time()
+    while newest_step(base) < step:
+        check(process.is_alive(), f"training had ended by itself\n{log.read_text()}")
+        check(time.time() - began < PATIENCE, f"no checkpoint of step {step}\n{log.read_text()}")
+        time.sleep(0.005)
+    return time.time()
 
 
 def fill_disks(base: Path, photos: Path, times: int, rng: random.Random) -> None:
-    """Train on a small tmpfs with random free space until the disk is full; then make room and go on."""
+    """Train on a small tmpfs until it is full, with room for a random part of a checkpoint; then make room and go on."""
     base.mkdir()
-    for i in range(times):
-        with small_disk(base, megabytes=40) as disk:
-            if disk is None:
-                return
-            finish(training(disk, photos, 3))
+    log = base.with_name("full.txt")
+    with small_disk(base, megabytes=40) as disk:
+        if disk is None:
+            return
+        finish_training(training(disk, photos, 3), log)
+        for i in range(1, times + 1):
             before = newest_step(disk)
-            free = shutil.disk_usage(disk).free
             ballast = disk / "ballast"
-            ballast.write_bytes(bytes(max(0, free - int(rng.uniform(0, 1.2 * CHECKPOINT_MB * 10**6)))))
-            process = start(training(disk, photos, 9, "-rl"))
-            _, error = process.communicate(timeout=300)
-            lines = [line for line in error.splitlines() if "error:" in line]
-            check(process.returncode in (0, 2), f"full disk {i}: exit status {process.returncode}\n{error}")
-            check("Traceback" not in error, f"full disk {i}: a traceback\n{error}")
-            check(process.returncode == 0 or len(lines) == 1, f"full disk {i}: {len(lines)} error lines\n{error}")
+            room = int(rng.uniform(0, 1) * sum(file.stat().st_size for file in newest_folder(disk).iterdir()))
+            ballast.write_bytes(bytes(shutil.disk_usage(disk).free - room))
+            process = start_training(training(disk, photos, before + 50, "-rl"), log)
+            process.join(PATIENCE)
+            said = log.read_text()
+            lines = [line for line in said.splitlines() if "error:" in line]
+            check(process.exitcode == 2, f"full disk {i}: exit status {process.exitcode}\n{said}")
+            check("Traceback" not in said, f"full disk {i}: a traceback\n{said}")
+            check(len(lines) == 1 and str(disk) in lines[0], f"full disk {i}: not one line that names the file\n{said}")
+            check(not leftovers(disk), f"full disk {i}: {leftovers(disk)} are left behind")
             load(disk)
             check(newest_step(disk) >= before, f"full disk {i}: a checkpoint was lost")
+            print(f"disk full {i} of {times} times, {room} bytes before the end: {lines[0]}", flush=True)
             ballast.unlink()
-            finish(training(disk, photos, 9, "-rl"))
-            check(newest_step(disk) == 9, f"full disk {i}: training did not go on")
-        print(f"\rdisk full {i + 1} of {times} times", end="", flush=True)
-    print(f"\nfull disks: {times} times, no checkpoint lost, training went on")
+            after = newest_step(disk) + 2
+            finish_training(training(disk, photos, after, "-rl"), log)
+            check(newest_step(disk) == after, f"full disk {i}: training did not go on")
+    print(f"full disks: {times} times, no checkpoint lost, training went on")
 
 
 def load(base: Path) -> None:
     """Load the newest checkpoint's arrays and knobs in full."""
-    newest = base / "checkpoints" / "run" / f"ckpt-{newest_step(base):08d}"
+    newest = newest_folder(base)
     for name in ("model.npz", "training.npz"):
         with np.load(newest / name, allow_pickle=False) as arrays:
             check(all(np.isfinite(arrays[key]).all() for key in arrays.files), f"{newest / name}: not finite")
@@ -135,8 +203,12 @@ def newest_step(base: Path) -> int:
     return max(int(folder.name.removeprefix("ckpt-")) for folder in folders)
 
 
+def newest_folder(base: Path) -> Path:
+    return base / "checkpoints" / "run" / f"ckpt-{newest_step(base):08d}"
+
+
 def weights(base: Path) -> dict[str, np.ndarray]:
-    with np.load(base / "checkpoints" / "run" / f"ckpt-{newest_step(base):08d}" / "model.npz") as arrays:
+    with np.load(newest_folder(base) / "model.npz") as arrays:
         return dict(arrays)
 
 
@@ -184,8 +256,8 @@ def kill_folder_runs(base: Path, photos: Path, kills: int, rng: random.Random) -
                 killed += 1
         finish([*command, str(output)])
         check(contents(output) == expected, f"{output}: not the files of an undisturbed run")
-        print(f"\rkilled {killed} folder runs of {kills}", end="", flush=True)
-    print(f"\nfolders: killed {killed} times, every file right in the end")
+        print(f"killed {killed} folder runs of {kills}", flush=True)
+    print(f"folders: killed {killed} times, every file right in the end")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -214,7 +286,7 @@ def finish(command: list[str]) -> None:
 
 def check(holds: bool, complaint: str) -> None:
     if not holds:
-        raise SystemExit(f"\nFAILED: {complaint}")
+        raise SystemExit(f"FAILED: {complaint}")
 
 
 if __name__ == "__main__":
