@@ -61,12 +61,14 @@ def label_map(height: int, width: int) -> np.ndarray:
     return s
 
 
-def model_arrays(channels: int, levels: int, hidden: int = 7, spread: int = 300, seed: int = 0) -> dict[str, np.ndarray]:
-    """A context model with arbitrary weights; a large `spread` makes it very sure of itself."""
+def model_arrays(
+    channels: int, levels: int, hidden: int = 7, spread: int = 300, seed: int = 0, one_hot: bool = False
+) -> dict[str, np.ndarray]:
+    """A context model with arbitrary weights; a large `spread` makes it very sure of itself. one_hot: as those of classes."""
     from codec.context_model import NEIGHBOURS, SHAPES
 
     rng = np.random.default_rng(seed)
-    sizes = {"N": len(NEIGHBOURS) * (channels + 1), "C": channels, "H": hidden, "L": levels}
+    sizes = {"N": len(NEIGHBOURS) * ((levels if one_hot else channels) + 1), "C": channels, "H": hidden, "L": levels}
     return {
         name: rng.integers(-spread, spread + 1, [sizes[i] for i in letters]).astype("i4" if "bias" in name else "i2")
         for name, letters in SHAPES.items()

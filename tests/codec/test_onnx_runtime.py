@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import page
 import pytest
 from conftest import PROJECT, TINY, label_map, photo
 
@@ -93,6 +94,20 @@ def test_both_runtimes_give_the_same_symbols_and_pictures(exported):
     a, b = codec.picture(theirs, 90, 70, crc=5).astype(int), other.picture(theirs, 90, 70, crc=5)
     assert np.ptp(a) > 20
     assert np.abs(a - b).max() <= 1 and (a != b).mean() < 0.01
+
+
+@page.needs_node
+def test_the_page_decodes_files_of_every_kind_of_model(exported, tmp_path):
+    codec = Codec.load(exported)
+    image, classes = photo(90, 70), label_map(90, 70)
+    labels = LabelMap(classes, classes == 2, preserved=classes > 0) if codec.config.code_channels else None
+    if "noise_generator" in networks(codec.config):
+        (tmp_path / "file.gc").write_bytes(codec.encode(image))
+        with pytest.raises(subprocess.CalledProcessError) as error:
+            page.decode(exported, tmp_path / "file.gc", tmp_path / "page")
+        assert "which this page cannot run" in error.value.stderr
+    else:
+        page.assert_decodes_alike(codec, image, labels, tmp_path, most_different=0.01)
 
 
 def test_graphs_hold_no_weights_and_do_not_change_the_checkpoint(exported):

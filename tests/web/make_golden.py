@@ -16,14 +16,18 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 from conftest import model_arrays  # noqa: E402
 
-from codec.container import Header, coded_size, pack  # noqa: E402
+from cGAN.labels import LabelMap  # noqa: E402
+from codec import label_maps  # noqa: E402
+from codec.container import Header, coded_size, join, pack  # noqa: E402
 from codec.context_model import FAMILY, ContextModel  # noqa: E402
 from codec.entropy import RangeEncoder, StaticTables, integer_frequencies, weights_of  # noqa: E402
 from codec.noise import noise as noise_values  # noqa: E402
 from codec.pictures import resize  # noqa: E402
+from config import config_train  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 CONTEXT = {"channels": 3, "levels": 5, "hidden": 7, "spread": 300}  # a small context model with arbitrary weights
+CLASSES = CONTEXT | {"channels": 1, "one_hot": True}  # one of label maps, likewise
 CRC = 0xC0FFEE42
 
 
@@ -56,19 +60,21 @@ def range_coder() -> list[dict]:
     return found
 
 
-def symbols_of(model, name: str, sizes: list[tuple]) -> list[dict]:
-    """Return arbitrary symbols of these sizes (h, w, K), and their payloads."""
+def symbols_of(model, name: str, sizes: list[tuple], masked: bool = False) -> list[dict]:
+    """Return arbitrary symbols of these sizes (h, w, K), and their payloads; masked: without those of some positions."""
     rng = np.random.default_rng(2)
     found = []
     for height, width, channels in sizes:
         alike = rng.integers(0, 5, (height, width, 1))  # what the channels of a position have in common
         symbols = np.minimum(rng.integers(0, 5, (height, width, channels)), alike).astype(np.uint8)
+        mask = rng.integers(0, 2, (height, width)) if masked else np.ones((height, width), int)
+        symbols[mask == 0] = 0
         found.append({
             "model": name,
             "shape": {"height": height, "width": width, "channels": channels},
             "symbols": "".join(map(str, symbols.ravel())),
-            "payload": model.encode(symbols).hex(),
-        })  # fmt: skip
+            "payload": model.encode(symbols, mask if masked else None).hex(),
+        } | ({"mask": "".join(map(str, mask.ravel()))} if masked else {}))  # fmt: skip
     return found
 
 
@@ -127,14 +133,59 @@ def arrays() -> dict[str, np.ndarray]:
     }
 
 
-def golden() -> dict:
-    """Return what golden.json holds; the other files are static.npz, context.npz and arrays.npz."""
-    context = ContextModel(model_arrays(**CONTEXT))
-    static = StaticTables(frequencies())
+def entropy() -> list[dict]:
+    """Return symbols under all entropy models, and their payloads."""
+    context, classes = ContextModel(model_arrays(**CONTEXT)), ContextModel(model_arrays(**CLASSES))
+    static, equal = StaticTables(frequencies()), StaticTables(integer_frequencies(np.ones((3, 5))))
     sizes = [(2, 2, 3), (5, 9, 3), (7, 1, 3), (1, 7, 2), (12, 10, 1)]
+    return [
+        *symbols_of(context, "context", sizes),
+        *symbols_of(static, "static", sizes),
+        *symbols_of(context, "context", sizes, masked=True),
+        *symbols_of(static, "static", sizes[:2], masked=True),
+        *symbols_of(classes, "classes", [(8, 5, 1), (1, 1, 1)]),
+        *symbols_of(equal, "equal", sizes[:2]),
+    ]
+
+
+def payloads() -> list[dict]:
+    """Return sections, and the payloads that they make together; some lengths take two bytes."""
+    cases = [[b"all"], [b"", b"x", b""], [bytes(200), b"mask", bytes(300)]]
+    return [{"sections": [part.hex() for part in parts], "payload": join(parts).hex()} for parts in cases]
+
+
+def label_codes() -> list[dict]:
+    """Return label maps, their symbols and what the generator sees of these."""
+    found = []
+    for (height, width), side, instances in (
+        ((40, 37), 8, False),
+        ((33, 50), 4, False),
+        ((32, 32), 16, False),
+        ((48, 32), 8, True),
+    ):
+        config = config_train(use_conditional_GAN=True, n_classes=5, semantic_scale=side, use_instances=instances)
+        rng = np.random.default_rng(6)
+        blocks = rng.integers(0, 5, (12, 13), np.uint8)
+        classes = np.kron(blocks, np.ones((4, 4), np.uint8))[:height, :width]
+        labels = label_maps.padded(LabelMap(classes, boundaries=rng.random((height, width)) < 0.01))
+        symbols = label_maps.map_symbols(labels, config)
+        found.append({
+            "map": {"width": width, "height": height, "classes": "".join(map(str, classes.ravel()))},
+            "code": {"side": side, "classes": 5, "boundaries": instances},
+            "shape": {"height": symbols.shape[0], "width": symbols.shape[1], "channels": 1},
+            "symbols": symbols.ravel().tolist(),
+            "seen": "".join(str(int(value)) for value in label_maps.code_channels(symbols, config).ravel()),
+        })  # fmt: skip
+    return found
+
+
+def golden() -> dict:
+    """Return what golden.json holds; the other files are static.npz, context.npz, classes.npz and arrays.npz."""
     return {
         "range_coder": range_coder(),
-        "entropy": symbols_of(context, "context", sizes) + symbols_of(static, "static", sizes),
+        "entropy": entropy(),
+        "payloads": payloads(),
+        "label_codes": label_codes(),
         "containers": [container(channels, scale) for channels, scale in ((0, 0), (7, 9), (255, 63))],
         "coded_sizes": coded_sizes(),
         "enlargements": enlargements(),
@@ -158,6 +209,7 @@ def main() -> None:
     GOLDEN.mkdir(exist_ok=True)
     (GOLDEN / "golden.json").write_text(text())
     np.savez_compressed(GOLDEN / "context.npz", **model_arrays(**CONTEXT))
+    np.savez_compressed(GOLDEN / "classes.npz", **model_arrays(**CLASSES))
     np.savez_compressed(GOLDEN / "static.npz", frequencies=frequencies())
     np.savez_compressed(GOLDEN / "arrays.npz", **arrays())
     with zipfile.ZipFile(GOLDEN / "arrays.npz") as file:

@@ -4,10 +4,11 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 
-import { codedSize, crc32, looksLikeGc, pack, unpack } from "../../web/codec/container.js";
+import { codedSize, crc32, join, looksLikeGc, pack, split, unpack } from "../../web/codec/container.js";
 import { ContextModel, StaticTables } from "../../web/codec/entropy.js";
 import { UserError } from "../../web/codec/errors.js";
 import { readVarint, varint } from "../../web/codec/integers.js";
+import { classesOf, labelCode, mapSymbols, oneHotBlocks } from "../../web/codec/label_maps.js";
 import { noise, philox } from "../../web/codec/noise.js";
 import { readNpz } from "../../web/codec/npz.js";
 import { enlarge, fromNetwork, paddedSide, toNetwork } from "../../web/codec/pictures.js";
@@ -24,7 +25,9 @@ const bytesOf = (text) => new Uint8Array(Buffer.from(text, "hex"));
 const digits = (text) => Uint8Array.from(text, Number);
 const models = {
   context: new ContextModel(await npz("context.npz")),
+  classes: new ContextModel(await npz("classes.npz")),
   static: new StaticTables((await npz("static.npz")).get("frequencies")),
+  equal: StaticTables.equal(3, 5),
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -59,11 +62,12 @@ test("range decoder: a payload that no encoder wrote", () => {
 // Entropy models
 // ---------------------------------------------------------------------------------------------------------------------
 
-for (const { model, shape, symbols, payload } of golden.entropy) {
+for (const { model, shape, mask: where, symbols, payload } of golden.entropy) {
   const { height, width, channels } = shape;
-  test(`${model} model: ${height}x${width}, ${channels} channels`, () => {
-    assert.equal(hex(models[model].encode(digits(symbols), shape)), payload);
-    assert.equal(models[model].decode(bytesOf(payload), shape).join(""), symbols);
+  test(`${model} model: ${height}x${width}, ${channels} channels${where ? ", masked" : ""}`, () => {
+    const mask = where && digits(where);
+    assert.equal(hex(models[model].encode(digits(symbols), shape, mask)), payload);
+    assert.equal(models[model].decode(bytesOf(payload), shape, mask).join(""), symbols);
   });
 }
 
@@ -173,6 +177,38 @@ test("integers: of variable length", () => {
     assert.deepEqual(readVarint(Uint8Array.of(9, ...bytes, 9), 1), [number, 1 + bytes.length]);
     assert.throws(() => readVarint(Uint8Array.from(bytes.slice(0, -1)), 0), /ends within/);
   }
+});
+
+test("container: sections of a payload", () => {
+  for (const { sections, payload } of golden.payloads) {
+    assert.equal(hex(join(sections.map(bytesOf))), payload);
+    assert.deepEqual(split(bytesOf(payload), sections.length).map(hex), sections);
+  }
+  const whole = bytesOf(golden.payloads[2].payload);
+  for (const length of [0, 1, 100, 205]) assert.throws(() => split(whole.slice(0, length), 3), /ends within/);
+});
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Label maps
+// ---------------------------------------------------------------------------------------------------------------------
+
+golden.label_codes.forEach(({ map, code, shape, symbols, seen }, i) => {
+  test(`label maps: case ${i}, blocks of ${code.side} px`, () => {
+    if (!code.boundaries) assert.deepEqual([...mapSymbols(digits(map.classes), map, code)], symbols);
+    assert.equal(oneHotBlocks(Uint8Array.from(symbols), shape, code).join(""), seen);
+  });
+});
+
+test("label maps: the classes of colours and of indices", () => {
+  const config = { use_conditional_GAN: true, semantic_code: "lossless", n_classes: 3, semantic_scale: 8, use_instances: false,
+    classes: "Sky 128 128 128, Two Words 1 2 3, Void 0 0 0" };
+  const code = labelCode(config);
+  const picture = (...colours) => ({ width: colours.length, height: 1, data: Uint8ClampedArray.from(colours.flatMap((c) => [...c, 255])) });
+  assert.deepEqual([...classesOf(picture([1, 2, 3], [128, 128, 128], [9, 9, 9], [0, 0, 0]), code)], [1, 0, 2, 2]);
+  assert.deepEqual([...classesOf(picture([0, 0, 0], [1, 1, 1], [2, 2, 2]), code)], [0, 1, 2]);
+  assert.throws(() => classesOf(picture([7, 8, 9], [3, 3, 3]), code), /Hardly any pixel/);
+  assert.equal(labelCode({ ...config, semantic_code: "none" }), null);
+  assert.equal(labelCode({ ...config, use_conditional_GAN: false }), null);
 });
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from page import assert_decodes_alike, needs_node
 from PIL import Image
 
+from cGAN.labels import LabelMap
 from codec import Codec, read_image
 from codec.checkpoint import read_checkpoint
 from codec.container import unpack
@@ -25,7 +27,8 @@ def test_golden_files_are_what_python_makes():
     import make_golden
 
     assert (HERE / "golden/golden.json").read_text() == make_golden.text()
-    for name, arrays in {"context": make_golden.model_arrays(**make_golden.CONTEXT), "arrays": make_golden.arrays()}.items():
+    found = {name: make_golden.model_arrays(**getattr(make_golden, name.upper())) for name in ("context", "classes")}
+    for name, arrays in (found | {"arrays": make_golden.arrays()}).items():
         with np.load(HERE / f"golden/{name}.npz") as stored:
             assert {key: value.tobytes() for key, value in stored.items()} == {k: v.tobytes() for k, v in arrays.items()}
 
@@ -36,6 +39,14 @@ def test_modules():
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert "# fail 0" in done.stdout
     assert "# pass 0" not in done.stdout
+
+
+@needs_node
+def test_label_maps_and_heat_maps_decode_as_in_python(tmp_path):
+    codec = Codec.load(PROJECT / "checkpoints/camvid_sc_c8")
+    image = read_image(PROJECT / "images/kodim21.png")[100:400, :333]
+    classes = np.kron(np.arange(120, dtype=np.uint8).reshape(10, 12) * 7 % 12, np.ones((30, 30), np.uint8))[:300, :333]
+    assert_decodes_alike(codec, image, LabelMap(classes, preserved=classes < 7), tmp_path)
 
 
 def test_models_that_the_page_offers(tmp_path):

@@ -3,13 +3,26 @@
  *
  *     config.json                     the knobs
  *     model.npz                       weights, in half precision, and static tables of symbol frequencies
- *     context.npz                     the context model, where there is one
+ *     context.npz                     the context model of the symbols, where there is one
+ *     context_code.npz                that of label maps, context_mask.npz that of heat maps
  *     encoder.onnx, generator.onnx    the networks without their weights: these are in "weights.bin", which is made here
  */
 
 import { ContextModel, StaticTables } from "./entropy.js";
 import { UserError } from "./errors.js";
+import { labelCode } from "./label_maps.js";
 import { readNpz } from "./npz.js";
+import { STRIDE } from "./pictures.js";
+
+/**
+ * A section of a file: "symbols" of the feature map, the "code" of a label map, or the heat map, "mask", which is 1 where the
+ * picture is preserved.
+ * @typedef {object} Part
+ * @property {"code" | "mask" | "symbols"} name
+ * @property {number} side pixels a side of one of its positions
+ * @property {number} channels
+ * @property {import("./entropy.js").EntropyModel} entropy
+ */
 
 /**
  * @typedef {object} Checkpoint
@@ -17,7 +30,8 @@ import { readNpz } from "./npz.js";
  * @property {number} channels of the feature map
  * @property {number} noiseChannels that the generator sees beside them
  * @property {Float32Array} centers of the quantizer: the values that symbols stand for
- * @property {import("./entropy.js").EntropyModel} entropy
+ * @property {Part[]} parts the sections of a file, in their order; the symbols come last
+ * @property {import("./label_maps.js").LabelCode | null} labels null for a model whose files have no label map
  * @property {Uint8Array} weights "weights.bin", as the graphs know it
  * @property {(network: "encoder" | "generator") => Promise<Uint8Array>} graph
  */
@@ -34,30 +48,50 @@ export async function readCheckpoint(read, fingerprint) {
     if (!buffer) throw new UserError(`The model cannot be loaded: its file ${file} is missing.`);
     return buffer;
   };
-  const [config, arrays, context] = await Promise.all([
-    required("config.json").then((buffer) => JSON.parse(new TextDecoder().decode(buffer))),
-    required("model.npz").then(readNpz),
-    read("context.npz").then((buffer) => buffer && readNpz(buffer)),
-  ]);
-  if (config.use_conditional_GAN || (config.sample_noise && config.noise_mode === "dcgan")) {
-    throw new UserError("This model needs a label map or a noise network, which this page does not have.");
+  const config = JSON.parse(new TextDecoder().decode(await required("config.json")));
+  if (config.sample_noise && config.noise_mode === "dcgan") {
+    throw new UserError("This model has a network that makes its noise, which this page cannot run; decompress.py can.");
   }
+  const arrays = await readNpz(await required("model.npz"));
   return {
     fingerprint,
     channels: config.channel_bottleneck,
     noiseChannels: noiseChannels(config),
     centers: /** @type {Float32Array} */ (arrays.get("quantizer/Quantizer_0/centers").data),
-    entropy: context ? new ContextModel(context) : new StaticTables(arrays.get("frequencies")),
+    parts: await readParts(read, config, arrays),
+    labels: labelCode(config),
     weights: concatenated(arrays),
     graph: async (network) => new Uint8Array(await required(`${network}.onnx`)),
   };
+}
+
+/** @returns {Promise<Part[]>} */
+async function readParts(read, config, arrays) {
+  const labels = labelCode(config);
+  const [channels, levels] = arrays.get("frequencies").shape;
+  const described = [{ name: "symbols", file: "context.npz", side: STRIDE, channels, levels }];
+  if (config.selective) described.unshift({ name: "mask", file: "context_mask.npz", side: STRIDE, channels: 1, levels: 2 });
+  if (labels) {
+    const symbols = labels.lossless ? { channels: 1, levels: labels.classes * (labels.boundaries ? 2 : 1) } : { channels, levels };
+    described.unshift({ name: "code", file: "context_code.npz", side: labels.side, ...symbols });
+  }
+  return Promise.all(described.map(async ({ name, file, side, channels, levels }) => {
+    const context = await read(file);
+    const tables = () => (name === "symbols" ? new StaticTables(arrays.get("frequencies")) : StaticTables.equal(channels, levels));
+    const entropy = context ? new ContextModel(await readNpz(context)) : tables();
+    if (entropy.channels !== channels || entropy.levels !== levels) {
+      throw new UserError(`The model cannot be loaded: its file ${file} is of another model.`);
+    }
+    return /** @type {Part} */ ({ name, side, channels, entropy });
+  }));
 }
 
 /** How many values of noise the generator sees at 1/16 of the size; `layers`: one for each pixel of each block's output. */
 function noiseChannels(config) {
   if (!config.sample_noise) return 0;
   if (config.noise_mode === "map") return config.channel_bottleneck;
-  return 1 + config.n_residual_blocks + 2 ** 2 + 4 ** 2 + 8 ** 2 + 16 ** 2;
+  const upsampling = [2, 4, 8, 16].filter((scale) => scale <= (config.noise_finest ?? 16));
+  return upsampling.reduce((sum, scale) => sum + scale ** 2, 1 + config.n_residual_blocks);
 }
 
 /** The arrays as they are in model.npz, one after the other, sorted by name. */

@@ -3,10 +3,13 @@
  *
  *     picture ─▶ encoder ─▶ nearest centers ─▶ symbols ─▶ entropy coder ─▶ container ─▶ bytes
  *     bytes ─▶ container ─▶ entropy decoder ─▶ symbols ─▶ centers, and noise ─▶ generator ─▶ picture, enlarged
+ *
+ * The files of some models also hold a label map and a heat map, which the generator sees beside the centers.
  */
 
-import { codedSize, pack, unpack } from "./container.js";
+import { codedSize, join, pack, split, unpack } from "./container.js";
 import { UserError } from "./errors.js";
+import { mapSymbols, oneHotBlocks } from "./label_maps.js";
 import { noise } from "./noise.js";
 import { enlarge, fromNetwork, paddedSide, STRIDE, toNetwork } from "./pictures.js";
 
@@ -15,6 +18,11 @@ import { enlarge, fromNetwork, paddedSide, STRIDE, toNetwork } from "./pictures.
 /**
  * What makes a network of an ONNX graph and its weights, which the graph names "weights.bin".
  * @typedef {(graph: Uint8Array, weights: Uint8Array) => Promise<Network>} Runtime
+ */
+
+/**
+ * What a file holds of a picture; `code` is of the label map, `mask` the heat map, for models that have these.
+ * @typedef {{symbols: Uint8Array, code?: Uint8Array, mask?: Uint8Array}} Contents
  */
 
 /** Seconds that the parts took. @typedef {{network: number, entropy: number, noise: number, enlarging: number}} Seconds */
@@ -40,19 +48,26 @@ export class Codec {
 
   /**
    * @param {import("./pictures.js").Picture} picture
+   * @param {Uint8Array} [map] the class of each pixel, for a model whose files have a label map. All of the picture is preserved.
    * @returns {Promise<{bytes: Uint8Array, seconds: Seconds}>}
    */
-  async encode(picture) {
+  async encode(picture, map) {
     const { width, height } = picture;
-    const { channels, centers, entropy, fingerprint } = this.checkpoint;
+    const { channels, centers, fingerprint, parts, labels } = this.checkpoint;
     const encoder = await this.network("encoder");
     const clock = new Clock();
     const w = await encoder(toNetwork(picture), [1, paddedSide(height), paddedSide(width), 3]);
-    const symbols = Uint8Array.from(w, (value) => nearest(centers, value));
     clock.lap("network");
-    const payload = entropy.encode(symbols, shapeOf(width, height, channels));
+    /** @type {Contents} */
+    const contents = {
+      symbols: Uint8Array.from(w, (value) => nearest(centers, value)),
+      mask: new Uint8Array(w.length / channels).fill(1),
+      code: labels ? mapSymbols(map, picture, labels) : undefined,
+    };
+    const sections = parts.map((part) => part.entropy.encode(contents[part.name], shapeOf(part, picture)));
     clock.lap("entropy");
-    return { bytes: pack({ width, height, scale: 0, channels: 0, fingerprint, payload }), seconds: clock.seconds };
+    const bytes = pack({ width, height, scale: 0, channels: 0, fingerprint, payload: join(sections) });
+    return { bytes, seconds: clock.seconds };
   }
 
   /**
@@ -62,20 +77,16 @@ export class Codec {
    */
   async decode(bytes) {
     const file = unpack(bytes);
-    const { channels, noiseChannels, entropy, fingerprint } = this.checkpoint;
-    if (file.fingerprint !== fingerprint) throw new UserError("This .gc file was made with another model.");
-    if (file.channels >= channels) {
-      throw new UserError(`This .gc file is damaged: it says ${file.channels} channels, of a model of ${channels}.`);
-    }
     const coded = codedSize(file);
     const generator = await this.network("generator");
     const clock = new Clock();
-    const shape = shapeOf(coded.width, coded.height, file.channels || channels);
-    const symbols = entropy.decode(file.payload, shape);
+    const contents = this.contents(file);
     clock.lap("entropy");
-    const v = noise(shape.height * shape.width * noiseChannels, file.crc);
+    const [height, width] = [paddedSide(coded.height) / STRIDE, paddedSide(coded.width) / STRIDE];
+    const v = noise(height * width * this.checkpoint.noiseChannels, file.crc);
     clock.lap("noise");
-    const x = await generator(this.#seen(symbols, shape, v), [1, shape.height, shape.width, channels + noiseChannels]);
+    const z = this.#seen(contents, coded, v);
+    const x = await generator(z, [1, height, width, z.length / (height * width)]);
     const small = fromNetwork(x, coded.width, coded.height);
     clock.lap("network");
     const picture = enlarge(small, file.width, file.height);
@@ -84,29 +95,77 @@ export class Codec {
   }
 
   /**
-   * What the generator sees, position by position: the symbols' centers, 0 for channels not sent, and the noise.
-   * @param {Uint8Array} symbols
-   * @param {import("./entropy.js").Shape} shape
+   * What is in a file. Throws UserError for damage, or for another model's file.
+   * @param {import("./container.js").GcFile} file
+   * @returns {Contents}
+   */
+  contents(file) {
+    const { channels, parts, fingerprint } = this.checkpoint;
+    if (file.fingerprint !== fingerprint) throw new UserError("This .gc file was made with another model.");
+    if (file.channels >= channels || (file.scale && parts.length > 1)) {
+      const said = `${file.channels} channels, scale ${file.scale}`;
+      throw new UserError(`This .gc file is damaged: it says ${said}, of a model of ${channels} channels.`);
+    }
+    const size = codedSize(file);
+    const contents = {};
+    split(file.payload, parts.length).forEach((section, i) => {
+      const { name, entropy } = parts[i];
+      const shape = shapeOf(parts[i], size);
+      if (name !== "symbols") contents[name] = entropy.decode(section, shape);
+      else contents.symbols = entropy.decode(section, { ...shape, channels: file.channels || channels }, contents.mask);
+    });
+    return /** @type {Contents} */ (contents);
+  }
+
+  /**
+   * What the generator sees, position by position: the symbols' centers, the noise, the label map, the heat map.
+   * @param {Contents} contents
+   * @param {{width: number, height: number}} size coded
    * @param {Float32Array} v
    */
-  #seen(symbols, { height, width, channels: K }, v) {
-    const { channels, noiseChannels, centers } = this.checkpoint;
-    const depth = channels + noiseChannels;
-    const z = new Float32Array(height * width * depth);
-    for (let position = 0; position < height * width; position++) {
-      for (let c = 0; c < K; c++) z[position * depth + c] = centers[symbols[position * K + c]];
-      z.set(v.subarray(position * noiseChannels, (position + 1) * noiseChannels), position * depth + channels);
+  #seen({ symbols, code, mask }, size, v) {
+    const { labels, parts } = this.checkpoint;
+    const positions = (paddedSide(size.height) / STRIDE) * (paddedSide(size.width) / STRIDE);
+    const seen = [this.#centersOf(symbols, positions, mask), v];
+    if (code) seen.push(labels.lossless ? oneHotBlocks(code, shapeOf(parts[0], size), labels) : this.#centersOf(code, positions));
+    if (mask) seen.push(Float32Array.from(mask));
+    return sideBySide(seen, positions);
+  }
+
+  /** The centers of symbols in all C channels: 0 for channels not sent, and where the mask is 0. */
+  #centersOf(symbols, positions, mask) {
+    const { channels: C, centers } = this.checkpoint;
+    const K = symbols.length / positions;
+    const w = new Float32Array(positions * C);
+    for (let position = 0; position < positions; position++) {
+      if (mask && !mask[position]) continue;
+      for (let c = 0; c < K; c++) w[position * C + c] = centers[symbols[position * K + c]];
     }
-    return z;
+    return w;
   }
 }
 
 /**
- * The shape of the symbols of a picture of this size.
+ * The shape of a section's symbols, of a picture of this size.
+ * @param {import("./checkpoint.js").Part} part
+ * @param {{width: number, height: number}} size
  * @returns {import("./entropy.js").Shape}
  */
-function shapeOf(width, height, channels) {
-  return { height: paddedSide(height) / STRIDE, width: paddedSide(width) / STRIDE, channels };
+function shapeOf({ side, channels }, { width, height }) {
+  return { height: paddedSide(height) / side, width: paddedSide(width) / side, channels };
+}
+
+/** Arrays (positions, depth) next to one another: (positions, the sum of their depths). @param {Float32Array[]} arrays */
+function sideBySide(arrays, positions) {
+  const depth = arrays.reduce((sum, array) => sum + array.length, 0) / positions;
+  const all = new Float32Array(positions * depth);
+  let start = 0;
+  for (const array of arrays) {
+    const own = array.length / positions;
+    for (let i = 0; i < positions; i++) all.set(array.subarray(i * own, (i + 1) * own), i * depth + start);
+    start += own;
+  }
+  return all;
 }
 
 /** Index of the center nearest to a value; of two as near, the lower one. */

@@ -8,11 +8,11 @@
  *      1..3  image height in pixels, likewise
  *       0,1  K, how many channels of the feature map were sent, 1..255; without it, all of them
  *         4  fingerprint of the model
- *         n  payload: the symbols, range coded
+ *         n  payload: one to three sections, range coded
  *         4  CRC-32 of everything before it, little-endian
  *
- * The image was scaled by 2^(-scale/8) before it was coded; see `codedSize`. The payload of a model that this page can run is
- * a single section, so its length is what is left of the file.
+ * The image was scaled by 2^(-scale/8) before it was coded; see `codedSize`. The length of the payload is what is left of the
+ * file. The model decides how many sections it has; see `split`.
  */
 
 import { UserError } from "./errors.js";
@@ -85,6 +85,34 @@ export function unpack(data) {
   }
   const { header, end } = readHeader(body);
   return { ...header, payload: body.slice(end), crc };
+}
+
+/**
+ * The payload of some sections: before each but the last, its length as a variable-length integer.
+ * @param {Uint8Array[]} sections
+ * @returns {Uint8Array}
+ */
+export function join(sections) {
+  const last = sections.length - 1;
+  return Uint8Array.from(sections.flatMap((section, i) => [...(i < last ? varint(section.length) : []), ...section]));
+}
+
+/**
+ * The inverse of join. Throws UserError for a payload that ends within a section.
+ * @param {Uint8Array} payload
+ * @param {number} count how many sections there are
+ * @returns {Uint8Array[]}
+ */
+export function split(payload, count) {
+  const sections = [];
+  let at = 0;
+  while (sections.length < count - 1) {
+    const [length, start] = readVarint(payload, at);
+    at = start + length;
+    if (at > payload.length) throw new UserError("This .gc file is damaged: it ends within a section.");
+    sections.push(payload.slice(start, at));
+  }
+  return [...sections, payload.slice(at)];
 }
 
 /** Throws UserError for data that is no .gc file of this version. @param {Uint8Array} data */

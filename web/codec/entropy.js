@@ -1,9 +1,10 @@
 /**
  * Entropy models: what turns symbols into a payload and back. Integers only, so that every machine agrees.
  *
- * Symbols are a Uint8Array of the shape (height, width, K), channels last. `StaticTables` has one table of frequencies for each
- * channel. `ContextModel` looks at what is decoded already: small dense networks, one for each channel, see the symbols of
- * neighbouring positions (all channels) and of the same position (the channels before), and give the frequencies of the next.
+ * Symbols are a Uint8Array of the shape (height, width, K), channels last. A mask (height, width) leaves out positions where it is
+ * 0: their symbols are not coded, and decode as 0. `StaticTables` has one table of frequencies for each channel. `ContextModel`
+ * looks at what is decoded already: small dense networks, one for each channel, see the symbols of neighbouring positions (all
+ * channels) and of the same position (the channels before), and give the frequencies of the next.
  */
 
 import { UserError } from "./errors.js";
@@ -16,8 +17,11 @@ const FREQUENCY_SUM = 65536;
 
 /**
  * @typedef {object} EntropyModel
- * @property {(symbols: Uint8Array, shape: Shape) => Uint8Array} encode
- * @property {(payload: Uint8Array, shape: Shape) => Uint8Array} decode throws UserError for a payload that encode did not make
+ * @property {number} channels at most, of its symbols
+ * @property {number} levels how many values a symbol can have
+ * @property {(symbols: Uint8Array, shape: Shape, mask?: Uint8Array) => Uint8Array} encode
+ * @property {(payload: Uint8Array, shape: Shape, mask?: Uint8Array) => Uint8Array} decode throws UserError for a payload that
+ *     encode did not make
  */
 
 /** Decodes symbols, and encodes them again on the way: a payload that does not come out was not made of them. */
@@ -63,30 +67,45 @@ function encodeSymbol(coder, frequencies, symbol) {
 export class StaticTables {
   /** @param {import("./npz.js").NpyArray} frequencies (C, L), each row with the sum 2^16 */
   constructor({ shape: [channels, levels], data }) {
+    this.channels = channels;
+    this.levels = levels;
     this.rows = Array.from({ length: channels }, (_, c) => [...data.subarray(c * levels, (c + 1) * levels)]);
     if (this.rows.some((row) => Math.min(...row) < 1 || row.reduce((a, b) => a + b) !== FREQUENCY_SUM)) {
       throw new UserError("The model's table of frequencies is damaged.");
     }
   }
 
+  /** Tables of frequencies that are equal, but for the first, which gets what is missing to the sum. */
+  static equal(channels, levels) {
+    const row = new Array(levels).fill(Math.round(FREQUENCY_SUM / levels));
+    row[0] += FREQUENCY_SUM - levels * row[0];
+    const data = Uint32Array.from({ length: channels * levels }, (_, i) => row[i % levels]);
+    return new StaticTables({ dtype: "<u4", shape: [channels, levels], bytes: new Uint8Array(data.buffer), data });
+  }
+
   /** @type {EntropyModel["encode"]} */
-  encode(symbols, { height, width, channels: K }) {
+  encode(symbols, shape, mask) {
     const coder = new RangeEncoder();
-    for (let c = 0; c < K; c++) {
-      for (let i = c; i < height * width * K; i += K) encodeSymbol(coder, this.rows[c], symbols[i]);
-    }
+    for (const [c, at] of channelByChannel(shape, mask)) encodeSymbol(coder, this.rows[c], symbols[at]);
     return coder.payload();
   }
 
   /** @type {EntropyModel["decode"]} */
-  decode(payload, { height, width, channels: K }) {
+  decode(payload, shape, mask) {
     const coder = new CheckedDecoder(payload);
-    const symbols = new Uint8Array(height * width * K);
-    for (let c = 0; c < K; c++) {
-      for (let i = c; i < symbols.length; i += K) symbols[i] = coder.decode(this.rows[c]);
-    }
+    const symbols = new Uint8Array(shape.height * shape.width * shape.channels);
+    for (const [c, at] of channelByChannel(shape, mask)) symbols[at] = coder.decode(this.rows[c]);
     coder.check();
     return symbols;
+  }
+}
+
+/** The channel and the index of each symbol to code. @returns {Generator<[c: number, at: number]>} */
+function* channelByChannel({ height, width, channels: K }, mask) {
+  for (let c = 0; c < K; c++) {
+    for (let position = 0; position < height * width; position++) {
+      if (!mask || mask[position]) yield [c, position * K + c];
+    }
   }
 }
 
@@ -101,7 +120,7 @@ const HIDDEN_BITS = 8; // ... and a hidden value of 1.0 is 2^8
 const HIDDEN_LIMIT = 4 << HIDDEN_BITS; // hidden values are clipped to [0, 4)
 const LOGIT_SHIFT = HIDDEN_BITS + 6; // a weight of 1.0 of the last layer is 2^6; logits are in 1/32 of a bit, to base 2
 
-/** The learned entropy model. */
+/** The learned entropy model. One of classes, which have no order, has one channel and sees its symbols one-hot. */
 export class ContextModel {
   /** @param {Map<string, import("./npz.js").NpyArray>} arrays as context.npz has them */
   constructor(arrays) {
@@ -110,23 +129,26 @@ export class ContextModel {
     this.hidden = hidden;
     this.levels = arrays.get("logits")?.shape[2];
     const [N, C, H, L] = [inputs, channels, hidden, this.levels];
+    this.oneHot = C === 1 && N === NEIGHBOURS.length * (L + 1);
+    const depth = this.oneHot ? L : C;
     const shapes = { neighbours: [N, C, H], before: [C, C, H], bias1: [C, H], hidden: [C, H, H], bias2: [C, H],
       logits: [C, H, L], bias3: [C, L] };
     for (const [name, shape] of Object.entries(shapes)) {
       const array = arrays.get(name);
       const dtype = name.startsWith("bias") ? "<i4" : "<i2";
-      if (array?.dtype !== dtype || String(array.shape) !== String(shape) || N !== NEIGHBOURS.length * (C + 1)) {
+      if (array?.dtype !== dtype || String(array.shape) !== String(shape) || N !== NEIGHBOURS.length * (depth + 1)) {
         throw new UserError(`The context model is damaged, or of another version of this project (${name}).`);
       }
     }
+    this.depth = depth; // values that the networks see of a position's symbols
     /** @type {Record<string, Int32Array>} */
     this.weights = Object.fromEntries([...arrays].map(([name, { data }]) => [name, Int32Array.from(data)]));
   }
 
   /** @type {EntropyModel["encode"]} */
-  encode(symbols, shape) {
+  encode(symbols, shape, mask) {
     const coder = new RangeEncoder();
-    this.#visit(shape, (at, frequencies) => {
+    this.#visit(shape, mask, (at, frequencies) => {
       encodeSymbol(coder, frequencies, symbols[at]);
       return symbols[at];
     });
@@ -134,10 +156,10 @@ export class ContextModel {
   }
 
   /** @type {EntropyModel["decode"]} */
-  decode(payload, shape) {
+  decode(payload, shape, mask) {
     const coder = new CheckedDecoder(payload);
     const symbols = new Uint8Array(shape.height * shape.width * shape.channels);
-    this.#visit(shape, (at, frequencies) => (symbols[at] = coder.decode(frequencies)));
+    this.#visit(shape, mask, (at, frequencies) => (symbols[at] = coder.decode(frequencies)));
     coder.check();
     return symbols;
   }
@@ -146,20 +168,23 @@ export class ContextModel {
    * Goes over all symbols in the order of coding: diagonals of positions with the same x + 2y; on each, channel by channel;
    * in each channel, from top to bottom.
    * @param {Shape} shape
+   * @param {Uint8Array | undefined} mask
    * @param {(at: number, frequencies: Int32Array) => number} code is called with a symbol's index and its frequencies, and
    *     returns the symbol
    */
-  #visit({ height, width, channels: K }, code) {
-    const field = new Field(height, width, this.channels);
+  #visit({ height, width, channels: K }, mask, code) {
+    const field = new Field(height, width, this.depth, mask);
     const frequencies = new Int32Array(this.levels);
-    for (const diagonal of diagonals(height, width)) {
+    for (const positions of diagonals(height, width)) {
+      const diagonal = positions.filter(([y, x]) => !mask || mask[y * width + x]);
       const cells = diagonal.map(([y, x]) => field.cell(y, x));
       const sums = cells.map((cell) => this.#neighbourSums(field, cell, K));
       for (let c = 0; c < K; c++) {
         diagonal.forEach(([y, x], i) => {
           this.#frequencies(c, sums[i], field, cells[i], frequencies);
           const symbol = code((y * width + x) * K + c, frequencies);
-          field.values[cells[i] + c] = 2 * symbol - (this.levels - 1);
+          if (this.oneHot) field.values[cells[i] + symbol] = 1;
+          else field.values[cells[i] + c] = 2 * symbol - (this.levels - 1);
         });
       }
     }
@@ -225,15 +250,18 @@ function toFrequencies(logits, table) {
   }
 }
 
-/** Symbols as the networks see them, in a frame of zeros: 2s - (L-1) by channel, and a 1 inside the map; 0 where not known. */
+/**
+ * Symbols as the networks see them, in a frame of zeros: 2s - (L-1) by channel, or one-hot, and a 1 inside the map; 0 where not
+ * known. What the mask leaves out is not inside.
+ */
 class Field {
-  constructor(height, width, channels) {
-    this.depth = channels + 1;
+  constructor(height, width, depth, mask) {
+    this.depth = depth + 1;
     this.stride = width + 2 * MARGIN;
     this.values = new Int32Array((height + MARGIN) * this.stride * this.depth);
     this.offsets = NEIGHBOURS.map(([dy, dx]) => (dy * this.stride + dx) * this.depth);
     for (let y = 0; y < height; y++) {
-      for (let x = 0; x < width; x++) this.values[this.cell(y, x) + channels] = 1;
+      for (let x = 0; x < width; x++) this.values[this.cell(y, x) + depth] = !mask || mask[y * width + x] ? 1 : 0;
     }
   }
 
