@@ -351,8 +351,10 @@ def main(argv: list[str] | None = None) -> int:
     photo = read_image(PROJECT / "images/kodim21.png")
     crops = [photo[200:330, 300:500], photo[250:251, 300:301]]
     sets = args.files // 10 if args.packets is None else args.packets
-    within = [fuzz(codec, [photo, *crops], args.files, args.seed).report("files")]
-    if codec.config.coded.keys() == {"symbols"}:
+    within = []
+    if args.files:
+        within.append(fuzz(codec, [photo, *crops], args.files, args.seed).report("files"))
+    if sets and codec.config.coded.keys() == {"symbols"}:
         within.append(fuzz_packets(codec, [*crops, photo[100:230, 100:300]], sets, args.seed).report("sets of packets"))
     return 0 if all(within) else 1
 
