@@ -31,6 +31,9 @@ def batch(n: int = 2, side: int = 64) -> tf.Tensor:
     return tf.constant(np.stack([to_float(photo(side, side, seed)) for seed in range(n)]))
 
 
+SMALL = {"width": 16, "n_residual_blocks": 0, "discriminator_width": 4, "n_scales": 1}  # where two scales are not the point
+
+
 def train_step(trainer: Trainer, x: tf.Tensor, labels: LabelBatch | None = None) -> dict[str, float]:
     return {name: float(term) for name, term in trainer.train_step(x, labels).items()}
 
@@ -74,13 +77,15 @@ def test_the_optimizers_together_train_exactly_the_trainables(tiny_config):
     assert len(set(trained)) == len(trained)
 
 
-COMBINATIONS = list(itertools.product([False, True], repeat=4))
+# Half of all combinations, in which any three knobs take all eight values.
+COMBINATIONS = [flags for flags in itertools.product([False, True], repeat=4) if sum(flags) % 2 == 0]
 
 
 @pytest.mark.parametrize(("noise", "multiscale", "vanilla", "matching"), COMBINATIONS)
-def test_any_combination_of_the_seeds_knobs_trains(noise, multiscale, vanilla, matching, tiny_config):
+def test_the_seeds_knobs_go_together(noise, multiscale, vanilla, matching, tiny_config):
     config = tiny_config(
         width=16,
+        discriminator_width=4,
         sample_noise=noise,
         multiscale=multiscale,
         use_vanilla_GAN=vanilla,
@@ -127,22 +132,31 @@ def test_other_architectures_train(changes, tiny_config):
     assert all(np.isfinite(value) for value in terms.values())
 
 
-@pytest.mark.parametrize("changes", [{"mixed_precision": "float16"}, {"mixed_precision": "bfloat16"}, {"jit_compile": True}])
-def test_half_precision_and_compilation_train_as_without(changes, tiny_config, tmp_path):
-    plain, other = (Trainer(tiny_config(**knobs)) for knobs in ({}, changes))
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_trains_as_float32_does(precision, tiny_config, tmp_path):
+    plain, other = (Trainer(tiny_config(**SMALL, mixed_precision=name)) for name in ("float32", precision))
     before = [var.numpy() for var in other.G_variables + other.D_variables]
-    tolerance = 1e-4 if "jit_compile" in changes else 0.05  # symbols near a tie become others
-    assert train_step(other, batch()) == pytest.approx(train_step(plain, batch()), rel=tolerance, abs=tolerance)
-    for _ in range(5):  # float16 looks for the scale of its losses first
+    assert train_step(other, batch()) == pytest.approx(train_step(plain, batch()), rel=0.05, abs=0.05)  # ties fall otherwise
+    for _ in range(5 if precision == "float16" else 0):  # it looks for the scale of its losses first
         train_step(other, batch())
     variables = other.G_variables + other.D_variables
     assert all(var.dtype == "float32" for var in variables)
     assert all(np.abs(var.numpy() - old).max() > 0 for var, old in zip(variables, before, strict=True))
     other.save(tmp_path / "ckpt-6")
-    assert Trainer.start_from(tmp_path, {}).step == 6
+    assert Trainer.start_from(tmp_path, {}).step == other.step
     image = np.zeros((64, 64, 3), np.uint8)
     assert Codec.load(tmp_path).encode(image) == Codec.load(tmp_path).encode(image)
     assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_the_same_step(tiny_config):
+    tf.config.run_functions_eagerly(False)  # XLA compiles graphs only
+    try:
+        plain, compiled = (Trainer(tiny_config(**SMALL, distortion_steps=9, jit_compile=flag)) for flag in (False, True))
+        assert train_step(compiled, batch()) == pytest.approx(train_step(plain, batch()), rel=1e-4, abs=1e-4)
+    finally:
+        tf.config.run_functions_eagerly(True)
 
 
 GAN_LOSSES = [
@@ -200,12 +214,12 @@ def test_the_gradient_penalty_is_between_the_images_and_of_each_by_itself():
     assert float(penalty) == pytest.approx(((norms - 1) ** 2).mean(), rel=1e-4)
 
 
-def test_after_a_few_steps_each_normalized_kernel_has_the_largest_singular_value_1(tiny_config):
+def test_after_a_few_passes_each_normalized_kernel_has_the_largest_singular_value_1(tiny_config):
     config = tiny_config(width=16, discriminator_width=4, spectral_norm=True, D_learning_rate=1e-4)
     trainer = Trainer(config)
+    train_step(trainer, batch())
     for _ in range(12):
-        train_step(trainer, batch())
-    trainer.discriminator(batch(), training=True)  # normalizes what the last step made of them
+        trainer.discriminator(batch(), training=True)  # normalizes what the step made of them, a little more each time
     kernels = [var.numpy() for var in trainer.D_variables if var.name == "kernel"]
     assert len(kernels) == 2 * 5
     for kernel in kernels:
@@ -243,24 +257,14 @@ def test_half_precision_does_not_round_the_kernels_that_spectral_norm_writes(tin
         assert (tf.cast(tf.cast(kernel.value, tf.bfloat16), tf.float32).numpy() != kernel.numpy()).any()
 
 
-def test_resuming_with_spectral_norm_is_exact(tiny_config, tmp_path):
-    trainer = Trainer(tiny_config(width=16, spectral_norm=True))
-    train_step(trainer, batch())
-    trainer.save(tmp_path / "ckpt-1")
-    resumed = Trainer.start_from(tmp_path, {})
-    assert differing(state(trainer), state(resumed)) == []
-    assert train_step(trainer, batch()) == train_step(resumed, batch())
-    assert differing(state(trainer), state(resumed)) == []
-
-
 def test_weight_clipping_keeps_the_critic_in_its_box(tiny_config):
-    trainer = Trainer(tiny_config(width=16, gan_loss="wgan", weight_clipping=True, max_c=0.02))
+    trainer = Trainer(tiny_config(**SMALL, gan_loss="wgan", weight_clipping=True, max_c=0.02))
     train_step(trainer, batch())
     assert max(np.abs(var.numpy()).max() for var in trainer.D_variables) == np.float32(0.02)
 
 
 def test_the_critic_trains_alone_in_all_but_every_nth_step(tiny_config):
-    trainer = Trainer(tiny_config(width=16, discriminator_warmup_steps=1, n_critic_iterations=3))
+    trainer = Trainer(tiny_config(**SMALL, discriminator_warmup_steps=1, n_critic_iterations=3))
     cycle = [("discriminator", 1), ("discriminator", 1), ("gan", 1)]
     assert [stage(trainer.config, step) for step in range(7)] == [("discriminator", 0), *cycle, *cycle]
     trainer.step, moved = 1, []
@@ -302,7 +306,7 @@ def test_the_two_updates_see_the_losses_of_the_same_forward_pass(tiny_config):
 
 
 def test_each_stage_trains_its_own_variables(tiny_config):
-    trainer = Trainer(tiny_config(distortion_steps=1, discriminator_warmup_steps=1, freeze_encoder=True))
+    trainer = Trainer(tiny_config(**SMALL, distortion_steps=1, discriminator_warmup_steps=1, freeze_encoder=True))
     moved = []
     for _ in range(3):
         before = state(trainer)
@@ -316,7 +320,7 @@ def test_each_stage_trains_its_own_variables(tiny_config):
 
 
 def test_a_new_generator_can_be_trained_before_the_encoder(tiny_config):
-    config = tiny_config(distortion_steps=3, generator_steps=1, discriminator_warmup_steps=1)
+    config = tiny_config(**SMALL, distortion_steps=3, generator_steps=1, discriminator_warmup_steps=1)
     assert [stage(config, step) for step in range(5)] == [
         ("generator", 0), ("distortion", 1), ("distortion", 1), ("discriminator", 3), ("gan", 4)
     ]  # fmt: skip
@@ -339,7 +343,8 @@ def test_learning_rates_decay_anew_in_each_stage(tiny_config):
 
 
 def test_sgd_with_weight_decay_is_what_the_formula_says(tiny_config):
-    plain, decayed = (Trainer(tiny_config(optimizer="sgd", G_learning_rate=0.1, weight_decay=wd)) for wd in (0.0, 0.5))
+    knobs = SMALL | {"optimizer": "sgd", "distortion_steps": 9, "distortion_learning_rate": 0.1}
+    plain, decayed = (Trainer(tiny_config(**knobs, weight_decay=wd)) for wd in (0.0, 0.5))
     kernel = next(v for v in plain.G_variables if v.name == "kernel").numpy()
     for trainer in (plain, decayed):
         train_step(trainer, batch())
@@ -349,44 +354,50 @@ def test_sgd_with_weight_decay_is_what_the_formula_says(tiny_config):
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum", "rmsprop", "sgd"])
 def test_every_optimizer_lowers_the_distortion(optimizer, tiny_config):
-    rate = {"adam": 2e-3, "rmsprop": 2e-3, "momentum": 0.01, "sgd": 0.05}[optimizer]
-    trainer = Trainer(tiny_config(optimizer=optimizer, distortion_steps=99, distortion_learning_rate=rate))
-    x = batch()
-    first, *_, last = [train_step(trainer, x)["distortion"] for _ in range(12)]
+    rate = {"adam": 1e-2, "rmsprop": 1e-2, "momentum": 0.05, "sgd": 0.05}[optimizer]
+    trainer = Trainer(tiny_config(**SMALL, optimizer=optimizer, distortion_steps=99, distortion_learning_rate=rate))
+    x = batch(1, 32)
+    first, *_, last = [train_step(trainer, x)["distortion"] for _ in range(6)]
     assert last < 0.9 * first
 
 
-@pytest.mark.parametrize("weight", ["lambda_X", "lambda_range", "lambda_rate", "lambda_adversarial", "lambda_feature_matching"])
-def test_each_weight_of_a_loss_changes_what_the_encoder_learns(weight, tiny_config):
-    kernels = []
-    for value in (0.0, 1.0):
-        trainer = Trainer(tiny_config(optimizer="sgd", G_learning_rate=0.1, **{weight: value}))
+def test_each_weight_of_a_loss_changes_what_the_encoder_learns(tiny_config):
+    """The kernels after a step in which one weight is 0 differ from those after a step with all of them."""
+
+    def kernel(**changes) -> np.ndarray:
+        trainer = Trainer(tiny_config(**SMALL, optimizer="sgd", G_learning_rate=0.1, lambda_rate=1.0, **changes))
         projection = trainer.model.encoder.trainable_variables[-2]
         projection.assign(3 * projection)  # some of w is out of range
-        for _ in range(2):  # at first the histogram is uniform, and the rate has no gradient
-            train_step(trainer, batch())
-        kernels.append(trainer.model.encoder.trainable_variables[0].numpy())
-    assert np.abs(kernels[0] - kernels[1]).max() > 1e-6
+        uneven = np.tile(np.array([0.1, 0.2, 0.4, 0.2, 0.1], np.float32), (8, 1))
+        trainer.objective.rate.histogram.assign(uneven)  # a uniform one, as at first, has no gradient
+        train_step(trainer, batch(1))
+        return trainer.model.encoder.trainable_variables[0].numpy()
+
+    whole = kernel()
+    assert (whole == kernel()).all()
+    for weight in ("lambda_X", "lambda_range", "lambda_adversarial", "lambda_feature_matching"):
+        assert np.abs(kernel(**{weight: 0.0}) - whole).max() > 1e-6, weight
 
 
 @pytest.mark.parametrize("rate_model", ["static", "context"])
-def test_a_rate_loss_makes_symbols_that_take_fewer_bits(rate_model, tiny_config):
-    bpp = []
-    for weight in (0.0, 20.0):
-        rates = {"distortion_learning_rate": 3e-3, "lambda_rate": weight, "rate_model": rate_model}
-        trainer = Trainer(tiny_config(distortion_steps=99, **rates))
-        for _ in range(20):
-            terms = train_step(trainer, batch())
-        bpp.append(terms["bpp"])
-    assert bpp[1] < 0.9 * bpp[0]
+def test_a_rate_loss_alone_makes_symbols_that_take_fewer_bits(rate_model, tiny_config):
+    only = {"lambda_X": 0.0, "lambda_range": 0.0, "lambda_rate": 20.0, "distortion_steps": 99, "distortion_learning_rate": 3e-3}
+    trainer = Trainer(tiny_config(**SMALL, **only, rate_model=rate_model))
+    bits = []
+    for _ in range(10):
+        w_hat = trainer.model.quantizer(trainer.model.encoder(batch()))[0].numpy().reshape(-1, 8)
+        shares = np.stack([(w_hat == center).mean(axis=0) for center in trainer.config.centers])
+        bits.append(-(shares * np.log2(shares + 1e-9)).sum())  # their entropy, whatever the rate model says
+        train_step(trainer, batch())
+    assert bits[-1] < 0.9 * bits[0]
 
 
 def test_averages_follow_the_weights_by_the_formula(tiny_config):
-    trainer = Trainer(tiny_config(ema_decay=0.5))
+    trainer = Trainer(tiny_config(**SMALL, distortion_steps=9, ema_decay=0.2))
     expected = trainer.averages[0].numpy()
-    for step in range(12):
-        train_step(trainer, batch())
-        decay = min(0.5, (1 + step) / (10 + step))
+    for step in range(4):  # the decay is less than 0.2 in the first two
+        train_step(trainer, batch(1))
+        decay = min(0.2, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * trainer.G_variables[0].numpy()
     np.testing.assert_allclose(trainer.averages[0].numpy(), expected, rtol=1e-4, atol=1e-6)
 
@@ -396,34 +407,13 @@ def test_averages_follow_the_weights_by_the_formula(tiny_config):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
-def test_saving_and_resuming_restores_everything_exactly(optimizer, tiny_config, tmp_path):
-    knobs = {"sample_noise": True, "noise_norm": "batch", "lambda_rate": 1.0, "rate_model": "context"}
-    trainer = Trainer(tiny_config(optimizer=optimizer, **knobs))
-    for _ in range(2):
-        train_step(trainer, batch())
-    trainer.save(tmp_path / "ckpt-2")
-    other = Trainer.start_from(tmp_path / "ckpt-2", {})
-    assert other.step == 2
-    assert differing(state(trainer), state(other)) == []
-    for m in (trainer, other):
-        train_step(m, batch())
-    assert differing(state(trainer), state(other)) == []
-
-
-def test_a_checkpoint_has_the_averaged_weights(tiny_config, tmp_path):
-    trainer = Trainer(tiny_config())
-    train_step(trainer, batch())
+def test_a_checkpoint_has_the_averaged_weights_and_without_training_state_is_a_start(tiny_config, tmp_path):
+    trainer = Trainer(tiny_config(**SMALL, distortion_steps=9))
+    train_step(trainer, batch(1))
     trainer.save(tmp_path / "ckpt-1")
     loaded = read_checkpoint(tmp_path)
     np.testing.assert_array_equal(loaded.weights["encoder/Conv2D_0/kernel"], trainer.averages[0])
     assert (loaded.static_tables.frequencies.sum(axis=1) == 2**16).all()
-
-
-def test_a_checkpoint_without_training_state_is_a_start_for_training(tiny_config, tmp_path):
-    trainer = Trainer(tiny_config())
-    train_step(trainer, batch())
-    trainer.save(tmp_path / "ckpt-1")
     (tmp_path / "ckpt-1" / "training.npz").unlink()
     started = Trainer.start_from(tmp_path / "ckpt-1", {})
     assert started.step == 0
@@ -439,7 +429,7 @@ def test_channel_dropout_hides_the_last_channels_of_a_share_of_the_images(tiny_c
 
 
 def test_with_channel_dropout_the_generator_sees_fewer_channels(tiny_config, monkeypatch):
-    kept, dropped = (Trainer(tiny_config(channel_dropout=share)) for share in (0.0, 1.0))
+    kept, dropped = (Trainer(tiny_config(**SMALL, distortion_steps=9, channel_dropout=share)) for share in (0.0, 1.0))
     x = batch()
     w_hat = dropped.model.quantizer(dropped.model.encoder(x))[0] * channel_mask(dropped.config, 2, 0)
     expected = tf.reduce_mean(tf.square(x - dropped.model.generator(w_hat))).numpy()
@@ -448,7 +438,7 @@ def test_with_channel_dropout_the_generator_sees_fewer_channels(tiny_config, mon
 
 
 def test_weights_that_are_not_finite_are_not_saved(tiny_config, tmp_path):
-    trainer = Trainer(tiny_config())
+    trainer = Trainer(tiny_config(**SMALL))
     trainer.G_variables[0].assign(trainer.G_variables[0] * np.nan)
     with pytest.raises(UserError, match="encoder/Conv2D_0/kernel is not finite"):
         trainer.save(tmp_path / "ckpt-0")
@@ -464,7 +454,7 @@ def test_recomputing_activations_changes_nothing_but_memory(tiny_config):
 
 
 def test_a_perfect_reconstruction_has_a_finite_psnr(tiny_config):
-    trainer = Trainer(tiny_config(distortion_steps=9))
+    trainer = Trainer(tiny_config(**SMALL, distortion_steps=9))
     bias = trainer.model.generator.trainable_variables[-1]
     bias.assign(np.full(3, 1e4))  # tanh saturates: all white
     assert np.isfinite(train_step(trainer, tf.ones((2, 64, 64, 3)))["PSNR"])
@@ -472,16 +462,16 @@ def test_a_perfect_reconstruction_has_a_finite_psnr(tiny_config):
 
 @pytest.mark.parametrize("mode", ["map", "layers"])
 def test_noise_without_a_network_is_trained_with(mode, tiny_config):
-    trainer = Trainer(tiny_config(sample_noise=True, noise_mode=mode))
+    trainer = Trainer(tiny_config(**SMALL, distortion_steps=9, sample_noise=True, noise_mode=mode))
     assert "noise_generator" not in trainer.model.networks
     train_step(trainer, batch(2))
     scales = [var for var in trainer.model.generator.weights if var.name == "scale"]
-    assert len(scales) == {"map": 0, "layers": 2 + 4}[mode] and all(np.abs(scale.numpy()).min() > 0 for scale in scales)
+    assert len(scales) == {"map": 0, "layers": 1 + 4}[mode] and all(np.abs(scale.numpy()).min() > 0 for scale in scales)
 
 
 def test_learned_centers_are_the_decoders_and_the_file_has_their_number(tiny_config, tmp_path):
     centers = (-1.5, -0.5, 0.5, 1.5)
-    changes = {"width": 16, "centers": centers, "learn_centers": True, "ema_decay": 0.0, "distortion_learning_rate": 0.01}
+    changes = SMALL | {"centers": centers, "learn_centers": True, "ema_decay": 0.0, "distortion_learning_rate": 0.01}
     trainer = Trainer(tiny_config(**changes, distortion_steps=3))
     for _ in range(3):
         train_step(trainer, batch())
