@@ -243,7 +243,8 @@ def read_packets(files: Mapping[str, bytes]) -> tuple[dict[str, Packet], dict[st
     first, *others = packets
     for name in others:
         if packets[name].image != packets[first].image:
-            raise UserError(f"{name}: is a packet of another image than {first}; decompress the packets of each image apart")
+            raise UserError(f"{name}: is a packet of another image than {first}; decompress the packets of each image apart, "
+                            f"or name a folder with -o for the pictures of all")  # fmt: skip
     return packets, damaged
 
 
