@@ -8,6 +8,7 @@ networks are rebuilt from that file, never from this one.
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +45,10 @@ class Knobs:
         if meta["allowed"] and value not in meta["allowed"]:
             raise UserError(f"knob {field.name}: {value!r} is not one of {', '.join(map(str, meta['allowed']))}")
         low, high = meta["low"], meta["high"]
-        if not all(
-            (low is None or v >= low) and (high is None or v <= high)
-            for v in (value if isinstance(value, tuple) else (value,))
-            if not isinstance(v, (str, bool))
-        ):  # not (v < low): that would let NaN through
+        numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if not isinstance(v, (str, bool))]
+        if not all(abs(v) <= sys.float_info.max for v in numbers):  # nor NaN, of which nothing holds
+            raise UserError(f"knob {field.name}: {value!r} is not finite")
+        if not all((low is None or v >= low) and (high is None or v <= high) for v in numbers):
             raise UserError(f"knob {field.name}: {value!r} is outside [{low}, {'...' if high is None else high}]")
 
     @classmethod

@@ -85,7 +85,7 @@ class Data:
             return {}
         named = zip(Data.read_table(source), columns[name], strict=True)
         return {
-            image: str(next((p for p in (source.parent / path, Path(path)) if p.exists()), path))
+            image: str(next((p for p in (source.parent / path, Path(path)) if os.path.exists(p)), path))
             for image, path in named
             if path is not None
         }
@@ -386,6 +386,6 @@ def _warn_of_overlap(train: list[str], val: list[str], table: str | Path) -> Non
 def _locate(path: str, table: Path) -> str:
     tried = [table.parent / path, Path(path)]  # for an absolute path, both are the path itself
     for candidate in tried:
-        if candidate.exists():
+        if os.path.exists(candidate):  # Path.exists would raise OSError for a name that is too long
             return str(candidate)
     raise UserError(f"{table}: image not found; tried {' and '.join(dict.fromkeys(map(str, tried)))}")

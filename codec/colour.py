@@ -1,7 +1,7 @@
 """Colours: whatever an image says about its colours, the codec sees sRGB.
 
-An ICC profile decides. Without one, a PNG's sRGB chunk does, and without that, its gAMA and cHRM chunks. An image that says
-nothing is sRGB.
+An ICC profile decides. Without one, a PNG's sRGB chunk does, and without that, its gAMA and cHRM chunks. A PNG's cICP chunk
+goes before all of these; png.py translates it. An image that says nothing is sRGB.
 """
 
 import functools

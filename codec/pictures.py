@@ -36,6 +36,7 @@ READ_FORMATS = {
 READ_SUFFIXES = tuple(suffix for suffixes in READ_FORMATS.values() for suffix in suffixes)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # that are written
 LOSSLESS_SUFFIXES = (".png", ".bmp")
+MOST_KINDS = 8  # of files that a folder has beside images, in a message
 MAX_STREAM_BYTES = 2**30  # of standard input
 STRIDE = 16  # pixels a side of one position of the feature map
 MIN_SIDE = 32  # pixels; the reflection padding of a feature map needs 2 x 2 positions
@@ -153,7 +154,10 @@ def images_in(folder: str | Path, report: Callable[[str], None] = warn) -> list[
     Links are followed, names that begin with a dot are skipped. What else is left out is reported in one line.
     """
     found, left_out = files_in(folder, READ_SUFFIXES)
-    kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(left_out.items()))
+    counted = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    kinds = ", ".join(f"{n} {kind}" for kind, n in counted[:MOST_KINDS])
+    if rest := sum(n for _, n in counted[MOST_KINDS:]):
+        kinds += f" and {rest} others"
     if not found:
         there = f"; there are {kinds}" if kinds else ""
         raise UserError(f"{folder}: no images in this folder (looked for {' '.join(READ_SUFFIXES)}){there}")

@@ -15,9 +15,22 @@ from PIL import PngImagePlugin
 from config import UserError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-KEPT = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"eXIf")
-END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
+COLOURS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
+KEPT = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf", *COLOURS)
 GRAY, RGB = 0, 2  # colour types
+
+# What the first two bytes of a cICP chunk stand for (ITU-T H.273), as a cHRM and a gAMA chunk have it: x and y of white, red,
+# green and blue, and 1 / gamma. sRGB's curve, and those of television that come close to it, are 0.45455.
+PRIMARIES = {
+    1: (0.3127, 0.3290, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060),  # sRGB
+    5: (0.3127, 0.3290, 0.640, 0.330, 0.290, 0.600, 0.150, 0.060),
+    6: (0.3127, 0.3290, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    9: (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),  # BT.2020
+    11: (0.3140, 0.3510, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
+}
+CURVES = {1: 0.45455, 4: 0.45455, 5: 0.35714, 6: 0.45455, 8: 1.0, 13: 0.45455, 14: 0.45455, 15: 0.45455}
+HDR = {16: "PQ", 18: "HLG"}
 
 MAX_PROFILE = 2**24  # bytes; profiles of printers take 2 MB
 PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE  # which Pillow applies to them too
@@ -30,7 +43,7 @@ def without_metadata(file: BinaryIO, max_bytes: int, warn: Callable[[str], None]
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(len(SIGNATURE))
-    kept, header = io.BytesIO(), b""
+    kept, header, colours = io.BytesIO(), b"", dict[bytes, bytes]()
     kept.write(SIGNATURE)
     while len(start := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", start)
@@ -41,21 +54,46 @@ def without_metadata(file: BinaryIO, max_bytes: int, warn: Callable[[str], None]
         if kept.tell() + length > max_bytes:
             raise UserError(f"has over {max_bytes >> 20} MiB of compressed pixels")
         body, crc = file.read(length), file.read(4)
+        if name in COLOURS:
+            colours[name] = _chunk(name, body, crc)
+            continue
         if name == b"IHDR":
             header = body
-        elif name == b"iCCP" and not _inflates(body):
-            warn("its colour profile is ignored (it is damaged, or huge)")
-            continue
-        elif name == b"tRNS":
+        else:  # the chunks about colours come after the header
+            kept.write(_colours(colours, warn))
+            colours.clear()
+        if name == b"tRNS":
             body, crc = _transparency(body, header), b""
-        if len(crc) < 4:
-            crc = struct.pack(">I", zlib.crc32(name + body))
-        kept.write(struct.pack(">I4s", len(body), name) + body + crc)
+        kept.write(_chunk(name, body, crc))
         if name == b"IEND":
             return kept
-    kept.write(END)
+    kept.write(_chunk(b"IEND", b""))
     warn("is cut short: its end is missing")
     return kept
+
+
+def _chunk(name: bytes, body: bytes, crc: bytes = b"") -> bytes:
+    """Return a chunk with its checksum, which is computed if the file has none."""
+    if len(crc) < 4:
+        crc = struct.pack(">I", zlib.crc32(name + body))
+    return struct.pack(">I4s", len(body), name) + body + crc
+
+
+def _colours(chunks: dict[bytes, bytes], warn: Callable[[str], None]) -> bytes:
+    """Return the chunks that say what the colours are, given by name. cICP, which Pillow does not know, replaces the others."""
+    coding = chunks.pop(b"cICP", b"")[8:-4]
+    if len(coding) == 4:
+        primaries, curve, matrix, full_range = coding
+        if primaries in PRIMARIES and curve in CURVES and (matrix, full_range) == (0, 1):
+            gamma = struct.pack(">I", round(1e5 * CURVES[curve]))
+            chromaticities = struct.pack(">8I", *(round(1e5 * v) for v in PRIMARIES[primaries]))
+            return _chunk(b"gAMA", gamma) + _chunk(b"cHRM", chromaticities)
+        kind = f"they are for HDR displays, {HDR[curve]}" if curve in HDR else f"the cICP chunk {tuple(coding)} is not known"
+        warn(f"its colours are not converted to sRGB ({kind})")
+    if b"iCCP" in chunks and not _inflates(chunks[b"iCCP"][8:-4]):
+        warn("its colour profile is ignored (it is damaged, or huge)")
+        del chunks[b"iCCP"]
+    return b"".join(chunks.values())
 
 
 def _inflates(body: bytes) -> bool:

@@ -25,6 +25,7 @@ def test_a_knob_is_overridden_with_its_own_type():
         ("width", "NAME=VALUE"),
         ("lambda_X=-1", "lambda_X"),
         ("lambda_X=nan", "lambda_X"),
+        ("lambda_X=inf", "lambda_X: inf is not finite"),
         ("upsampling=bicubic", "transpose4"),
         ("sample_noise=maybe", "sample_noise"),
         ("centers=1,0", "centers"),

@@ -120,6 +120,7 @@ def test_both_spellings_of_the_column_of_maps_are_read(column, folder):
         (lambda p: pd.DataFrame({"image": ["a"]}).to_csv(p), "no column 'path'"),
         (lambda p: pd.DataFrame({"path": []}).to_csv(p), "empty"),
         (lambda p: p.touch(), "empty"),
+        (lambda p: pd.DataFrame({"path": ["x" * 5000]}).to_csv(p), "t.csv: image not found"),
         (lambda p: p.write_bytes(b"\xff\xfe\x00\x01" * 9), "t.csv"),
         (lambda p: p.with_suffix(".h5").write_text("text"), "no such path table"),
     ],

@@ -12,6 +12,7 @@ from conftest import PROJECT
 
 from codec import files, folder_run, memory
 from codec.files import ExistsError, atomic, atomic_together, files_in, new_folder, open_binary, output_names
+from codec.pictures import images_in
 from config import UserError, config_train
 
 NAMES = ["new\nline.png", os.fsdecode(b"\xff\xfe.png"), "später.png", '50% #1 "a"?.png']
@@ -66,6 +67,16 @@ def test_a_folder_gives_its_images_and_says_what_it_leaves_out(tmp_path):
     found, left_out = files_in(tmp_path, (".png",))
     assert {str(Path(path).relative_to(tmp_path)) for path in found} == {"b.PNG", "sub/a.png", *NAMES}
     assert left_out == {".txt": 1, ".heic": 1, "file without a suffix": 1, "pipe, socket or device": 1, "broken link": 1}
+
+
+def test_a_folder_of_many_kinds_of_files_is_a_short_message(tmp_path):
+    for i in range(30):
+        (tmp_path / f"a.{i:02}").touch()
+    for name in ("a.png", "b.02", "b.01"):
+        (tmp_path / name).touch()
+    said = []
+    images_in(tmp_path, said.append)
+    assert said[0].endswith("are read: 2 .01, 2 .02, 1 .00, 1 .03, 1 .04, 1 .05, 1 .06, 1 .07 and 22 others")
 
 
 def test_links_are_followed_and_no_folder_is_entered_twice(tmp_path):

@@ -134,6 +134,32 @@ def test_the_primaries_of_a_png_are_honoured(tmp_path):
     assert np.abs(read_image(tmp_path / "a.png").astype(int) - (150, 90, 60)).max() <= 4
 
 
+def coding(primaries: int, curve: int, full_range: int = 1) -> bytes:
+    return chunk(b"cICP", bytes([primaries, curve, 0, full_range]))
+
+
+def test_the_coding_of_a_png_goes_before_its_profile(tmp_path, capfd):
+    """12 is Display P3, 13 is sRGB's curve; the other chunks say that it is sRGB."""
+    stored = encoded_by(rgb_profile(gamma=2.2), np.full((8, 8, 3), (150, 90, 60), np.uint8))
+    said = [chunk(b"sRGB", b"\0"), coding(12, 13)]
+    for chunks in (said, said[::-1]):
+        (tmp_path / "a.png").write_bytes(png(stored, *chunks))
+        assert np.abs(read_image(tmp_path / "a.png").astype(int) - (150, 90, 60)).max() <= 4
+    (tmp_path / "a.png").write_bytes(png(stored, coding(1, 13)))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.asarray(stored))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "why"), [(coding(9, 16), "displays, PQ"), (coding(9, 18), "displays, HLG"), (coding(12, 13, 0), "not known")]
+)
+def test_a_coding_that_is_not_understood_is_a_warning(said, why, tmp_path, capfd):
+    (tmp_path / "a.png").write_bytes(png(Image.fromarray(photo(40, 50)), said))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), photo(40, 50))
+    error = capfd.readouterr().err
+    assert why in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize("said", [
     chunk(b"gAMA", struct.pack(">I", 45455)), chunk(b"gAMA", bytes(4)), chunk(b"cHRM", bytes(32)),
     chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
