@@ -59,7 +59,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         raise ValueError("its values are floating-point numbers; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         gray, most = np.asarray(image), _white(image)
-        if gray.min() < 0 or gray.max() > most:
+        if gray.min() < 0 or gray.max() > most or _tiff_tag(image, 258, (16,))[0] > 16:
             raise ValueError("its values have more than 16 bits; save it with 8 or 16 bits")
         gray = (gray.astype(np.uint32) * 255 + most // 2) // most
         return Image.fromarray((255 - gray if _white_is_zero(image) else gray).astype(np.uint8))

@@ -234,6 +234,13 @@ def test_values_without_a_known_range_are_refused(tmp_path):
         read_image(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("most", [200, 70_000])
+def test_gray_of_32_bits_is_refused_because_its_white_is_not_known(most, tmp_path):
+    Image.fromarray(np.full((8, 8), most, np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif.*more than 16 bits"):
+        read_image(tmp_path / "a.tif")
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Orientation and animation
 # ----------------------------------------------------------------------------------------------------------------------
