@@ -5,21 +5,25 @@ const number = new Intl.NumberFormat("en");
 
 /** The file on the stage, and what the worker made of it. */
 const shown = { /** @type {File | null} */ file: null, /** @type {any} */ result: null };
-/** The newest file that the worker was given; answers to older jobs are ignored. */
-const job = { id: 0, /** @type {File | null} */ file: null };
+/** The newest files that the worker was given; answers to older jobs are ignored. */
+const job = { id: 0, /** @type {File | null} */ file: null, /** @type {File | null} */ map: null };
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Files in
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** @param {File} file */
-function open(file) {
+/**
+ * @param {File} file a photo or a .gc file
+ * @param {File | null} map the photo's label map
+ */
+function open(file, map = null) {
   const id = ++job.id;
-  job.file = file;
+  Object.assign(job, { file, map });
+  askForMap();
   $("error").hidden = true;
   $("busy").hidden = false;
   $("status").textContent = "Reading …";
-  worker.then((it) => it.postMessage({ id, file, model: chosenModel() }));
+  worker.then((it) => it.postMessage({ id, file, map, model: chosenModel()?.value }));
 }
 
 function listenForFiles() {
@@ -27,6 +31,11 @@ function listenForFiles() {
   $("file").onchange = ({ target }) => {
     if (target.files[0]) open(target.files[0]);
     target.value = ""; // so that the same file may be chosen again
+  };
+  $("add-map").onclick = () => $("map").click();
+  $("map").onchange = ({ target }) => {
+    if (target.files[0]) open(job.file, target.files[0]);
+    target.value = "";
   };
   $("example").onclick = async () => {
     const response = await fetch("images/kodim21.png");
@@ -121,7 +130,9 @@ function show({ original, shrunkFrom, decoded, coded, bytes, encoding, decoding,
     $("status").textContent = `The photo has ${shrunkFrom.width} × ${shrunkFrom.height} pixels; this page shrank it to ${width} × ${height} first.`;
   }
   $("engine").textContent = `Networks run by ${engine}.`;
-  document.querySelector(`#models input[value="${model}"]`).checked = true;
+  const input = document.querySelector(`#models input[value="${model}"]`);
+  if (input) input.checked = true; // this page may only decode a model's files
+  askForMap();
   $("save-gc").hidden = !original;
   $("save-png").classList.toggle("primary", !original);
 }
@@ -145,25 +156,35 @@ const duration = (seconds) => `${Object.values(seconds).reduce((a, b) => a + b).
 // Controls
 // ---------------------------------------------------------------------------------------------------------------------
 
-const chosenModel = () => document.querySelector("#models input:checked")?.value;
+/** @returns {HTMLInputElement | null} */
+const chosenModel = () => document.querySelector("#models input:checked");
+
+const isPhoto = (file) => file !== null && !/\.gc$/i.test(file.name);
+
+/** Offers to add a label map where there is a photo, and the model wants one. */
+function askForMap() {
+  $("label-map").hidden = !("labelMap" in (chosenModel()?.dataset ?? {}) && isPhoto(job.file));
+}
 
 async function listModels() {
   const response = await fetch("models.json");
   if (!response.ok) throw new Error("models.json is missing");
-  const models = await response.json();
-  if (!models.length) throw new Error("there is no model with ONNX graphs below checkpoints/");
+  const models = (await response.json()).filter(({ compresses }) => compresses);
+  if (!models.length) return;
   const usual = models.find(({ name }) => name === "photo_c8") ?? models[0];
   const segments = document.createElement("div");
   segments.className = "segments";
-  for (const { name } of models) {
+  for (const { name, label_map: labelMap } of models) {
     const input = document.createElement("input");
     Object.assign(input, { type: "radio", name: "model", value: name, checked: name === usual.name });
-    input.onchange = () => shown.result?.original && open(shown.file);
+    if (labelMap) input.dataset.labelMap = "";
+    input.onchange = () => isPhoto(job.file) && open(job.file, job.map);
     const label = element("label", name);
     label.append(input);
     segments.append(label);
   }
   $("models").append(segments);
+  $("models").hidden = false;
 }
 
 function save(blob, suffix) {

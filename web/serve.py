@@ -19,21 +19,29 @@ PROJECT = WEB.parent
 sys.path.insert(0, str(PROJECT))
 
 from codec.checkpoint import read_checkpoint  # noqa: E402
+from config import config_train  # noqa: E402
 
 
 def models(checkpoints: Path) -> list[dict]:
-    """Return what the page must know of each checkpoint that it can use: those of photos that have ONNX graphs."""
+    """Return what the page must know of each checkpoint with ONNX graphs: those of photos first, with few channels first."""
     found = []
     for folder in sorted(path.parent for path in checkpoints.glob("*/generator.onnx")):
         checkpoint = read_checkpoint(folder)
-        if not checkpoint.config.use_conditional_GAN:  # else it wants a label map
-            found.append({
-                "name": folder.name,
-                "folder": f"checkpoints/{folder.name}",
-                "fingerprint": checkpoint.fingerprint.hex(),
-                "channels": checkpoint.config.channel_bottleneck,
-            })  # fmt: skip
-    return sorted(found, key=lambda model: model["channels"])
+        found.append({
+            "name": folder.name,
+            "folder": f"checkpoints/{folder.name}",
+            "fingerprint": checkpoint.fingerprint.hex(),
+            "channels": checkpoint.config.channel_bottleneck,
+            "label_map": "code" in checkpoint.config.coded,
+            "compresses": compresses(checkpoint.config),
+        })  # fmt: skip
+    return sorted(found, key=lambda model: (model["label_map"], model["channels"]))
+
+
+def compresses(config: config_train) -> bool:
+    """Say whether the page can make a model's files, and not only decode them: the only label maps it takes are of colours."""
+    colours_are_enough = config.semantic_code == "lossless" and bool(config.classes) and not config.use_instances
+    return "code" not in config.coded or colours_are_enough
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -78,7 +86,7 @@ def main() -> int:
         return 2
     found = models(args.checkpoints)
     if not found:
-        print(f"serve.py: error: {args.checkpoints}: no photo model there has ONNX graphs", file=sys.stderr)
+        print(f"serve.py: error: {args.checkpoints}: no model there has ONNX graphs", file=sys.stderr)
         return 2
     (WEB / "models.json").write_text(json.dumps(found, indent=1) + "\n")
     handler = functools.partial(Handler, checkpoints=args.checkpoints.resolve(), quiet=args.quiet)

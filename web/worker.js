@@ -1,7 +1,8 @@
 /**
  * Does the work beside the page, so that the page stays responsive. It is asked for one job at a time:
  *
- *     {id, file, model}   a photo or a .gc file, a Blob, and the name of the model to compress with
+ *     {id, file, map, model}   a photo or a .gc file, a Blob; the photo's label map, if there is one; and the name of the model
+ *                              to compress with
  *
  * and answers with any number of {id, status}, then {id, result} or {id, error}.
  */
@@ -11,13 +12,16 @@ import { Codec } from "./codec/codec.js";
 import { codedSize, looksLikeGc, unpack } from "./codec/container.js";
 import { UserError } from "./codec/errors.js";
 import { openRuntime } from "./codec/runtime.js";
-import { readPhoto } from "./photos.js";
+import { readLabelMap, readPhoto } from "./photos.js";
 
 const MAX_FILE = 64_000_000; // bytes
 const MAX_DECODED = 4_000_000; // pixels at the coded size; the networks take about 400 bytes of memory for each
 const MAX_SHOWN = 25_000_000; // pixels of the picture, as decompress.py has it
 
-/** @typedef {{name: string, folder: string, fingerprint: string, channels: number}} ModelInfo */
+/**
+ * What serve.py says of a model. label_map: its files have one; compresses: whether this page can also make its files.
+ * @typedef {{name: string, folder: string, fingerprint: string, label_map: boolean, compresses: boolean}} ModelInfo
+ */
 
 /** @type {Promise<ModelInfo[]>} */
 const models = fetch("models.json").then((response) => response.json());
@@ -25,10 +29,10 @@ const runtime = openRuntime();
 /** Loaded when first used, by name. @type {Map<string, Promise<Codec>>} */
 const codecs = new Map();
 
-self.onmessage = async ({ data: { id, file, model } }) => {
+self.onmessage = async ({ data: { id, file, map, model } }) => {
   const status = (text) => self.postMessage({ id, status: text });
   try {
-    const result = await work(file, model, status);
+    const result = await work(file, map, model, status);
     self.postMessage({ id, result: { ...result, engine: (await runtime).name } });
   } catch (error) {
     if (!(error instanceof UserError)) console.error(error);
@@ -37,21 +41,25 @@ self.onmessage = async ({ data: { id, file, model } }) => {
   }
 };
 
-async function work(file, model, status) {
+async function work(file, map, model, status) {
   if (file.size > MAX_FILE) {
     throw new UserError(`${file.name} has ${Math.round(file.size / 1e6)} MB; this page takes files up to ${MAX_FILE / 1e6} MB.`);
   }
   const start = new Uint8Array(await file.slice(0, 2).arrayBuffer());
-  return looksLikeGc(start) || /\.gc$/i.test(file.name) ? decodeFile(file, status) : compressPhoto(file, model, status);
+  return looksLikeGc(start) || /\.gc$/i.test(file.name) ? decodeFile(file, status) : compressPhoto(file, map, model, status);
 }
 
-async function compressPhoto(file, name, status) {
-  const { picture, shrunkFrom } = await readPhoto(file);
-  const offered = await models;
-  const codec = await load(offered.find((model) => model.name === name) ?? offered[0], status);
+async function compressPhoto(file, map, name, status) {
+  const photo = await readPhoto(file);
+  const model = (await models).find((each) => each.name === name);
+  if (!model) throw new UserError("No model of this page compresses photos; it only decodes .gc files.");
+  if (model.label_map && !map) throw new UserError(`${name} also needs the photo's label map; add it below.`);
+  const codec = await load(model, status);
+  const classes = model.label_map ? await readLabelMap(map, photo, codec.checkpoint.labels) : undefined;
+  const { picture, shrunkFrom } = photo;
   await codec.network("encoder");
   status("Compressing …");
-  const { bytes, seconds: encoding } = await codec.encode(picture);
+  const { bytes, seconds: encoding } = await codec.encode(picture, classes);
   await codec.network("generator");
   status("Decoding …");
   const { picture: decoded, seconds: decoding } = await codec.decode(bytes);

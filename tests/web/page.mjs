@@ -2,8 +2,8 @@
  * The page in headless Chromium: node tests/web/page.mjs [--checkpoints FOLDER] [--out FOLDER]
  *
  * Compresses a photo, saves both files, decodes a file, tries what goes wrong, and does it again offline. Writes to the folder
- * page.png, phone.png, and what was saved: kodim21.gc, kodim21.png, and given.png and scaled.png of given.gc and scaled.gc, if
- * these are in the folder.
+ * page.png, phone.png, and what was saved: kodim21.gc, kodim21.png, and given.png, scaled.png and selected.png of given.gc,
+ * scaled.gc and selected.gc, if these are in the folder. With labels.png, the photo's label map, also labelled.gc.
  */
 
 import assert from "node:assert/strict";
@@ -104,11 +104,34 @@ try {
   assert.equal(await give(page, path.join(options.out, "kodim21.gc")), "");
   assert.match(await figures(page), new RegExp(`${bytes.length.toLocaleString("en")} bytes`));
   console.log("its file:", await figures(page));
-  for (const name of ["given", "scaled"]) {
+  for (const name of ["given", "scaled", "selected"]) {
     if (!existsSync(path.join(options.out, `${name}.gc`))) continue;
     assert.equal(await give(page, path.join(options.out, `${name}.gc`)), "");
     console.log(`${name}.gc:`, await figures(page));
     await save(page, "#save-png", `${name}.png`);
+  }
+
+  // A model that wants a label map
+  const labels = path.join(options.out, "labels.png");
+  if (existsSync(labels)) {
+    await page.check("#models input[value=camvid_sc_c8]");
+    assert.match(await give(page, PHOTO), /needs the photo's label map/);
+    await page.screenshot({ path: path.join(options.out, "wants_map.png") });
+    assert.match(await answer(page, () => page.setInputFiles("#map", PHOTO)), /Hardly any pixel/);
+    assert.match(await answer(page, () => page.setInputFiles("#map", path.join(PROJECT, "images/results/kodim21.jpg"))), /JPEG/);
+    const chooser = page.waitForEvent("filechooser");
+    await page.focus("#add-map");
+    await page.keyboard.press("Enter");
+    assert.equal(await answer(page, async () => (await chooser).setFiles(labels)), "");
+    console.log("with a label map:", await figures(page));
+    await page.screenshot({ path: path.join(options.out, "labelled.png") });
+    await save(page, "#save-gc", "labelled.gc");
+    await page.setViewportSize({ width: 390, height: 780 });
+    await page.screenshot({ path: path.join(options.out, "labelled_phone.png") });
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "wider than a phone");
+    await page.setViewportSize({ width: 1200, height: 860 });
+    assert.equal(await answer(page, () => page.check("#models input[value=photo_c8]")), "");
+    assert.ok(await page.locator("#label-map").isHidden());
   }
 
   // What goes wrong

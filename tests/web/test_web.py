@@ -10,10 +10,11 @@ import pytest
 from page import assert_decodes_alike, needs_node
 from PIL import Image
 
-from cGAN.labels import LabelMap
+from cGAN.labels import Classes, LabelMap
 from codec import Codec, read_image
 from codec.checkpoint import read_checkpoint
 from codec.container import unpack
+from config import config_train
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
@@ -50,7 +51,7 @@ def test_label_maps_and_heat_maps_decode_as_in_python(tmp_path):
 
 
 def test_models_that_the_page_offers(tmp_path):
-    """Those of photos that have ONNX graphs, from few channels to many, with the fingerprint that their files have."""
+    """Those that have ONNX graphs, photo models first, from few channels to many, with the fingerprints of their files."""
     sys.path.insert(0, str(WEB))
     import serve
 
@@ -59,9 +60,26 @@ def test_models_that_the_page_offers(tmp_path):
         if name != "photo_c8":
             (tmp_path / name / "generator.onnx").touch()
     found = serve.models(tmp_path)
-    assert [model["name"] for model in found] == ["photo_c4", "photo_c16"]
-    assert [model["channels"] for model in found] == [4, 16]
+    assert [model["name"] for model in found] == ["photo_c4", "photo_c16", "camvid_sc_c8"]
+    assert [model["channels"] for model in found] == [4, 16, 8]
+    assert [model["label_map"] for model in found] == [False, False, True]
+    assert all(model["compresses"] for model in found)
     assert bytes.fromhex(found[0]["fingerprint"]) == read_checkpoint(PROJECT / "checkpoints/photo_c4").fingerprint
+
+
+@pytest.mark.parametrize(("knobs", "expected"), [
+    ({}, True),
+    ({"semantic_code": "none"}, True),
+    ({"semantic_code": "learned"}, False),
+    ({"use_instances": True}, False),
+    ({"classes": ""}, False),
+])  # fmt: skip
+def test_which_label_maps_the_page_takes(knobs, expected):
+    sys.path.insert(0, str(WEB))
+    import serve
+
+    labels = {"use_conditional_GAN": True, "n_classes": 2, "classes": "Sky 1 2 3, Void 0 0 0"}
+    assert serve.compresses(config_train(**(labels | knobs))) == expected
 
 
 def missing_for_the_page() -> str:
@@ -73,6 +91,14 @@ def missing_for_the_page() -> str:
     if not (PROJECT / "checkpoints/photo_c8/generator.onnx").exists():
         return "a model with ONNX graphs"
     return ""
+
+
+def write_label_map(path: Path) -> None:
+    """Write a label map for kodim21, in the colours of camvid_sc_c8's classes: bands, and a Car in front of a Building."""
+    classes = Classes.parse(read_checkpoint(PROJECT / "checkpoints/camvid_sc_c8").config.classes, 12)
+    indices = np.repeat(classes.indices("Sky,Tree,Building,Road"), 128)[:, None].repeat(768, axis=1)
+    indices[300:400, 200:500] = classes.indices("Car")
+    Image.fromarray(classes.colours[indices]).save(path)
 
 
 @pytest.mark.skipif(missing_for_the_page() != "", reason=f"the page's test needs {missing_for_the_page()}")
@@ -87,15 +113,21 @@ def test_page(tmp_path):
     shutil.copy(tmp_path / "python/given.gc", tmp_path)
     scaled = Codec.load(PROJECT / "checkpoints/photo_c4").encode(read_image(PROJECT / "images/kodim23.png"), scale=9)
     (tmp_path / "scaled.gc").write_bytes(scaled)
+    write_label_map(tmp_path / "labels.png")
+    street = ["-r", str(PROJECT / "checkpoints/camvid_sc_c8"), "-i", str(PROJECT / "images/kodim21.png")]
+    street += ["-sm", str(tmp_path / "labels.png")]
+    assert compress.main([*street, "-o", str(tmp_path / "python/labelled.gc")]) == 0
+    assert compress.main([*street, "--preserve", "Building,Car", "-o", str(tmp_path / "selected.gc")]) == 0
     command = [NODE, str(HERE / "page.mjs"), "--out", str(tmp_path), "--python", sys.executable]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0 and "all well" in done.stdout, done.stdout + done.stderr
-    for name in ("kodim21", "given"):
+    for name in ("kodim21", "given", "labelled"):
         theirs = unpack((tmp_path / f"{name}.gc").read_bytes())
         ours = unpack((tmp_path / f"python/{name}.gc").read_bytes())
         assert theirs.header == ours.header
         assert abs(len(theirs.payload) - len(ours.payload)) <= 4  # a tie of the quantizer may fall differently
-    for name, checkpoint in {"kodim21": "photo_c8", "given": "photo_c8", "scaled": "photo_c4"}.items():
+    models = {"kodim21": "photo_c8", "given": "photo_c8", "scaled": "photo_c4", "selected": "camvid_sc_c8"}
+    for name, checkpoint in models.items():
         output = tmp_path / f"python/shown_{name}.png"
         command = ["-r", str(PROJECT / "checkpoints" / checkpoint), "-i", str(tmp_path / f"{name}.gc"), "-o", str(output)]
         assert decompress.main(command) == 0
