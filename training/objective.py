@@ -121,21 +121,30 @@ class Objective:
         return losses.range_penalty(w, ops.min(centers), ops.max(centers))
 
     def features(self, x, x_hat, step, stage: str) -> tuple[list, list]:
-        """Return AlexNet's features of both images if any loss of this stage needs them, else two empty lists.
-
-        Both images are shifted alike by 0 to 7 px, differently at each step: the network's first stride is 4 px, and without
-        the shift it would not see a grid of that size.
-        """
+        """Return AlexNet's features of both images if any loss of this stage needs them, else two empty lists."""
         judged = self.config.discriminator == "projected_discriminator" and stage not in WITHOUT_D
         compared = self.config.lambda_lpips and stage != "discriminator"
         if not self.alexnet or not (judged or compared):
             return [], []
-        height, width = tf.unstack(tf.shape(x)[1:3])
-        room = tf.minimum(MAX_SHIFT, tf.minimum(height, width) - AlexNet.min_side)
-        seed = (self.config.seed + 3, step)
-        top, left = tf.unstack(tf.random.stateless_uniform((2,), seed, maxval=room + 1, dtype=tf.int32))
-        rows, columns = slice(top, height - room + top), slice(left, width - room + left)
-        return self.alexnet(x[:, rows, columns]), self.alexnet(x_hat[:, rows, columns])
+        return self.alexnet(self._window(x, step)), self.alexnet(self._window(x_hat, step))
+
+    def _window(self, image, step):
+        """Return what AlexNet sees of images (B, H, W, 3): another window at each step, of all images the same.
+
+        Its first stride is 4 px. It would not see a grid of that size, so the window is shifted by 0 to 7 px. It takes stripes
+        of 2.67 px for texture of 8 px, so the knob perceptual_zoom has it see a smaller window, enlarged to (B, H, W, 3).
+        """
+        size = tf.shape(image)[1:3]
+        top_left = tf.random.stateless_uniform((2,), (self.config.seed + 3, step))  # as shares of the room that there is
+        if self.config.perceptual_zoom == 1:
+            room = tf.minimum(MAX_SHIFT, tf.reduce_min(size) - AlexNet.min_side)
+            (top, left), (height, width) = tf.cast(top_left * tf.cast(room + 1, tf.float32), tf.int32), size - room
+            return image[:, top : top + height, left : left + width]
+        zoom = tf.random.stateless_uniform((), (self.config.seed + 4, step), 1, self.config.perceptual_zoom)
+        top_left *= 1 - 1 / zoom
+        batch = tf.shape(image)[0]
+        boxes = tf.tile(tf.concat([top_left, top_left + 1 / zoom], axis=0)[None], (batch, 1))  # as shares of the image
+        return tf.image.crop_and_resize(image, boxes, tf.range(batch), size)
 
     def _gan_losses(self, real: tuple[Any, list], fake: tuple[Any, list], labels: LabelBatch | None, step) -> tuple:
         """Return the weighted loss that D adds to G's, D's own, and the terms by name.

@@ -18,6 +18,7 @@ EVERY_FREE_KNOB = {  # a value for each that is not the tiny configuration's
     "selective_regions": "boxes", "lambda_X": 1.0, "lambda_range": 0.1, "lambda_rate": 0.1, "lambda_adversarial": 0.1,
     "gan_loss": "wgan", "use_vanilla_GAN": False, "lambda_gp": 1.0, "n_critic_iterations": 2, "weight_clipping": True,
     "max_c": 0.1, "use_feature_matching_loss": False, "lambda_feature_matching": 1.0, "lambda_lpips": 0.0,
+    "perceptual_zoom": 2.0,
     "use_vgg_loss": False, "lambda_vgg": 0.2, "vgg_weights": "elsewhere", "distortion_steps": 7,
     "discriminator_warmup_steps": 7, "entropy_steps": 7, "generator_steps": 7, "freeze_encoder": True,
     "distortion_learning_rate": 0.1,

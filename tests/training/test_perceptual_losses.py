@@ -53,10 +53,25 @@ def test_the_lpips_term_is_that_of_the_shifted_images_and_moves_only_e_and_g(tin
         np.testing.assert_array_equal(var, old)
 
 
-def test_the_shift_is_another_one_at_each_step(tiny_config, monkeypatch):
-    trainer = Trainer(tiny_config(lambda_lpips=1.0, distortion_steps=10))
-    windows = {trainer.objective.features(batch(1), batch(1), step, "distortion")[0][0].numpy().tobytes() for step in range(8)}
-    assert len(windows) > 5
+@pytest.mark.parametrize("zoom", [1.0, 2.0])
+def test_alexnet_sees_another_window_of_both_images_at_each_step(zoom, tiny_config):
+    objective = Trainer(tiny_config(lambda_lpips=1.0, perceptual_zoom=zoom, distortion_steps=10)).objective
+    seen = [objective.features(batch(1), batch(1), step, "distortion") for step in range(8)]
+    assert len({x[0].numpy().tobytes() for x, _ in seen}) > 5
+    for x, x_hat in seen:
+        np.testing.assert_array_equal(x[0], x_hat[0])
+
+
+def test_with_a_zoom_alexnet_sees_a_part_of_the_image_at_the_image_s_size(tiny_config, monkeypatch):
+    objective = Trainer(tiny_config(lambda_lpips=1.0, perceptual_zoom=2.0, distortion_steps=10)).objective
+    seen = []
+    monkeypatch.setattr(objective, "alexnet", lambda image: seen.append(image.numpy()) or [])
+    ramp = np.broadcast_to(np.linspace(-1, 1, 64, dtype="f")[:, None, None], (2, 64, 48, 3))
+    for step in range(20):
+        objective.features(ramp, ramp, step, "distortion")
+    spans = [np.ptp(image[0, :, 0, 0]) / 2 for image in seen]  # of the image's height
+    assert {image.shape for image in seen} == {(2, 64, 48, 3)}
+    assert min(spans) >= 0.49 and max(spans) <= 1.0 and max(spans) - min(spans) > 0.3
 
 
 def test_the_projected_discriminator_trains_its_heads_and_shares_the_features(tiny_config, monkeypatch):
@@ -77,10 +92,10 @@ def test_the_projected_discriminator_trains_its_heads_and_shares_the_features(ti
 
 def test_a_stage_computes_features_only_if_it_needs_them(tiny_config):
     projected = Trainer(tiny_config(discriminator="projected_discriminator"))
-    assert projected._features(batch(), batch(), 0, "distortion") == ([], [])
-    assert len(projected._features(batch(), batch(), 0, "discriminator")[0]) == 5
+    assert projected.objective.features(batch(), batch(), 0, "distortion") == ([], [])
+    assert len(projected.objective.features(batch(), batch(), 0, "discriminator")[0]) == 5
     measured = Trainer(tiny_config(lambda_lpips=1.0))
-    assert measured._features(batch(), batch(), 0, "discriminator") == ([], [])
+    assert measured.objective.features(batch(), batch(), 0, "discriminator") == ([], [])
 
 
 def test_without_the_weights_training_says_how_to_get_them(tiny_config, monkeypatch, tmp_path):
