@@ -5,9 +5,9 @@
 
 It is not part of the gate: a hundred kills take about ten minutes on two cores that have nothing else to do. What it checks:
 
-kills         train.py dies by SIGKILL, over and over: one time in five while it starts, else at a random moment of steps that
-              are each followed by a checkpoint, so that many kills hit the writing of one. Each time the newest checkpoint
-              loads and the next start goes on from it; at the end the weights are those of a run that nobody killed.
+kills         train.py dies by SIGKILL, over and over: one time in five while it starts, two in five while a checkpoint is being
+              written, else at any moment. Each time the newest checkpoint loads and the next start goes on from it; at the end
+              the weights are those of a run that nobody killed.
 full disks    train.py writes to a small tmpfs with room for a random part of a checkpoint. It ends with one line that names the
               file, the newest checkpoint still loads, and with room again training goes on from it. Mounting takes root.
 folder kills  compress.py dies at random moments while it works on a folder. The next start finishes the rest, and every file is
@@ -18,6 +18,7 @@ The last start of a killed run is an ordinary one.
 """
 
 import argparse
+import math
 import multiprocessing
 import os
 import random
@@ -26,8 +27,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -35,8 +38,8 @@ import numpy as np
 from conftest import PROJECT, knobs, photo
 from PIL import Image
 
-STARTING = 0.2  # share of the kills that come before a start has written a checkpoint
-SAVES = 3  # checkpoints that are written, at most, between the first one of a start and the kill
+STARTING, WRITING = 0.2, 0.4  # shares of the kills that come while training starts, and while a checkpoint is being written
+WRITE_SECONDS = 0.03  # that writing a checkpoint takes, about
 PATIENCE = 600  # s, for anything to happen
 
 
@@ -45,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--full-disks", type=int, default=20)
     parser.add_argument("--folder-kills", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after so long, no more kills of training")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     rng = random.Random(args.seed)
@@ -59,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         for i in range(5):
             Image.fromarray(photo(40, 48, seed=i)).save(few / f"{i}.png")
         if args.kills:
-            kill_training(base / "killed", few, args.kills, rng)
+            kill_training(base / "killed", few, args.kills, args.minutes, rng)
         if args.full_disks:
             fill_disks(base / "full", few, args.full_disks, rng)
         if args.folder_kills:
@@ -109,32 +113,26 @@ def finish_training(arguments: list[str], log: Path) -> None:
     check(process.exitcode == 0, f"training ended with {process.exitcode}\n{log.read_text()}")
 
 
-def kill_training(base: Path, photos: Path, kills: int, rng: random.Random) -> None:
-    """Kill one run `kills` times, while it starts and while it writes checkpoints."""
+def kill_training(base: Path, photos: Path, kills: int, minutes: float, rng: random.Random) -> None:
+    """Kill one run `kills` times, or as often as can be done in so many minutes."""
     base.mkdir()
     log = base / "log.txt"
     began = time.time()
     finish_training(training(base, photos, 1), log)
     startup = time.time() - began
-    newest = 1
-    early = writing = 0
-    for killed in range(1, kills + 1):
-        before = newest
+    newest, killed, early, writing = 1, 0, 0, 0
+    while killed < kills and time.time() - began < 60 * minutes:
+        before, killed = newest, killed + 1
         process = start_training(training(base, photos, 10**6, "-rl"), log)
-        if rng.random() < STARTING:
-            time.sleep(rng.uniform(0, startup))
-            early += 1
-        else:
-            started = wait_for_step(base, before + 1, process, log)
-            wait_for_step(base, before + 2, process, log)
-            time.sleep(rng.uniform(0, SAVES) * (time.time() - started))
+        started = wait_for_a_moment(base, startup, process, log, rng)
         check(process.is_alive(), f"kill {killed}: training had ended by itself\n{log.read_text()}")
         process.kill()
         process.join()
         newest = newest_step(base)
         check(newest >= before, f"kill {killed}: the newest checkpoint went from step {before} back to {newest}")
         load(base)
-        writing += bool(leftovers(base))
+        early += not started
+        writing += started and bool(leftovers(base))
         print(f"killed {killed} of {kills} times, at step {newest}; {writing} times while it wrote", flush=True)
     finish_training(training(base, photos, newest + 3, "-rl"), log)
     check(not leftovers(base), f"a whole run leaves {leftovers(base)} behind")
@@ -144,18 +142,33 @@ def kill_training(base: Path, photos: Path, kills: int, rng: random.Random) -> N
         check(np.array_equal(array, weights(whole)[name]), f"{name} differs from that of a run without kills")
     finish([sys.executable, "train.py", *training(base, photos, newest + 5, "-rl")])
     check(newest_step(base) == newest + 5, "an ordinary start did not go on")
-    print(f"training: killed {kills} times, {early} of them while it started and {writing} while it wrote a checkpoint; "
+    print(f"training: killed {killed} times, {early} of them while it started and {writing} while it wrote a checkpoint; "
           f"all loaded, and the weights of step {newest + 3} are those of one run")  # fmt: skip
 
 
-def wait_for_step(base: Path, step: int, process: multiprocessing.Process, log: Path) -> float:
-    """Wait until there is a checkpoint of this step or a later one. Return the time."""
+def wait_for_a_moment(base: Path, startup: float, process: multiprocessing.Process, log: Path, rng: random.Random) -> bool:
+    """Wait until it is time for a kill. Return whether training had started by then, and had written a checkpoint."""
+    moment, before = rng.random(), newest_step(base)
+    if moment < STARTING:
+        time.sleep(rng.uniform(0, startup))
+        return newest_step(base) > before
+    seconds = wait_until(lambda: newest_step(base) > before, process, log)
+    if moment < STARTING + WRITING:
+        wait_until(lambda: leftovers(base), process, log)
+        time.sleep(rng.uniform(0, WRITE_SECONDS))
+    else:
+        time.sleep(rng.uniform(0, 0.2) * seconds)
+    return True
+
+
+def wait_until(holds: Callable[[], Any], process: multiprocessing.Process, log: Path) -> float:
+    """Wait until something holds, while training goes on. Return how many seconds that took."""
     began = time.time()
-    while newest_step(base) < step:
+    while not holds():
         check(process.is_alive(), f"training had ended by itself\n{log.read_text()}")
-        check(time.time() - began < PATIENCE, f"no checkpoint of step {step}\n{log.read_text()}")
-        time.sleep(0.005)
-    return time.time()
+        check(time.time() - began < PATIENCE, f"training stands still\n{log.read_text()}")
+        time.sleep(0.002)
+    return time.time() - began
 
 
 def fill_disks(base: Path, photos: Path, times: int, rng: random.Random) -> None:
@@ -213,7 +226,7 @@ def weights(base: Path) -> dict[str, np.ndarray]:
 
 
 def leftovers(base: Path) -> list[str]:
-    """Hidden or partial files and folders below a run."""
+    """Return the hidden files and folders below a run: what is being written, or was when training died."""
     return sorted(str(path) for path in base.rglob(".*"))
 
 
