@@ -110,11 +110,8 @@ def no_pretrained_weights(tmp_path_factory):
     os.environ["GENERATIVE_COMPRESSION_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture
-def eager_steps(request, monkeypatch):
-    """Make a few training steps without a graph, whose tracing takes longer. Exact resuming is tested with graphs."""
-    if "2n_steps" in request.node.name:
-        return
+def make_steps_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make training steps without a graph, whose tracing takes longer than a few steps. test_resuming.py trains with graphs."""
     from training.trainer import Trainer
 
     build = Trainer.__init__
@@ -124,6 +121,11 @@ def eager_steps(request, monkeypatch):
         trainer._compiled_step = trainer._distributed_step
 
     monkeypatch.setattr(Trainer, "__init__", build_eager)
+
+
+@pytest.fixture
+def eager_steps(monkeypatch):
+    make_steps_eager(monkeypatch)
 
 
 @pytest.fixture
@@ -150,6 +152,8 @@ def checkpoint(photos, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
     where = [f"{name}={folder / name}" for name in ("checkpoints", "samples", "tensorboard")]
     arguments = [part for assignment in where for part in ("-k", assignment)]
-    stages = knobs(sample_noise=True, distortion_steps=2, discriminator_warmup_steps=1)
-    assert train.main(["-ds", str(photos), "-name", "tiny", "--steps", "5", *stages, *arguments]) == 0
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        make_steps_eager(monkeypatch)
+        stages = knobs(sample_noise=True, distortion_steps=2, discriminator_warmup_steps=1)
+        assert train.main(["-ds", str(photos), "-name", "tiny", "--steps", "5", *stages, *arguments]) == 0
     return folder / "checkpoints" / "tiny"

@@ -60,17 +60,19 @@ def test_a_picture_or_a_file_on_standard_output_that_nobody_takes_is_no_tracebac
         assert done.returncode == status and "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["new\nline.png", os.fsdecode(b"\xff\xfe.png"), "später.png"])
 @pytest.mark.parametrize("language", ["C", "C.UTF-8"])
-def test_names_that_the_terminal_cannot_show_cost_nothing(name, language, tmp_path):
+def test_names_that_the_terminal_cannot_show_cost_nothing(language, tmp_path):
+    names = ["new\nline.png", os.fsdecode(b"\xff\xfe.png"), "später.png"]
     (tmp_path / "in").mkdir()
-    Image.fromarray(photo(32, 32)).save(tmp_path / "in" / name)
+    for name in names:
+        Image.fromarray(photo(32, 32)).save(tmp_path / "in" / name)
+    (tmp_path / f"{names[1]}.old.csv").touch()
     environment = os.environ | {"LC_ALL": language, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    for suffix in (".csv", ".h5"):
+    for name, suffix in zip(names, (".csv", ".h5", ".csv"), strict=True):
         table = str(tmp_path / f"{name}{suffix}")
         done = run("data/make_paths", str(tmp_path / "in"), "-o", table, env=environment)
         assert done.returncode == 0 and not done.stderr and os.path.exists(table)
-    done = run("data/make_paths", str(tmp_path / "in"), "-o", table, env=environment)
+    done = run("data/make_paths", str(tmp_path / "in"), "-o", str(tmp_path / f"{names[1]}.old.csv"), env=environment)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--overwrite" in done.stderr
 
 

@@ -125,11 +125,7 @@ def test_the_readmes_python_runs(in_project):
     assert page["picture"].shape == (512, 768, 3) and page["picture"].dtype == np.uint8
 
 
-def test_what_extending_shows_runs(in_project, network_as_before):
-    run_python("docs/extending.md")
-
-
-def test_a_copy_of_the_project_trains_with_what_extending_adds(tmp_path, in_project, network_as_before):
+def test_what_extending_shows_runs_and_a_copy_of_the_project_trains_with_what_it_adds(tmp_path, in_project, network_as_before):
     table = run_python("docs/extending.md")["folder"] / "noise_train.csv"
     copy = tmp_path / "project"
     shutil.copytree(

@@ -19,7 +19,8 @@ def python(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("venv")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = str(folder / "bin/python")
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", PROJECT / "requirements-codec.txt"]
+    install = [python, "-m", "pip", "install", "-q", "--no-compile", "--disable-pip-version-check"]
+    install += ["-r", PROJECT / "requirements-codec.txt"]
     done = subprocess.run(install, capture_output=True, text=True)
     unreachable = ("No matching distribution", "connection", "Temporary failure in name resolution")
     if done.returncode and any(sign.lower() in done.stderr.lower() for sign in unreachable):

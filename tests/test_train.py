@@ -6,15 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import PROJECT, knobs
 
-import checkpoint as export
 import train
 from codec import Codec, read_image
-from codec.checkpoint import newest_checkpoint, read_arrays, read_knobs, resolve_checkpoint
+from codec.checkpoint import newest_checkpoint, read_knobs, resolve_checkpoint
 from model import named_weights
 from training.trainer import Trainer
 
@@ -33,38 +33,27 @@ def run(photos, tmp_path, monkeypatch):
     return call
 
 
-def arrays(folder) -> dict[str, np.ndarray]:
-    with np.load(folder / "training.npz") as training, np.load(folder / "model.npz") as model:
-        return dict(training) | {f"model:{name}": array for name, array in model.items()}
+@pytest.fixture
+def finished(checkpoint, tmp_path) -> Path:
+    """The folder of a finished run, "a" of 5 steps, where `run` would have written it."""
+    return shutil.copytree(checkpoint, tmp_path / "checkpoints/a")
 
 
-@pytest.mark.parametrize("stages", [
-    {"distortion_steps": 2, "discriminator_warmup_steps": 1, "sample_noise": True, "random_flip": True},
-    pytest.param(  # DDD, GDG
-        {"discriminator_warmup_steps": 2, "n_critic_iterations": 2, "gan_loss": "wgan_gp", "spectral_norm": True},
-        marks=pytest.mark.slow,
-    ),
-], ids=["noise", "critic"])  # fmt: skip
-def test_training_2n_steps_equals_n_then_resume_then_n(stages, run, photos, tmp_path):
-    assert run("-name", "whole", "--steps", "6", **stages) == 0
-    assert run("-name", "parts", "--steps", "3", **stages) == 0
-    assert train.main(["-ds", str(photos), "-rl", "-name", "parts", "--steps", "6"]) == 0
-    whole, parts = (arrays(tmp_path / "checkpoints" / name / "ckpt-00000006") for name in ("whole", "parts"))
-    assert whole.keys() == parts.keys()
-    assert [name for name in whole if not np.array_equal(whole[name], parts[name])] == []
-
-
-def test_a_run_writes_checkpoints_summaries_and_sample_pictures(run, tmp_path):
-    assert run("--name", "a", "-k", "checkpoint_epochs=1", "-k", "keep_checkpoints=2", "--epochs", "4", distortion_steps=3) == 0
-    # 1 of 5 photos is held out: 4 photos in batches of 2 are 2 steps an epoch; step 3 ends the distortion stage
-    names = sorted(p.name for p in (tmp_path / "checkpoints/a").iterdir())
-    assert names == ["ckpt-00000003", "ckpt-00000006", "ckpt-00000008"]
-    assert [p.name for p in sorted((tmp_path / "samples/a").iterdir())] == ["00000004.png", "00000008.png"]
+def test_a_run_writes_checkpoints_summaries_and_sample_pictures(run, tmp_path, capsys):
+    changes = {"distortion_steps": 1, "checkpoint_epochs": 1, "keep_checkpoints": 1, "diagnostic_steps": 4}
+    assert run("--name", "a", "--epochs", "2", **changes) == 0
+    # 1 of 5 photos is held out: 4 photos in batches of 2 are 2 steps an epoch; step 1 ends the distortion stage
+    assert sorted(p.name for p in (tmp_path / "checkpoints/a").iterdir()) == ["ckpt-00000001", "ckpt-00000004"]
+    assert [p.name for p in (tmp_path / "samples/a").iterdir()] == ["00000004.png"]
     assert read_image(tmp_path / "samples/a/00000004.png", 10**6).shape[1] > 2 * 96
     scalars, images = summaries(tmp_path / "tensorboard/a")
     assert {"distortion", "adversarial", "feature_matching", "discriminator", "D_real", "D_fake", "PSNR", "bpp",
             "held_out_PSNR", "G_learning_rate", "D_learning_rate", "steps_per_second"} <= set(scalars)  # fmt: skip
-    assert scalars["distortion"] == [4, 8] and images == {"original/0", "reconstruction/0"}
+    assert scalars["distortion"] == [4] and images == {"original/0", "reconstruction/0"}
+    said = capsys.readouterr().out
+    assert "device: " in said and "precision: float32" in said and "encoder 0." in said
+    assert "data: 4 training images, 0.0 MB of files; 1 held out" in said
+    assert "a step: 2 x 64x64 px, 0.01 megapixels; 2 steps are an epoch; up to step 4" in said
 
 
 def summaries(folder) -> tuple[dict, set]:
@@ -77,17 +66,15 @@ def summaries(folder) -> tuple[dict, set]:
     return {tag: steps for tag, steps in tags.items() if tag not in images}, images
 
 
-def test_a_run_is_not_overwritten(run, capsys):
-    assert run("--name", "a", "--steps", "1") == 0
-    assert run("--name", "a", "--steps", "1") == 2
+def test_a_run_is_not_overwritten(run, finished, capsys):
+    assert run("--name", "a", "--steps", "9") == 2
     assert "-rl" in capsys.readouterr().err
 
 
-def test_resuming_keeps_the_checkpoints_knobs_and_takes_overrides(run, photos, tmp_path):
-    assert run("--name", "a", "--steps", "1", lambda_X=7) == 0
-    assert train.main(["-ds", str(photos), "-rl", "--name", "a", "--steps", "2", "-k", "G_learning_rate=0.001"]) == 0
-    config = read_knobs(resolve_checkpoint(tmp_path / "checkpoints/a"))
-    assert (config.lambda_X, config.G_learning_rate, config.width) == (7.0, 0.001, 32)
+def test_resuming_keeps_the_checkpoints_knobs_and_takes_overrides(finished, run, photos):
+    assert train.main(["-ds", str(photos), "-rl", "--name", "a", "--steps", "6", "-k", "G_learning_rate=0.001"]) == 0
+    config = read_knobs(resolve_checkpoint(finished))
+    assert (config.distortion_steps, config.G_learning_rate, config.width) == (2, 0.001, 32)
 
 
 def test_knobs_come_from_files_then_from_k(run, tmp_path, capsys):
@@ -103,37 +90,36 @@ def test_knobs_come_from_files_then_from_k(run, tmp_path, capsys):
     assert "b.json: knob lambda_Y" in error
 
 
-def test_resuming_from_another_runs_checkpoint_leaves_it_alone(run, photos, tmp_path):
-    assert run("--name", "a", "--steps", "1") == 0
-    assert run("--name", "c", "--steps", "1") == 0
-    assert train.main(["-ds", str(photos), "-r", "checkpoints/a", "--name", "c", "--steps", "2"]) == 2  # c has its own
-    assert train.main(["-ds", str(photos), "-r", "checkpoints/a", "--name", "b", "--steps", "2"]) == 0
-    assert [p.name for p in (tmp_path / "checkpoints/a").iterdir()] == ["ckpt-00000001"]
-    assert [p.name for p in (tmp_path / "checkpoints/b").iterdir()] == ["ckpt-00000002"]
+def test_resuming_from_another_runs_checkpoint_leaves_it_alone(finished, run, photos, tmp_path):
+    shutil.copytree(finished, tmp_path / "checkpoints/c")
+    before = sorted(p.name for p in finished.iterdir())
+    assert train.main(["-ds", str(photos), "-r", "checkpoints/a", "--name", "c", "--steps", "6"]) == 2  # c has its own
+    assert train.main(["-ds", str(photos), "-r", "checkpoints/a", "--name", "b", "--steps", "6"]) == 0
+    assert sorted(p.name for p in finished.iterdir()) == before
+    assert [p.name for p in (tmp_path / "checkpoints/b").iterdir()] == ["ckpt-00000006"]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(run, photos, tmp_path, capsys):
-    assert run("--name", "a", "--steps", "1") == 0
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(finished, run, photos, capsys):
+    before = sorted(p.name for p in finished.iterdir())
     bad = ["-rl", "--name", "a", "--steps", "9", "-k", "G_learning_rate=1e30", "-k", "optimizer=adam"]
     assert train.main(["-ds", str(photos), *bad]) == 2
     error = capsys.readouterr().err
     assert "not finite" in error and "distortion" in error and "step " in error
-    assert [p.name for p in (tmp_path / "checkpoints/a").iterdir()] == ["ckpt-00000001"]
+    assert sorted(p.name for p in finished.iterdir()) == before
 
 
-@pytest.mark.parametrize("change", ["optimizer=momentum", "rate_model=context", "learn_centers=true", "centers=-1,0,1",
-                                    "mixed_precision=float16", "spectral_norm=true", "width=48"])  # fmt: skip
-def test_a_state_that_the_checkpoint_does_not_have_is_an_error(change, run, photos, capsys):
-    assert run("--name", "a", "--steps", "1") == 0
-    assert train.main(["-ds", str(photos), "-rl", "--name", "a", "-k", change]) == 2
-    error = capsys.readouterr().err
-    assert f"knob {change.partition('=')[0]}" in error and "--transfer" in error
+def test_a_state_that_the_checkpoint_does_not_have_is_an_error(finished, run, photos, capsys):
+    """tests/training/test_knob_roles.py has the other knobs for which this holds."""
+    for change in ("optimizer=momentum", "width=48"):
+        assert train.main(["-ds", str(photos), "-rl", "--name", "a", "-k", change]) == 2
+        error = capsys.readouterr().err
+        assert f"knob {change.partition('=')[0]}" in error and "--transfer" in error
 
 
 def test_the_first_command_of_the_readme_runs_on_the_photos_that_ship(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert train.main(["-opt", "momentum", "--name", "run", *knobs(), "--steps", "4"]) == 0
-    assert (tmp_path / "samples/run/00000004.png").exists()
+    assert train.main(["-opt", "momentum", "--name", "run", *knobs(diagnostic_steps=1), "--steps", "1"]) == 0
+    assert (tmp_path / "samples/run/00000001.png").exists()
 
 
 def test_summaries_that_cannot_be_written_are_an_error_that_names_them(run, tmp_path, capsys):
@@ -142,86 +128,86 @@ def test_summaries_that_cannot_be_written_are_an_error_that_names_them(run, tmp_
     assert "logs" in capsys.readouterr().err
 
 
-def test_going_on_with_nothing_left_to_do_leaves_the_checkpoint_as_it_is(run, photos, tmp_path):
-    assert run("--name", "a", "--steps", "2") == 0
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")}
-    assert train.main(["-ds", str(photos), "-rl", "--name", "a", "--steps", "2"]) == 0
-    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")} == before
+def test_where_there_is_nothing_to_do_nothing_is_changed(finished, run, photos, tmp_path, capsys):
+    def files() -> dict:
+        return {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")}
+
+    before = files()
+    again = ["-ds", str(photos), "--steps", "5", "-k", "entropy_steps=3"]
+    assert train.main([*again, "-rl", "--name", "a"]) == 0  # a context model now would make its files undecodable
+    assert train.main([*again, "-r", "checkpoints/a", "--name", "b"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert files() == before
 
 
 def test_training_ends_with_a_context_model_of_the_averaged_weights(run, photos, tmp_path, capsys):
-    assert run("--name", "a", "--steps", "2", entropy_steps=0) == 0
-    checkpoint = tmp_path / "checkpoints/a/ckpt-00000002"
-    assert not (checkpoint / "context.npz").exists()
-    fit = ["-ds", str(photos), "-k", "entropy_steps=5"]
-    assert train.main(["--fit-entropy", "-r", str(checkpoint), *fit]) == 0  # alone ...
+    assert run("--name", "a", "--steps", "2", entropy_steps=5) == 0
+    at_the_end = tmp_path / "checkpoints/a/ckpt-00000002"
+    alone = shutil.copytree(at_the_end, tmp_path / "alone")
+    for name in ("context.npz", "fingerprint.txt"):
+        (alone / name).unlink()
+    capsys.readouterr()
+    assert train.main(["--fit-entropy", "-r", str(alone), "-ds", str(photos), "-k", "entropy_steps=5"]) == 0
     assert "bits per symbol" in capsys.readouterr().out
-    assert run("--name", "b", "--steps", "2", entropy_steps=5) == 0  # ... and at the end
-    alone, at_the_end = (np.load(tmp_path / f"checkpoints/{name}/ckpt-00000002/context.npz") for name in "ab")
-    assert [name for name in alone if not np.array_equal(alone[name], at_the_end[name])] == []
-    codec = Codec.load(checkpoint)
+    ours, theirs = (np.load(folder / "context.npz") for folder in (at_the_end, alone))
+    assert [name for name in ours if not np.array_equal(ours[name], theirs[name])] == []
+    codec = Codec.load(at_the_end)
     assert codec.decode(codec.encode(np.zeros((64, 96, 3), np.uint8))).shape == (64, 96, 3)
-
-
-def test_fitting_skips_unreadable_held_out_images(run, photos, tmp_path, capsys):
-    (tmp_path / "val").mkdir()
-    (tmp_path / "val" / "a.png").write_bytes((photos / "0.png").read_bytes())
-    (tmp_path / "val" / "b.png").write_text("junk")
-    assert run("--name", "a", "--steps", "1", "--val", str(tmp_path / "val"), entropy_steps=3) == 0
-    said = capsys.readouterr()
-    assert "b.png" in said.err and "of 1 held-out images" in said.out
-    assert (tmp_path / "checkpoints/a/ckpt-00000001/context.npz").exists()
 
 
 def test_held_out_images_that_cannot_be_read_are_told_and_cost_nothing(run, photos, tmp_path, capsys):
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "a.png").write_text("junk")
-    arguments = ["--name", "a", "--steps", "4", "--val", str(tmp_path / "val")]
-    assert run(*arguments) == 2
+
+    def train_one_step() -> int:
+        val = str(tmp_path / "val")
+        return run("--name", "a", "--steps", "1", "--val", val, diagnostic_steps=1, entropy_steps=3)
+
+    assert train_one_step() == 2
     assert "none of the 1 held-out images can be read" in capsys.readouterr().err
     assert not (tmp_path / "checkpoints").exists()
     (tmp_path / "val" / "b.png").write_bytes((photos / "0.png").read_bytes())
-    assert run(*arguments) == 0
-    assert "a.png" in capsys.readouterr().err
-    assert (tmp_path / "samples/a/00000004.png").exists()
-
-
-def test_the_start_of_a_run_says_what_it_computes_on_and_what_it_sees(run, capsys):
-    assert run("--name", "a", "--steps", "1") == 0
-    said = capsys.readouterr().out
-    assert "device: " in said and "precision: float32" in said and "encoder 0." in said
-    assert "data: 4 training images, 0.0 MB of files; 1 held out" in said
-    assert "a step: 2 x 64x64 px, 0.01 megapixels; 2 steps are an epoch; up to step 1" in said
+    assert train_one_step() == 0
+    said = capsys.readouterr()
+    assert "a.png" in said.err and "of 1 held-out images" in said.out  # of the fit
+    assert (tmp_path / "samples/a/00000001.png").exists()
+    assert (tmp_path / "checkpoints/a/ckpt-00000001/context.npz").exists()
 
 
 def test_runs_in_folders_of_runs_share_nothing(run, photos, tmp_path):
     for name in ("exp1/lr1", "exp2/lr1"):
-        assert run("--name", name, "--steps", "4") == 0
+        assert run("--name", name, "--steps", "1", distortion_steps=9, diagnostic_steps=1) == 0
         for base in ("checkpoints", "samples", "tensorboard"):
             assert any((tmp_path / base / name).iterdir())
-    assert train.main(["-ds", str(photos), "-rl", "--name", "exp1/lr1", "--steps", "5"]) == 0
-    assert newest_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints/exp1/lr1/ckpt-00000005"
+    assert train.main(["-ds", str(photos), "-rl", "--name", "exp1/lr1", "--steps", "2"]) == 0
+    assert newest_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints/exp1/lr1/ckpt-00000002"
 
 
-def test_where_there_is_nothing_to_do_nothing_is_changed(run, photos, tmp_path, capsys):
-    assert run("--name", "a", "--steps", "2") == 0
-    again = ["-ds", str(photos), "--steps", "2", "-k", "entropy_steps=3"]
-    assert train.main([*again, "-rl", "--name", "a"]) == 0  # a context model now would make its files undecodable
-    assert train.main([*again, "-r", "checkpoints/a", "--name", "b"]) == 0
-    assert "nothing to do" in capsys.readouterr().out
-    assert sorted(p.name for p in (tmp_path / "checkpoints").rglob("*.npz")) == ["model.npz", "training.npz"]
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_run_with_a_checkpoint(signum, run, tmp_path, monkeypatch, capsys):
+    step = Trainer.train_step
+
+    def interrupted(trainer: Trainer, *batch):
+        if trainer.step == 1:
+            os.kill(os.getpid(), signum)
+        return step(trainer, *batch)
+
+    monkeypatch.setattr(Trainer, "train_step", interrupted)
+    assert run("--steps", "100000", distortion_steps=9) == 128 + signum
+    assert Trainer.start_from(tmp_path / "checkpoints/run", {}).step == 2  # the step that was begun is finished
+    assert "stopped by a signal at step 2; go on with: train.py -rl --name run" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_run_with_a_checkpoint(signum, photos, tmp_path):
-    command = [sys.executable, str(PROJECT / "train.py"), "-ds", str(photos), *knobs(diagnostic_steps=1), "--steps", "100000"]
+def test_a_process_that_trains_and_gets_a_signal_leaves_a_checkpoint(photos, tmp_path):
+    changes = {"diagnostic_steps": 1, "distortion_steps": 10**6, "checkpoint_epochs": 10**6}
+    command = [sys.executable, str(PROJECT / "train.py"), "-ds", str(photos), *knobs(**changes), "--steps", "100000"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while process.poll() is None and not list(tmp_path.glob("samples/run/*.png")):  # a sample picture: it trains
         time.sleep(0.1)
-    process.send_signal(signum)
+    process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 128 + signum, output
-    assert Trainer.start_from(tmp_path / "checkpoints/run", {}).step > 0
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert list((tmp_path / "checkpoints/run").glob("ckpt-*/training.npz"))
     assert "go on with: train.py -rl --name run" in output
 
 
@@ -256,56 +242,6 @@ def test_help_does_not_wait_for_tensorflow():
         code = f"import runpy, sys; sys.argv = ['x', '-h']; sys.path.insert(0, '.')\ntry: runpy.run_path('{script}.py', run_name='__main__')\nexcept SystemExit: pass\nassert not {{'tensorflow', 'keras', 'pandas'}} & set(sys.modules)"  # noqa: E501
         result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, env=os.environ)
         assert result.returncode == 0 and "usage:" in result.stdout, result.stderr
-
-
-def test_what_ships_of_a_checkpoint_compresses_as_it_does(checkpoint, photos, tmp_path, capsys):
-    shipped = tmp_path / "shipped"
-    assert export.main(["-r", str(checkpoint), "-o", str(shipped)]) == 0
-    assert sorted(file.name for file in shipped.iterdir()) == ["config.json", "fingerprint.txt", "model.npz"]
-    source = max(checkpoint.glob("ckpt-*"))
-    assert (shipped / "model.npz").stat().st_size < 0.55 * (source / "model.npz").stat().st_size
-    whole, half = Codec.load(checkpoint), Codec.load(shipped)
-    assert whole.checkpoint.fingerprint != half.checkpoint.fingerprint
-    contents, rounded = (codec.contents(read_image(photos / "0.png")) for codec in (whole, half))
-    assert (contents.symbols == rounded.symbols).mean() > 0.95
-    pictures = [codec.picture(contents, 80, 96).astype(int) for codec in (whole, half)]
-    assert np.abs(pictures[0] - pictures[1]).mean() < 1
-    assert Trainer.start_from(shipped, {}).step == 0
-    assert export.main(["-r", str(checkpoint), "-o", str(shipped)]) == 2
-    assert "there already" in capsys.readouterr().err
-
-
-def test_a_blend_is_between_two_generators_of_one_encoder(checkpoint, tmp_path, capsys):
-    source, other = max(checkpoint.glob("ckpt-*")), tmp_path / "other"
-    shutil.copytree(source, other)
-    weights = read_arrays(source / "model.npz")
-    moved = {name: array + 1 if name.startswith(("generator", "noise_generator")) else array for name, array in weights.items()}
-    np.savez(other / "model.npz", **moved | {"frequencies": weights["frequencies"][::-1]})
-    blend = ["-r", str(source), "--blend", str(other)]
-    assert export.main([*blend, "0.25", "-o", str(tmp_path / "blended")]) == 0
-    for name, array in read_arrays(tmp_path / "blended/model.npz").items():
-        wanted = weights[name] + 0.25 * (moved[name] is not weights[name])
-        np.testing.assert_allclose(array, wanted, atol=2e-3)  # half precision
-    for share in ("1.5", "nan", "much"):
-        assert export.main([*blend, share, "-o", str(tmp_path / "b")]) == 2
-        assert f"--blend: '{share}'" in capsys.readouterr().err
-    np.savez(other / "model.npz", **moved | {"encoder/Conv2D_5/bias": moved["encoder/Conv2D_5/bias"] + 1})
-    assert export.main([*blend, "0.5", "-o", str(tmp_path / "b")]) == 2
-    assert "encoder/Conv2D_5/bias differs" in capsys.readouterr().err
-    np.savez(other / "model.npz", **{name: array for name, array in moved.items() if name != "generator/Conv2D_0/kernel"})
-    assert export.main([*blend, "0.5", "-o", str(tmp_path / "b")]) == 2
-    assert "generator/Conv2D_0/kernel is not as" in capsys.readouterr().err and not (tmp_path / "b").exists()
-
-
-def test_weights_beyond_half_precision_are_not_shipped(checkpoint, tmp_path, capsys):
-    broken = tmp_path / "broken"
-    shutil.copytree(max(checkpoint.glob("ckpt-*")), broken)
-    with np.load(broken / "model.npz") as saved:
-        arrays = dict(saved)
-    arrays["encoder/Conv2D_0/kernel"][0, 0, 0, 0] = 1e6
-    np.savez(broken / "model.npz", **arrays)
-    assert export.main(["-r", str(broken), "-o", str(tmp_path / "shipped")]) == 2
-    assert "encoder/Conv2D_0/kernel" in capsys.readouterr().err and not (tmp_path / "shipped").exists()
 
 
 def test_a_transfer_takes_the_weights_that_fit(checkpoint, run, tmp_path, capsys):

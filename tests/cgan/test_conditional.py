@@ -1,8 +1,8 @@
 """The conditional GAN and selective compression, from what the networks see to the commands."""
 
 import dataclasses
-import subprocess
-import sys
+import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ import compress
 import decompress
 import losses
 import train
-from cGAN.labels import Classes, LabelBatch, LabelMap, boundaries
+from cGAN import train as cgan_command
+from cGAN.labels import LabelBatch, LabelMap, boundaries
 from codec import Codec, label_maps
 from codec.checkpoint import read_knobs, resolve_checkpoint
 from codec.container import join, unpack
@@ -25,6 +26,9 @@ from network import code_channels, label_channels, map_symbols
 from training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("eager_steps")
+
+CLASSES = "Sky 0 0 255, Road 128 64 128, Car 255 0 0, Void 0 0 0"
+CLASSES_FILE = "index,name,R,G,B\n0,Sky,0,0,255\n1,Road,128,64,128\n2,Car,255,0,0\n"
 
 
 @pytest.mark.parametrize("scale", [4, 8, 16])
@@ -90,7 +94,7 @@ def street(tmp_path_factory):
     columns = {"path": "", "semantic_map_paths": "_s", "instance_map_paths": "_i"}
     frame = pd.DataFrame({name: [f"{i}{end}.png" for i in range(4)] for name, end in columns.items()})
     frame.to_csv(folder / "street.csv", index=False)
-    (folder / "classes.csv").write_text("index,name,R,G,B\n0,Sky,0,0,255\n1,Road,128,64,128\n2,Car,255,0,0\n")
+    (folder / "classes.csv").write_text(CLASSES_FILE)
     return folder
 
 
@@ -114,7 +118,7 @@ def run_training(street, tmp_path, *arguments, **changes) -> int:
 
 
 @pytest.mark.parametrize("changes", [
-    {"semantic_code": "lossless", "selective": True, "entropy_steps": 3},
+    {"semantic_code": "lossless", "selective": True, "entropy_steps": 3, "distortion_steps": 9},
     pytest.param(
         {"semantic_code": "lossless", "use_instances": True, "semantic_scale": 16, "entropy_steps": 3, "sample_noise": True},
         marks=pytest.mark.slow,
@@ -158,9 +162,18 @@ def test_train_resume_compress_decompress(changes, street, tmp_path, capsys):
     np.testing.assert_array_equal(shown[:80, left : left + 96], back)
 
 
-def tiny_codec(tmp_path, **changes) -> Codec:
-    Trainer(config_train().override(knobs(use_conditional_GAN=True, n_classes=4, **changes)[1::2])).save(tmp_path / "ckpt-0")
-    return Codec.load(tmp_path)
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Return the folder of an untrained model with these knobs, which is built once. Tests only read it."""
+
+    @functools.cache
+    def build(**changes) -> Path:
+        folder = tmp_path_factory.mktemp("tiny")
+        given = knobs(use_conditional_GAN=True, n_classes=4, classes=CLASSES, **changes)
+        Trainer(config_train().override(given[1::2])).save(folder / "ckpt-0")
+        return folder
+
+    return build
 
 
 def batch(preserved=None) -> tuple:
@@ -170,8 +183,8 @@ def batch(preserved=None) -> tuple:
     return x, LabelBatch(*(tf.constant(plane[None].astype(np.uint8)) for plane in planes))
 
 
-def test_what_is_not_preserved_does_not_change_the_file(tmp_path):
-    codec = tiny_codec(tmp_path, selective=True)
+def test_what_is_not_preserved_does_not_change_the_file(tiny):
+    codec = Codec.load(tiny(selective=True))
     preserved = np.zeros((80, 96), bool)
     preserved[16:48, 16:64] = True
     labels = LabelMap(label_map(80, 96), np.zeros((80, 96), bool), preserved=preserved)
@@ -205,44 +218,43 @@ def test_every_trainable_gets_a_gradient_in_a_conditional_step(tmp_path):
     ({"selective": True}, ["-sm", "0_s.png", "--box", "90,0,20,20"], "--box"),
     ({"use_instances": True}, ["-sm", "0_s.png"], "--instances"),
 ])  # fmt: skip
-def test_a_mistake_is_one_line_and_status_2(changes, arguments, named, street, tmp_path, monkeypatch, capfd):
-    tiny_codec(tmp_path, classes=str(Classes.read(street / "classes.csv")), **changes)
+def test_a_mistake_is_one_line_and_status_2(changes, arguments, named, tiny, street, tmp_path, monkeypatch, capfd):
+    ckpt = str(tiny(**changes))
     monkeypatch.chdir(street)
     Image.fromarray(label_map(40, 40)).save("small.png")
-    assert compress.main(["-r", str(tmp_path), "-i", "0.png", "-o", str(tmp_path / "o.png"), *arguments]) == 2
+    assert compress.main(["-r", ckpt, "-i", "0.png", "-o", str(tmp_path / "o.png"), *arguments]) == 2
     error = capfd.readouterr().err
     assert named in error and error.count("\n") == 1 and not (tmp_path / "o.gc").exists()
 
 
-def test_maps_for_a_model_that_needs_none_are_a_warning(street, tmp_path, capfd):
-    tiny_codec(tmp_path, semantic_code="none")
+def test_maps_for_a_model_that_needs_none_are_a_warning(tiny, street, tmp_path, capfd):
+    ckpt = str(tiny(semantic_code="none"))
     maps = ["-sm", str(street / "0_s.png"), "--instances", str(street / "0_i.png")]
-    assert compress.main(["-r", str(tmp_path), "-i", str(street / "0.png"), "-o", str(tmp_path / "o.png"), *maps]) == 0
+    assert compress.main(["-r", ckpt, "-i", str(street / "0.png"), "-o", str(tmp_path / "o.png"), *maps]) == 0
     error = capfd.readouterr().err
     assert "warning: -sm is ignored" in error and "warning: --instances is ignored" in error
     assert error.count("warning:") == 3 and "no context model" in error  # the third is about the tiny model
 
 
 @pytest.mark.parametrize(("light", "told"), [(0, "nothing is preserved"), (255, "all of it is preserved")])
-def test_a_mask_of_nothing_or_all_is_a_warning_and_the_right_result(light, told, street, tmp_path, capfd):
-    codec = tiny_codec(tmp_path, selective=True)
+def test_a_mask_of_nothing_or_all_is_a_warning_and_the_right_result(light, told, tiny, street, tmp_path, capfd):
+    ckpt = str(tiny(selective=True))
     Image.fromarray(np.full((80, 96), light, np.uint8)).save(tmp_path / "m.png")
-    arguments = ["-r", str(tmp_path), "-i", str(street / "0.png"), "-sm", str(street / "0_s.png"), "-o", str(tmp_path / "o.gc")]
+    arguments = ["-r", ckpt, "-i", str(street / "0.png"), "-sm", str(street / "0_s.png"), "-o", str(tmp_path / "o.gc")]
     assert compress.main([*arguments, "--mask", str(tmp_path / "m.png")]) == 0
     captured = capfd.readouterr()
     assert f"warning: 0.png: {told}" in captured.err and f"preserved:       {light / 255:.1%}" in captured.out
-    parts = codec.sections((tmp_path / "o.gc").read_bytes())
+    parts = Codec.load(ckpt).sections((tmp_path / "o.gc").read_bytes())
     assert bool(parts["symbols"]) == bool(light)
 
 
-def test_a_folder_of_images_has_a_folder_of_maps_with_the_same_names(tmp_path, capfd):
+def test_a_folder_of_images_has_a_folder_of_maps_with_the_same_names(tiny, tmp_path, capfd):
     for folder in ("a", "b"):
         for below, picture in [("photos", photo(48, 48)), ("maps", label_map(48, 48))]:
             (tmp_path / below / folder).mkdir(parents=True)
             Image.fromarray(picture).save(tmp_path / below / folder / "0.png")
-    tiny_codec(tmp_path / "ckpt", selective=True)
-    arguments = ["-r", str(tmp_path / "ckpt"), "-i", str(tmp_path / "photos"), "-o", str(tmp_path / "out")]
-    assert compress.main([*arguments, "-sm", str(tmp_path / "maps"), "--preserve", "1"]) == 0
+    arguments = ["-r", str(tiny(selective=True)), "-i", str(tmp_path / "photos"), "-o", str(tmp_path / "out")]
+    assert compress.main([*arguments, "-sm", str(tmp_path / "maps"), "--preserve", "Road"]) == 0
     rows = (tmp_path / "out/results.csv").read_text().splitlines()
     assert rows[1].startswith("a/0.png") and rows[2].startswith("b/0.png") and "preserved_psnr" in rows[0]
     for mistake in (["--preserve", "7"], ["--box", "1"]):  # said once, not for each image
@@ -299,19 +311,16 @@ def test_a_table_without_maps_is_named(photos, tmp_path, monkeypatch, capfd):
     assert "semantic_map_paths" in capfd.readouterr().err
 
 
-def cgan_train(*arguments: str, folder) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(PROJECT / "cGAN/train.py"), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-
-def test_the_cgan_command_trains_with_its_preset_and_goes_on_with_the_runs_knobs(street, checkpoint, tmp_path):
+def test_the_cgan_command_trains_with_its_preset_and_goes_on_with_the_runs_knobs(
+    street, checkpoint, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
     tables = ["-ds", str(street / "street.csv"), "--classes", str(street / "classes.csv"), "-name", "c"]
-    run = cgan_train(*tables, *knobs(semantic_scale=16), "--steps", "1", folder=tmp_path)
-    assert run.returncode == 0, run.stderr
+    assert train.main(cgan_command.arguments([*tables, *knobs(semantic_scale=16), "--steps", "1"])) == 0
     config = read_knobs(resolve_checkpoint(tmp_path / "checkpoints/c"))
     assert config.use_conditional_GAN and config.channel_bottleneck == 16 and config.n_classes == 4
-    other = cgan_train(*tables[:2], "-name", "d", "-r", str(checkpoint), "--steps", "9", folder=tmp_path)
-    assert other.returncode == 2 and str(checkpoint) in other.stderr.splitlines()[-1]  # it is no conditional GAN
+    assert train.main(cgan_command.arguments([*tables[:2], "-name", "d", "-r", str(checkpoint), "--steps", "9"])) == 2
+    assert str(checkpoint) in capfd.readouterr().err.splitlines()[-1]  # it is no conditional GAN
 
 
 @pytest.mark.parametrize(("given", "passed"), [
@@ -321,6 +330,4 @@ def test_the_cgan_command_trains_with_its_preset_and_goes_on_with_the_runs_knobs
     (["--fit-entropy", "-r", "x"], ["--fit-entropy", "-r", "x"]),
 ])  # fmt: skip
 def test_a_run_that_goes_on_keeps_its_knobs(given, passed):
-    from cGAN.train import arguments
-
-    assert arguments(given) == passed
+    assert cgan_command.arguments(given) == passed

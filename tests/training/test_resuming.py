@@ -5,9 +5,11 @@ import random
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import photo
+from conftest import knobs, photo
 
+import train as command
 from cGAN.labels import LabelBatch
+from codec.checkpoint import read_arrays
 from codec.pictures import to_float
 from config import UserError, config_train
 from training.schedule import stage
@@ -15,7 +17,7 @@ from training.trainer import Trainer
 
 N, SIDE = 2, 32
 DRAWS = 60
-QUICK = (0, 6)  # of the draws, two that have most of the knobs between them: these are in the gate
+QUICK = (0, 30)  # of the draws, two that have most of the knobs between them: these are in the gate
 TINIEST = {"width": 16, "n_residual_blocks": 1, "discriminator_width": 4, "n_scales": 2, "crop_size": SIDE, "batch_size": 2,
            "channel_bottleneck": 3, "n_classes": 3, "use_conditional_GAN": True, "noise_dim": 5, "lambda_rate": 0.5,
            "ema_decay": 0.5, "lr_decay_steps": 3}  # fmt: skip
@@ -90,3 +92,19 @@ def test_the_draws_try_every_value_of_every_knob_and_every_stage():
     assert {stage(config, step)[0] for config in configs for step in range(N, 2 * N)} == {
         "generator", "distortion", "discriminator", "gan"
     }  # fmt: skip
+
+
+def test_a_run_in_two_parts_gives_what_a_run_in_one_gives(photos, tmp_path, monkeypatch):
+    """By the command, with graphs: batches, random numbers and stages go on where they were."""
+    monkeypatch.chdir(tmp_path)
+    stages = {"width": 16, "sample_noise": True, "random_flip": True, "distortion_steps": 2, "discriminator_warmup_steps": 1}
+
+    def run(name: str, steps: int) -> int:
+        return command.main(["-ds", str(photos), "--name", name, "--steps", str(steps), *knobs(**stages)])
+
+    assert run("whole", 4) == 0 and run("parts", 2) == 0  # the distortion, D alone, and the GAN
+    assert command.main(["-ds", str(photos), "-rl", "--name", "parts", "--steps", "4"]) == 0
+    for file in ("training.npz", "model.npz"):
+        whole, parts = (read_arrays(tmp_path / f"checkpoints/{name}/ckpt-00000004" / file) for name in ("whole", "parts"))
+        assert whole.keys() == parts.keys()
+        assert [key for key in whole if not np.array_equal(whole[key], parts[key])] == []
