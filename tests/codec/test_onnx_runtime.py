@@ -1,9 +1,11 @@
 """ONNX graphs of every kind of model compute what TensorFlow computes; bad ones are refused; tiles have no seams."""
 
+import functools
 import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import page
@@ -60,23 +62,29 @@ def write_tiny(folder, config: config_train, seed: int = 0):
 QUICK = ("the paper's", "what ships", "sub-pixel networks", "noise network", "learned map")  # the other kinds are slow tests
 
 
-@pytest.fixture(
-    scope="module", params=[kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
-)
-def exported(request, tmp_path_factory):
-    """A checkpoint of each kind, in half precision, with graphs."""
-    folder = tmp_path_factory.mktemp("exported")
-    write_tiny(folder / "trained", config_of(request.param))
-    assert checkpoint.main(["-r", str(folder / "trained"), "-o", str(folder / "small"), "--onnx"]) == 0
-    return folder / "small"
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    """Return the folder of a checkpoint of a kind, in half precision, with graphs. It is written once."""
+
+    @functools.cache
+    def write(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp("exported")
+        write_tiny(folder / "trained", config_of(kind))
+        assert checkpoint.main(["-r", str(folder / "trained"), "-o", str(folder / "small"), "--onnx"]) == 0
+        return folder / "small"
+
+    return write
 
 
-@pytest.fixture(scope="module", params=["what ships", "sub-pixel networks"])
-def local(request, tmp_path_factory):
+@pytest.fixture(params=[kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS])
+def exported(request, export):
+    return export(request.param)
+
+
+@pytest.fixture(params=["what ships", "sub-pixel networks"])
+def local(request, export):
     """A checkpoint with graphs whose networks see a bounded surrounding."""
-    folder = write_tiny(tmp_path_factory.mktemp("local") / "tiny", config_of(request.param))
-    assert checkpoint.main(["-r", str(folder), "--onnx"]) == 0
-    return folder
+    return export(request.param)
 
 
 def test_both_runtimes_give_the_same_symbols_and_pictures(exported):
@@ -110,7 +118,8 @@ def test_the_page_decodes_files_of_every_kind_of_model(exported, tmp_path):
         page.assert_decodes_alike(codec, image, labels, tmp_path, most_different=0.01)
 
 
-def test_graphs_hold_no_weights_and_do_not_change_the_checkpoint(exported):
+def test_graphs_hold_no_weights_and_do_not_change_the_checkpoint(exported, tmp_path):
+    exported = shutil.copytree(exported, tmp_path / "copy")
     before = read_checkpoint(exported).fingerprint
     graphs = list(exported.glob("*.onnx"))
     assert {file.name for file in graphs} == {f"{name}.onnx" for name in networks(read_checkpoint(exported).config)}
@@ -247,10 +256,8 @@ def test_a_margin_narrower_than_what_the_generator_sees_would_leave_seams(monkey
     assert np.abs(loaded.generate(w_hat, v, None) - whole).max() > 1e-3
 
 
-def test_networks_that_see_the_whole_image_are_not_cut(monkeypatch, tmp_path):
-    folder = write_tiny(tmp_path / "tiny", config_of("the paper's"))
-    assert checkpoint.main(["-r", str(folder), "--onnx"]) == 0
-    loaded = load_runtime(read_checkpoint(folder), "onnx")
+def test_networks_that_see_the_whole_image_are_not_cut(monkeypatch, export):
+    loaded = load_runtime(read_checkpoint(export("the paper's")), "onnx")
     monkeypatch.setattr(tiles, "TILE", 4)
     calls = []
     run = loaded._run
