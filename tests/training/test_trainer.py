@@ -393,13 +393,13 @@ def test_a_rate_loss_alone_makes_symbols_that_take_fewer_bits(rate_model, tiny_c
 
 
 def test_averages_follow_the_weights_by_the_formula(tiny_config):
-    trainer = Trainer(tiny_config(**SMALL, distortion_steps=9, ema_decay=0.2))
+    trainer = Trainer(tiny_config(**SMALL, distortion_steps=9, distortion_learning_rate=0.01, ema_decay=0.2))
     expected = trainer.averages[0].numpy()
     for step in range(4):  # the decay is less than 0.2 in the first two
         train_step(trainer, batch(1))
         decay = min(0.2, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * trainer.G_variables[0].numpy()
-    np.testing.assert_allclose(trainer.averages[0].numpy(), expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(trainer.averages[0].numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
