@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import constriction
 import numpy as np
 
-from codec.entropy import FREQUENCY_SUM, RangeDecoder, RangeEncoder, check_payload, weights_of
+from codec.entropy import FREQUENCY_SUM, WEIGHT, RangeDecoder, RangeEncoder, check_payload, information
 from codec.integers import POWERS
 from config import UserError
 
@@ -123,13 +123,16 @@ class ContextModel:
             wide[name] *= 2.0**-shift
         wide["neighbours"] = wide["neighbours"].reshape(len(wide["neighbours"]), -1)  # (N, C*H)
         self.weights = wide
-        self._sum = np.triu(np.ones((self.levels, self.levels)))  # rows @ _sum: their cumulative sums
-        self._difference = np.eye(self.levels) - np.eye(self.levels, k=1)  # the inverse
+        L = self.levels
+        # Of powers (n, L), the cumulative sums, times what is to be shared out; and, in a last column, their sum.
+        self._cumulative = np.hstack([np.triu(np.ones((L, L))) * (FREQUENCY_SUM - L), np.ones((L, 1))])
+        # Of bounds (n, L), the steps from one to the next, as the range coder counts.
+        self._differences = WEIGHT * (np.eye(L) - np.eye(L, k=1))
 
     def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
         coder = RangeEncoder()
-        for _, coded, frequencies in self._tables(symbols, mask):
-            coder.encode(coded, FAMILY, weights_of(frequencies))
+        for _, coded, tables in self._tables(symbols, mask):
+            coder.encode(coded, FAMILY, tables)
         return coder.payload()
 
     def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
@@ -138,22 +141,22 @@ class ContextModel:
         for positions in field.diagonals():
             sums, values = self._sums(field, positions), field.flat[positions]
             symbols = np.empty((field.K, len(positions)), np.int32)
-            weights = np.empty((*symbols.shape, self.levels))  # as the range coder takes frequencies
+            tables = np.empty((*symbols.shape, self.levels))
             for c in range(field.K):
-                weights[c] = weights_of(self._frequencies(c, sums[c], values))
-                symbols[c] = decoder.decode(FAMILY, weights[c])
+                tables[c] = self._tables_of_channel(c, sums[c], values)
+                symbols[c] = decoder.decode(FAMILY, tables[c])
                 values[:, c : c + field.seen.shape[1]] = field.seen[symbols[c]]
             field.symbols[positions], field.flat[positions] = symbols.T, values
-            decoder.account(np.take_along_axis(weights, symbols[..., None], axis=-1))
-            again.encode(symbols.ravel(), FAMILY, weights.reshape(-1, self.levels))
+            coded, rows = symbols.ravel(), tables.reshape(-1, self.levels)
+            decoder.account(rows[np.arange(len(coded)), coded])
+            again.encode(coded, FAMILY, rows)
         check_payload(payload, again.payload())
         return field.map_of(field.symbols)
 
     def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         bits = np.zeros(symbols.shape[2])
-        for channel, coded, frequencies in self._tables(symbols, mask):
-            chosen = frequencies[np.arange(len(coded)), coded]
-            np.add.at(bits, channel, np.log2(FREQUENCY_SUM / chosen))
+        for channel, coded, tables in self._tables(symbols, mask):
+            np.add.at(bits, channel, information(tables[np.arange(len(coded)), coded]))
         return bits
 
     def _tables(self, symbols: np.ndarray, mask) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -163,12 +166,12 @@ class ContextModel:
             positions = np.concatenate(diagonals)
             values = field.flat[positions]
             sums = self._sums(field, positions)
-            frequencies = np.stack([self._frequencies(c, sums[c], values) for c in range(field.K)], axis=1)
+            tables = np.stack([self._tables_of_channel(c, sums[c], values) for c in range(field.K)], axis=1)
             coded = field.symbols[positions].astype(np.int32)
             diagonal = np.repeat(np.arange(len(diagonals)), [len(d) for d in diagonals])
             channel = np.broadcast_to(np.arange(field.K), coded.shape)
             order = np.lexsort((channel.ravel(), np.repeat(diagonal, field.K)))  # stable: positions stay in order
-            yield channel.ravel()[order], coded.ravel()[order], frequencies.reshape(-1, self.levels)[order]
+            yield channel.ravel()[order], coded.ravel()[order], tables.reshape(-1, self.levels)[order]
 
     def _sums(self, field: Field, positions: np.ndarray) -> np.ndarray:
         """Return the first layer's sums over the neighbours, for the channels to code: (K, n, H)."""
@@ -176,8 +179,8 @@ class ContextModel:
         sums = field.neighbours(positions) @ weights[:, : bias.size]
         return np.add(sums.reshape(-1, *bias.shape).swapaxes(0, 1), bias[:, None], order="C")
 
-    def _frequencies(self, c: int, sums: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Return channel c's tables (n, L) of positive integers, as float64, with the sum FREQUENCY_SUM.
+    def _tables_of_channel(self, c: int, sums: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Return channel c's tables (n, L) for the range coder: `weights_of` positive integers with the sum FREQUENCY_SUM.
 
         sums: (n, H) from `_sums`, which are overwritten. values: (n, C+1) at the same positions, of which the first c are seen.
         """
@@ -189,10 +192,10 @@ class ContextModel:
         h += weights["bias2"][c]
         logits = _hidden(h).dot(weights["logits"][c])
         logits = np.floor(logits + weights["bias3"][c])
-        below = (logits.max(axis=1, keepdims=True) - logits).astype(np.intp)
-        cumulative = FLOAT_POWERS.take(below, mode="clip").dot(self._sum)
-        bounds = np.floor(cumulative * (FREQUENCY_SUM - self.levels) / cumulative[:, -1:])
-        return bounds.dot(self._difference) + 1
+        below = (np.maximum.reduce(logits, axis=1, keepdims=True) - logits).astype(np.intp)
+        cumulative = FLOAT_POWERS.take(below, mode="clip").dot(self._cumulative)
+        bounds = np.floor(cumulative[:, :-1] / cumulative[:, -1:])
+        return bounds.dot(self._differences) + (WEIGHT - 1)
 
 
 def _hidden(sums: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from config import UserError
 
 FREQUENCY_SUM = 2**16  # the total of each table of integer frequencies
+WEIGHT = 2.0**8  # what a frequency of 1 counts in the range coder, whose total is 2^24
 
 
 class EntropyModel(Protocol):
@@ -41,7 +42,17 @@ def weights_of(frequencies: np.ndarray) -> np.ndarray:
     It scales what it is given to the sum 2^24 - L, cuts off fractions, and gives each symbol one more. Of that very sum, our
     whole numbers are scaled by 1 and have no fractions; 256 times the frequency, of 2^24, is what becomes of them.
     """
-    return frequencies * 256.0 - 1
+    return frequencies * WEIGHT - 1
+
+
+def frequencies_of(weights: np.ndarray) -> np.ndarray:
+    """Inverse of weights_of."""
+    return (weights + 1) / WEIGHT
+
+
+def information(weights: np.ndarray) -> np.ndarray:
+    """Return the information content in bits of symbols with these `weights_of` their frequencies."""
+    return np.log2(FREQUENCY_SUM / frequencies_of(weights))
 
 
 WORD = 4  # bytes, of the range coder's output
@@ -96,7 +107,7 @@ class RangeDecoder:
         Without this, a forged size would be decoded to its end, out of nothing, before the payload is found to be too short.
         (A payload forged of the most probable symbols can hold a large picture, and takes as long as one; see max_pixels.)
         """
-        self._bits_left -= np.log2(256 * FREQUENCY_SUM / (weights + 1)).sum()
+        self._bits_left -= information(weights).sum()
         if self._bits_left < 0:
             raise UserError("damaged (the payload is too short for this image size)")
 
