@@ -86,8 +86,8 @@ class Utils:
         """Import TensorFlow in this context: with oneDNN, and without the notices of its native code. Exceptions still come.
 
         TensorFlow leaves oneDNN off on processors without AVX-512, where a training step is faster with it (docs/speed.md);
-        TF_ENABLE_ONEDNN_OPTS=0 in the environment turns it off everywhere. Whoever sets TF_CPP_MIN_LOG_LEVEL sees the notices. The
-        level alone is not enough: TensorFlow writes some before it reads the level, so the file descriptor is muted too.
+        TF_ENABLE_ONEDNN_OPTS=0 in the environment turns it off everywhere. Whoever sets TF_CPP_MIN_LOG_LEVEL sees the notices.
+        The level alone is not enough: TensorFlow writes some before it reads the level, so the file descriptor is muted too.
         """
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
