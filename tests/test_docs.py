@@ -257,7 +257,7 @@ def test_the_specification_and_a_generator_give_the_picture_that_the_codec_gives
     with np.load("checkpoints/photo_c8/context.npz") as context, np.load("checkpoints/photo_c8/model.npz") as model:
         symbols = specification["decode_context"](file["payload"], (3, 6, file["K"] or 8), dict(context))
         w_hat = model["quantizer/Quantizer_0/centers"].astype(np.float32)[symbols]
-    channels = 1 + codec.config.n_residual_blocks + 4 + 16 + 64 + 256
+    channels = 1 + codec.config.n_residual_blocks + sum(k * k for k in (2, 4, 8, 16) if k <= codec.config.noise_finest)
     v = specification["noise"](3 * 6 * channels, file["crc"]).reshape(1, 3, 6, channels)
     x_hat = codec.runtime.generate(w_hat[None], v, None)[0]
     picture = np.clip(np.rint((x_hat + 1) * 127.5), 0, 255).astype(np.uint8)[: file["height"], : file["width"]]
