@@ -9,7 +9,8 @@
 
 Every image becomes a file, which is decoded again. report/results/ gets a JSON file for each codec, report/results.csv has all
 of it, and report/index.html shows tables, plots and pictures without a network. --baselines: JPEG, JPEG 2000, WebP, AVIF and
-JPEG XL, each at three scales, by files whose sizes come as near as possible to those of each checkpoint, image by image.
+JPEG XL, each at three scales, by files whose sizes come as near as possible to those of each checkpoint, image by image;
+--baselines 2: to twice those.
 An interrupted run goes on where it stopped: what is measured already, in files that are still there, is not measured again.
 LPIPS, DISTS and the distances of EfficientNet-Lite0's features are measured if their weights are in the cache; get them with
 python3 perceptual.py --get.
@@ -18,6 +19,7 @@ at the end, and costs the others nothing.
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -40,7 +42,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-r", "--restore", nargs="+", required=True, metavar="CKPT", help="checkpoints, or their runs' folders")
     parser.add_argument("-i", "--input", required=True, metavar="FOLDER", help="of images")
     parser.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder to write")
-    parser.add_argument("--baselines", action="store_true", help="measure other codecs, too")
+    parser.add_argument("--baselines", nargs="?", type=float, const=1.0, metavar="TIMES", help="measure other codecs, too, "
+                        "at the file sizes of the checkpoints, or at TIMES these")  # fmt: skip
     parser.add_argument("--budgets", metavar="N,N,...", help="measure what fits into so many bytes instead: the best of the "
                         "checkpoints at any size, and other codecs with the same freedom")  # fmt: skip
     parser.add_argument("--lpips", metavar="WEIGHTS", help="measure LPIPS by this file's weights, too; perceptual.py "
@@ -68,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{output}: write to a folder apart from {source}")
     if bool(args.miou) != bool(args.semantic_maps):
         raise UserError("--miou and -sm: one needs the other")
+    if args.baselines is not None and not 0 < args.baselines < math.inf:
+        raise UserError(f"--baselines {args.baselines}: must be more than 0")
     checkpoints = checkpoint_names(args.restore)
     budgets = read_budgets(args.budgets)
     names = output_names(images_in(source), source, "")
@@ -91,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     if not results:
         raise UserError(f"nothing was measured: {measure.failures[-1]}")
     if args.baselines and not budgets:
-        results += measure_baselines(results, measure)
+        results += measure_baselines(results, measure, args.baselines)
     if segmenter:
         measure.attempt(add_miou, results, segmenter, measure, Path(args.semantic_maps))
     if pairs or sets:
@@ -137,13 +142,13 @@ def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
     return OurCodec(name, codec, codec.config.channel_bottleneck, key)
 
 
-def measure_baselines(results: list[Result], measure: Measure) -> list[Result]:
-    """Measure the other codecs at the file sizes of each of ours."""
+def measure_baselines(results: list[Result], measure: Measure, times: float) -> list[Result]:
+    """Measure the other codecs at `times` the file sizes of each of ours."""
     codecs = available(lambda line: print(line, file=sys.stderr))
     measured = []
     for ours in results:
         sizes = {name: record["bytes"] for name, record in ours["images"].items()}
-        measured += [measure.attempt(measure.codec, MatchedBaseline(codec, ours["codec"], sizes)) for codec in codecs]
+        measured += [measure.attempt(measure.codec, MatchedBaseline(codec, ours["codec"], sizes, times)) for codec in codecs]
     return [result for result in measured if result]
 
 

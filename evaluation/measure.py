@@ -86,15 +86,17 @@ class OurCodec:
 
 
 class MatchedBaseline:
-    """Another codec, asked for files of the sizes that a codec of ours needed, image by image."""
+    """Another codec, asked for files of the sizes that a codec of ours needed, image by image, or of `times` those sizes."""
 
     channels: int | None = None
 
-    def __init__(self, baseline: Baseline, matched_to: str, sizes: Mapping[str, int]):
-        self.baseline, self.sizes = baseline, sizes
+    def __init__(self, baseline: Baseline, matched_to: str, sizes: Mapping[str, int], times: float = 1):
+        self.baseline, self.sizes = baseline, {name: round(times * size) for name, size in sizes.items()}
         self.matched_to: str | None = matched_to
-        self.name, self.suffix = f"{baseline.name}@{matched_to}", baseline.suffix
-        self.label, self.key = baseline.label, baseline.version
+        self.name, self.label = f"{baseline.name}@{matched_to}", baseline.label
+        if times != 1:
+            self.name, self.label = f"{self.name}_x{times:g}", f"{self.label}, bytes x {times:g}"
+        self.suffix, self.key = baseline.suffix, baseline.version
 
     def can(self, name: str) -> bool:
         return name in self.sizes

@@ -129,6 +129,20 @@ def test_within_a_budget_every_codec_is_at_its_best(tmp_path, checkpoint, capsys
     assert quality(original, shown) >= quality(original, fixed)
 
 
+def test_other_codecs_can_be_asked_for_a_multiple_of_our_bytes(folder, checkpoint, tmp_path, monkeypatch, capsys):
+    jpeg = baselines.available()[0]
+    monkeypatch.setattr(evaluate, "available", lambda report: [jpeg])
+    command = ["-r", str(checkpoint), "-i", str(folder / "below"), "-o", str(tmp_path / "out")]
+    assert evaluate.main([*command, "--baselines", "20"]) == 0
+    assert "JPEG, bytes x 20" in (tmp_path / "out/index.html").read_text()
+    (ours,) = json.loads((tmp_path / "out/results/tiny.json").read_text())["images"].values()
+    (theirs,) = json.loads((tmp_path / "out/results/jpeg@tiny_x20.json").read_text())["images"].values()
+    assert theirs["matched_bytes"] == 20 * ours["bytes"] and 0.8 < theirs["bytes"] / theirs["matched_bytes"] < 1.2
+    for times in ("0", "nan", "-1"):
+        assert evaluate.main([*command, f"--baselines={times}"]) == 2
+        assert "--baselines" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["0", "12,x", "-4", "1.5"])
 def test_budgets_that_are_no_numbers_of_bytes_are_refused(text, folder, checkpoint, tmp_path, capfd):
     command = ["-r", str(checkpoint), "-i", str(folder), "-o", str(tmp_path / "out"), f"--budgets={text}"]
