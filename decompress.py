@@ -52,7 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         if packet_files.is_folder(args.output):
             images = packet_files.by_image(found)
             return decompress_folder(load(), images, Path(args.output), args.overwrite, decompress_packets)
-        return decompress_one_in_packets(load, [source.path for source in found], args.output, args.overwrite)
+        check_streams([str(found[0].path)], args.output)
+        return decompress_one_in_packets(load, packet_files.read(source.path for source in found), args.output, args.overwrite)
     check_streams(args.input, args.output)
     if len(args.input) > 1 or Path(args.input[0]).is_dir():
         inputs = gather(args.input, compressed_files_in)
@@ -60,10 +61,12 @@ def main(argv: list[str] | None = None) -> int:
         if output.suffix.lower() in LOSSLESS_SUFFIXES or output.is_file():
             raise UserError(f"{output}: there are several files, so the output must be a folder")
         return decompress_folder(load(), {source: [source.path] for source in inputs}, output, args.overwrite, decompress_file)
+    source = STANDARD_INPUT if args.input[0] == STREAM else Path(args.input[0])
+    data = read_compressed(args.input[0])  # what is wrong with it shows before the model is loaded
+    if packets.is_packet(data):  # on standard input, or by another name than packets have
+        return decompress_one_in_packets(load, {str(source): data}, args.output, args.overwrite)
     with output_path(args.output, ".png") as output:
         refuse_existing(picture_path(output, LOSSLESS_SUFFIXES), overwrite=args.overwrite)
-        data = read_compressed(args.input[0])  # what is wrong with it shows before the model is loaded
-        source = STANDARD_INPUT if args.input[0] == STREAM else Path(args.input[0])
         result = decompress_data(load(), data, source, output, args.overwrite)
         name = "standard output" if args.output == STREAM else output
         print("{name}: {width}x{height}, decoded from {bytes} bytes in {seconds:.2f} s".format(name=name, **result))
@@ -88,10 +91,8 @@ def decompress_data(codecs: Codecs, data: bytes, source: Path, output: Path, ove
     return {"width": image.shape[1], "height": image.shape[0], "bytes": len(data), "seconds": seconds}
 
 
-def decompress_one_in_packets(load: Callable[[], Codecs], files: list[Path], named: str, overwrite: bool) -> int:
+def decompress_one_in_packets(load: Callable[[], Codecs], contents: dict[str, bytes], named: str, overwrite: bool) -> int:
     """Write the picture that the packets of an image give, and say which are missing or damaged."""
-    check_streams([str(files[0])], named)
-    contents = packet_files.read(files)
     packets.read_packets(contents)  # what is wrong with them shows before the model is loaded
     with output_path(named, ".png") as output:
         refuse_existing(picture_path(output, LOSSLESS_SUFFIXES), overwrite=overwrite)

@@ -102,16 +102,16 @@ def pack(packet: Packet) -> bytes:
 
 def unpack(data: bytes) -> Packet:
     """Inverse of pack. Raises UserError for anything that pack did not make, damaged packets among it."""
-    check_packet_magic(data)
+    if not is_packet(data):
+        raise UserError("not a packet" + (" (it is empty)" if not data else ""))
     if not checksum_holds(data):
         raise UserError("damaged (the checksum does not match)")
     return read_packet(data)
 
 
-def check_packet_magic(data: bytes) -> None:
-    """Raise UserError for data that does not begin as packets do."""
-    if data[:1] != MAGIC:
-        raise UserError("not a packet" + (" (it is empty)" if not data else ""))
+def is_packet(data: bytes) -> bool:
+    """Return whether data begins as packets do."""
+    return data[:1] == MAGIC
 
 
 def read_packet(data: bytes) -> Packet:
@@ -128,6 +128,9 @@ def read_packet(data: bytes) -> Packet:
     header, start = read_header(body[HEADER_SIZE:])
     if header.channels:
         raise UserError("damaged (packets have all channels)")
+    h, w = feature_map_size(header)
+    if total > h * w:
+        raise UserError(f"damaged ({total} packets of a feature map of {h * w} positions)")
     return Packet(int.from_bytes(body[2:4], "little"), number, total, header, body[HEADER_SIZE + start :])
 
 
@@ -204,7 +207,7 @@ def decode(codec: Codec, files: Mapping[str, bytes]) -> Received:
     packets, damaged = read_packets(files)
     image_id, total, header = next(iter(packets.values())).image
     codec.check(header)
-    h, w = (side // STRIDE for side in padded_size(*header.coded_size))
+    h, w = feature_map_size(header)
     slice_of, coder = slices(h, w, total), codec.checkpoint.entropy_models["symbols"]
     symbols, received = np.zeros((h, w, codec.config.channel_bottleneck), np.uint8), np.zeros((h, w), bool)
     arrived: set[int] = set()
@@ -224,6 +227,12 @@ def decode(codec: Codec, files: Mapping[str, bytes]) -> Received:
     picture = codec.picture(Contents(symbols), *header.coded_size, image_id, received)
     missing = sorted(set(range(total)) - arrived)
     return Received(resize(picture, header.height, header.width), total, missing, damaged)
+
+
+def feature_map_size(header: Header) -> tuple[int, int]:
+    """Return the height and the width of the feature map of an image with this header."""
+    height, width = padded_size(*header.coded_size)
+    return height // STRIDE, width // STRIDE
 
 
 def read_packets(files: Mapping[str, bytes]) -> tuple[dict[str, Packet], dict[str, str]]:

@@ -14,7 +14,7 @@ from test_data import bad_images
 
 import compress
 import decompress
-from codec import Codec, read_image
+from codec import Codec, packets, read_image
 from codec.container import Header, pack, unpack
 from evaluation.metrics import ms_ssim, psnr
 
@@ -328,6 +328,16 @@ def test_images_and_files_go_through_standard_input_and_output(piped, checkpoint
     status, output, _ = piped(compress.main, (tmp_path / image).read_bytes(), *model, "-i", "-", "-o", "b.png")
     assert status == 0 and b"b.gc" in output and (tmp_path / "b.gc").read_bytes() == file
     assert {p.name for p in set(tmp_path.iterdir()) - set(before)} == {"b.gc", "b.png"}
+
+
+def test_a_packet_on_standard_input_gives_its_part_of_the_picture(piped, codec, checkpoint, image):
+    first, *others = packets.encode(codec, read_image(image, CAP), 100)
+    status, picture, error = piped(decompress.main, first, "-r", str(checkpoint), "-i", "-", "-o", "-")
+    assert status == 0 and f"1 of {1 + len(others)} packets" in error
+    with Image.open(io.BytesIO(picture)) as opened:
+        assert opened.size == (200, 170)
+    status, picture, error = piped(decompress.main, first[:-1], "-r", str(checkpoint), "-i", "-", "-o", "-")
+    assert (status, picture) == (2, b"") and "standard input: damaged" in error
 
 
 @pytest.mark.parametrize("cut", [0, 1, 8, 20])

@@ -112,6 +112,13 @@ def test_a_packet_whose_payload_was_forged_is_left_out_though_its_checksum_holds
         packets.decode(gray_codec()[0], {"1.gcp": files["1.gcp"]})
 
 
+def test_more_packets_than_positions_are_damage():
+    packet = packets.unpack(packets.encode(gray_codec()[0], photo(32, 48), 200)[0])  # of a feature map of 2x3
+    packets.unpack(packets.pack(packet._replace(total=6)))
+    with pytest.raises(UserError, match="7 packets of a feature map of 6 positions"):
+        packets.unpack(packets.pack(packet._replace(total=7)))
+
+
 def test_packets_of_different_images_are_told_apart():
     first, second = sent(), sent(seed=1)
     with pytest.raises(UserError, match=r"^b: is a packet of another image than a;"):
