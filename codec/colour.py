@@ -1,7 +1,8 @@
 """Colours: whatever an image says about its colours, the codec sees sRGB.
 
 An ICC profile decides. Without one, a PNG's sRGB chunk does, and without that, its gAMA and cHRM chunks. A PNG's cICP chunk
-goes before all of these; png.py translates it. An image that says nothing is sRGB.
+goes before all of these; png.py translates it. AVIF has the same numbers in a box, which avif.py finds. Cameras mark Adobe RGB
+in the Exif data. An image that says nothing is sRGB.
 """
 
 import functools
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
@@ -25,6 +26,22 @@ SAME = 2  # levels; a transform that changes no colour by more is left out, so t
 SRGB_CHROMATICITIES = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)  # x, y of white, red, green, blue
 SRGB_GAMMA = 1 / 2.2
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+ADOBE_RGB_CHROMATICITIES = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+ADOBE_RGB_GAMMA = 563 / 256
+
+# What the numbers of ITU-T H.273 stand for, in a PNG's cICP chunk and in AVIF, as a PNG's cHRM and gAMA chunks have it: x and y
+# of white, red, green and blue, and 1 / gamma. sRGB's curve, and those of television that come close to it, are 0.45455.
+PRIMARIES = {
+    1: (0.3127, 0.3290, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060),  # sRGB
+    5: (0.3127, 0.3290, 0.640, 0.330, 0.290, 0.600, 0.150, 0.060),
+    6: (0.3127, 0.3290, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    9: (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),  # BT.2020
+    11: (0.3140, 0.3510, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
+}
+CURVES = {1: 0.45455, 4: 0.45455, 5: 0.35714, 6: 0.45455, 8: 1.0, 13: 0.45455, 14: 0.45455, 15: 0.45455}
+HDR = {16: "PQ", 18: "HLG"}
+
 STRIP = 256  # rows that are converted at once, to save memory
 
 Warn = Callable[[str], None]
@@ -38,6 +55,7 @@ def to_srgb(image: Image.Image, warn: Warn) -> Image.Image:
     """
     alpha = _alpha(image)
     profile, info = image.info.get("icc_profile"), image.info
+    is_adobe_rgb = _is_adobe_rgb(image)
     image = _eight_bits(image)
     converted = _by_profile(image, profile, warn) if profile else None
     if converted is not None:
@@ -46,7 +64,9 @@ def to_srgb(image: Image.Image, warn: Warn) -> Image.Image:
         image = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _srgb(), "LAB", "RGB", INTENT, FLAGS).apply(image)
     else:
         image = image.convert("RGB")
-        if not profile and "srgb" not in info:
+        if not profile and is_adobe_rgb and not info.keys() & {"srgb", "gamma", "chromaticity"}:
+            image = _from_linear(image, np.linspace(0, 1, 256) ** ADOBE_RGB_GAMMA, _to_linear_srgb(ADOBE_RGB_CHROMATICITIES))
+        elif not profile and "srgb" not in info:
             image = _by_primaries(image, info.get("gamma"), info.get("chromaticity"), warn)
     if alpha is not None:
         image.putalpha(alpha)
@@ -79,6 +99,23 @@ def _white(image: Image.Image) -> int:
 def _white_is_zero(image: Image.Image) -> bool:
     """Whether 0 is white, in a TIFF file. Pillow sees to that up to 8 bits."""
     return image.mode == "I;16" and _tiff_tag(image, 262, 1) == 0
+
+
+def code(image: Image.Image, primaries: int, curve: int, warn: Warn) -> None:
+    """Tell an image what its colours are, by numbers of ITU-T H.273; 2 is for unknown ones."""
+    if curve in HDR:
+        warn(f"its colours are not converted to sRGB (they are for HDR displays, {HDR[curve]})")
+        return
+    image.info |= {"gamma": CURVES[curve]} if curve in CURVES else {}
+    image.info |= {"chromaticity": PRIMARIES[primaries]} if primaries in PRIMARIES else {}
+
+
+def _is_adobe_rgb(image: Image.Image) -> bool:
+    """Whether the Exif data mark an image as Adobe RGB, as DCF 2.0 has it. Metadata that cannot be read says nothing."""
+    try:
+        return image.getexif().get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex) == "R03"
+    except Exception:
+        return False
 
 
 def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
@@ -155,19 +192,29 @@ def _by_primaries(image: Image.Image, gamma: float | None, chromaticities: tuple
     matrix = np.eye(3)
     if chromaticities is not None:
         try:
-            matrix = np.linalg.inv(_to_xyz(SRGB_CHROMATICITIES)) @ _to_xyz(chromaticities)
+            matrix = _to_linear_srgb(chromaticities)
         except (ValueError, np.linalg.LinAlgError):
             warn("its primaries are ignored: they are no colours")
     if np.abs(matrix - np.eye(3)).max() < 0.01:
         if same_curve:
             return image
         return image.point(np.rint(255 * _encode(linear)).astype(int).tolist() * 3)
+    return _from_linear(image, linear, matrix)
+
+
+def _from_linear(image: Image.Image, linear: np.ndarray, matrix: np.ndarray) -> Image.Image:
+    """Convert RGB, of whose 256 levels the linear light is given, by a matrix to the linear light of sRGB."""
     pixels = np.array(image)
     linear = linear.astype(np.float32)
     for top in range(0, len(pixels), STRIP):
         strip = linear[pixels[top : top + STRIP]] @ matrix.T.astype(np.float32)
         pixels[top : top + STRIP] = np.rint(255 * _encode(np.clip(strip, 0, 1)))
     return Image.fromarray(pixels)
+
+
+def _to_linear_srgb(chromaticities: tuple) -> np.ndarray:
+    """Return the matrix from linear RGB to that of sRGB."""
+    return np.linalg.inv(_to_xyz(SRGB_CHROMATICITIES)) @ _to_xyz(chromaticities)
 
 
 def _encode(linear: np.ndarray) -> np.ndarray:

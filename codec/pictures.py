@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from codec import colour, jpeg, png
+from codec import avif, colour, jpeg, png
 from codec.container import is_compressed
 from codec.files import atomic, files_in, open_binary, warn
 from codec.streams import STANDARD_INPUT, read_standard_input
@@ -111,6 +111,8 @@ def _decode(file: BinaryIO, max_pixels: int, tell: Callable[[str], None]) -> Ima
             f"{image.width}x{image.height} is over max_pixels ({max_pixels}); make it smaller, or raise the cap with "
             f"-k max_pixels=N"
         )
+    if image.format == "AVIF" and "icc_profile" not in image.info and (coding := avif.colour_coding(file)):
+        colour.code(image, *coding, tell)
     try:
         image.load()
     except OSError as error:

@@ -12,25 +12,13 @@ from typing import BinaryIO
 
 from PIL import PngImagePlugin
 
+from codec.colour import CURVES, HDR, PRIMARIES
 from config import UserError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOURS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
 KEPT = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf", *COLOURS)
 GRAY, RGB = 0, 2  # colour types
-
-# What the first two bytes of a cICP chunk stand for (ITU-T H.273), as a cHRM and a gAMA chunk have it: x and y of white, red,
-# green and blue, and 1 / gamma. sRGB's curve, and those of television that come close to it, are 0.45455.
-PRIMARIES = {
-    1: (0.3127, 0.3290, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060),  # sRGB
-    5: (0.3127, 0.3290, 0.640, 0.330, 0.290, 0.600, 0.150, 0.060),
-    6: (0.3127, 0.3290, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
-    9: (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),  # BT.2020
-    11: (0.3140, 0.3510, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
-    12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
-}
-CURVES = {1: 0.45455, 4: 0.45455, 5: 0.35714, 6: 0.45455, 8: 1.0, 13: 0.45455, 14: 0.45455, 15: 0.45455}
-HDR = {16: "PQ", 18: "HLG"}
 
 MAX_PROFILE = 2**24  # bytes; profiles of printers take 2 MB
 PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE  # which Pillow applies to them too

@@ -160,6 +160,47 @@ def test_a_coding_that_is_not_understood_is_a_warning(said, why, tmp_path, capfd
     assert why in error and error.count("\n") == 1
 
 
+def avif(image: Image.Image, primaries: int, curve: int) -> bytes:
+    """Return an AVIF file whose box `colr` has these numbers; Pillow writes those of sRGB, 1 and 13."""
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(image)).save(file, "AVIF", quality=100, subsampling="4:4:4")  # without a profile
+    before, colr, after = file.getvalue().partition(b"colrnclx\0\1\0\r")
+    assert colr
+    return before + b"colrnclx" + struct.pack(">HH", primaries, curve) + after
+
+
+def test_the_coding_of_an_avif_is_honoured(tmp_path, capfd):
+    image = Image.new("RGB", (64, 64), (150, 90, 60))
+    stored = encoded_by(rgb_profile(gamma=2.2), np.asarray(image))
+    (tmp_path / "a.avif").write_bytes(avif(stored, 12, 13))
+    assert np.abs(read_image(tmp_path / "a.avif").astype(int) - (150, 90, 60)).max() <= 4
+    for coding in ((1, 13), (2, 2)):  # sRGB, unknown
+        (tmp_path / "a.avif").write_bytes(avif(image, *coding))
+        assert np.abs(read_image(tmp_path / "a.avif").astype(int) - (150, 90, 60)).max() <= 1
+    assert capfd.readouterr().err == ""
+    (tmp_path / "a.avif").write_bytes(avif(image, 9, 16))
+    assert np.abs(read_image(tmp_path / "a.avif").astype(int) - (150, 90, 60)).max() <= 1
+    assert "displays, PQ" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_camera_marks_adobe_rgb_in_the_exif_data_alone(orientation, tmp_path):
+    """The expected values are those of an ICC profile with the same primaries and gamma."""
+    adobe = rgb_profile((0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06), gamma=563 / 256)
+    image = Image.new("RGB", (16, 16), (150, 90, 60))
+    image.save(tmp_path / "icc.png", icc_profile=adobe)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.IFD.Interop] = {ExifTags.Interop.InteropIndex: "R03"}
+    image.save(tmp_path / "a.jpg", exif=exif, quality=100, subsampling=0)
+    expected = read_image(tmp_path / "icc.png").astype(int)
+    assert np.abs(expected - (150, 90, 60)).max() > 10
+    assert np.abs(read_image(tmp_path / "a.jpg") - expected).max() <= 2
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.IFD.Interop] = {ExifTags.Interop.InteropIndex: "R98"}  # sRGB
+    image.save(tmp_path / "a.jpg", exif=exif, quality=100, subsampling=0)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - (150, 90, 60)).max() <= 2
+
+
 @pytest.mark.parametrize("said", [
     chunk(b"gAMA", struct.pack(">I", 45455)), chunk(b"gAMA", bytes(4)), chunk(b"cHRM", bytes(32)),
     chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
