@@ -255,8 +255,10 @@ class _StoreOnce(argparse._StoreAction):
 
 
 def _fail(message: str) -> int:
+    program = Path(sys.argv[0])
+    name = f"python3 -m {program.parent.name}" if program.name == "__main__.py" else program.name
     with contextlib.suppress(BrokenPipeError):
-        print(printable(f"{Path(sys.argv[0]).name}: error: {message}"), file=sys.stderr)
+        print(printable(f"{name}: error: {message}"), file=sys.stderr)
     return 2
 
 

@@ -158,7 +158,8 @@ def test_a_packet_is_read_from_standard_input_and_one_that_is_no_packet_is_one_l
         assert out.startswith(said) and (out.count("\n") == 1) == (status == 1)
 
 
-def test_a_folder_without_such_files_is_one_line(tmp_path, capsys):
+def test_a_folder_without_such_files_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [str(PROJECT / "codec/__main__.py")])
     (tmp_path / "in").mkdir()
     assert main(["in"]) == 2
-    assert capsys.readouterr().err.endswith("error: in: no .gc or .gcp files in this folder\n")
+    assert capsys.readouterr().err == "python3 -m codec: error: in: no .gc or .gcp files in this folder\n"
