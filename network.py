@@ -197,17 +197,19 @@ def residual_block(x, config: config_train):
     return x + norm(reflect_conv(h, k, kernel=3, bias=has_bias(config)), config)
 
 
-def upsample_block(x, filters: int, config: config_train):
-    """uk: to twice the height and width, then norm and ReLU."""
+def upsample_block(x, filters: int, config: config_train, normalized: bool = True):
+    """uk: to twice the height and width, then norm and ReLU, or ReLU alone."""
     if config.upsampling in ("nearest", "bilinear"):
         x = layers.UpSampling2D(2)(x)
         if config.upsampling == "bilinear":  # that is nearest, then [1 2 1] / 4 both ways; Keras' own wants a known size
             x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="symmetric")
             x = layers.AveragePooling2D(2, 1)(layers.AveragePooling2D(2, 1)(x))
-        return conv_block(x, filters, kernel=3, config=config)
+        x = reflect_conv(x, filters, kernel=3, bias=has_bias(config) or not normalized)
+        return ops.relu(norm(x, config) if normalized else x)
     kernel = {"transpose": 3, "transpose4": 4}[config.upsampling]
-    x = layers.Conv2DTranspose(filters, kernel, strides=2, padding="same", use_bias=has_bias(config))(x)
-    return ops.relu(norm(x, config))
+    bias = has_bias(config) or not normalized
+    x = layers.Conv2DTranspose(filters, kernel, strides=2, padding="same", use_bias=bias)(x)
+    return ops.relu(norm(x, config) if normalized else x)
 
 
 def subpixel_block(x, filters: int, config: config_train):
@@ -327,7 +329,8 @@ class Network:
         """G for CPUs: c3s1-W, residual blocks at 1/16, two sub-pixel doublings, a residual block at 1/4, u W/8, u W/16, c3s1-3.
 
         The sub-pixel convolutions do their work at low resolution. The last two doublings are those of the knob `upsampling`
-        with few channels; `bilinear` leaves no grid, where depth-to-space at the end left one of 4 px.
+        with few channels; `bilinear` leaves no grid, where depth-to-space at the end left one of 4 px. They have no norm: a
+        channel norm over so few channels is near 0 / 0 wherever all of them change sign, which drew outlines around everything.
         """
         f = config.width
         z, noise = split_noise(z, config)
@@ -338,7 +341,8 @@ class Network:
         h = add_noise(subpixel_block(h, f // 4, config), noise)  # (B, H/4, W/4, f/4)
         h = residual_block(h, config)  # (B, H/4, W/4, f/4)
         for k in (8, 16):
-            h = add_noise(upsample_block(h, f // k, config), noise)  # (B, H/2, W/2, f/8), (B, H, W, f/16)
+            h = upsample_block(h, f // k, config, normalized=False)
+            h = add_noise(h, noise)  # (B, H/2, W/2, f/8), (B, H, W, f/16)
         return ops.tanh(reflect_conv(h, 3, kernel=3))  # (B, H, W, 3)
 
     @staticmethod
