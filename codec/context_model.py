@@ -96,12 +96,13 @@ class Field:
 
     def diagonals(self) -> Iterator[np.ndarray]:
         """Positions, as rows of `flat`, with the same x + 2y: each sees none of its own diagonal or of a later one."""
-        for k in range(self.width + 2 * self.height - 2):
-            y = np.arange(max(0, (k - self.width + 2) // 2), min(self.height - 1, k // 2) + 1)
-            positions = (y + MARGIN) * self.stride + k - 2 * y + MARGIN
-            positions = positions[self.flat[positions, -1] != 0]
-            if len(positions):  # at width 1, every second diagonal has none
-                yield positions
+        positions = np.flatnonzero(self.flat[:, -1])
+        if not len(positions):
+            return
+        y, x = np.divmod(positions, self.stride)
+        order = np.argsort(x + 2 * y, kind="stable")
+        ends = np.flatnonzero(np.diff((x + 2 * y)[order])) + 1
+        yield from np.split(positions[order], ends)
 
     def neighbours(self, positions: np.ndarray) -> np.ndarray:
         """What the networks see of the positions' neighbours: (n, N)."""

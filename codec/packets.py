@@ -15,7 +15,7 @@ Each packet repeats the picture's header, so that whichever arrive are enough. `
 
 import zlib
 from collections.abc import Iterator, Mapping
-from itertools import islice, takewhile
+from itertools import takewhile
 from math import isqrt
 from typing import NamedTuple
 
@@ -31,7 +31,6 @@ from config import UserError
 MAGIC, VERSION = b"p", 1
 HEADER_SIZE = 6  # bytes before the picture's own header
 MAX_TOTAL = 255
-TRIED = 8  # of the smallest slices; if one of them does not fit, no search is worth its time
 BLOCK = 4  # positions a side: larger blocks cost fewer bytes, smaller ones are easier to paint when they are lost
 
 
@@ -149,7 +148,7 @@ def encode(codec: Codec, image: np.ndarray, size: int, scale: int = 0) -> list[b
     """Return the packets of an image (H, W, 3) uint8, as few as hold it with at most `size` bytes each.
 
     scale: 0..63; the image is coded at 2^(-scale/8) times its size, as in a .gc file. A `size` that is too small raises
-    UserError, which names one that is enough.
+    UserError, which names the smallest one that works.
     """
     check_model(codec)
     header = Header(image.shape[1], image.shape[0], scale, 0, codec.checkpoint.fingerprint)
@@ -158,27 +157,40 @@ def encode(codec: Codec, image: np.ndarray, size: int, scale: int = 0) -> list[b
     symbols = codec.contents(resize(image, *header.coded_size)).symbols
     payloads = fewest_payloads(codec.checkpoint, symbols, size - beside)
     if payloads is None:
-        finest = slice_payloads(codec.checkpoint, symbols, most_slices(symbols))
-        needed = beside + max(len(payload) for _, payload in finest)
-        raise UserError(f"packets of {size} bytes are too small for this image; {needed} bytes are enough")
+        needed = beside + least_room(codec.checkpoint, symbols)
+        raise UserError(f"packets of {size} bytes are too small for this image; the smallest size that works is {needed} bytes")
     image_id = zlib.crc32(pack_header(header) + symbols.tobytes()) & 0xFFFF
     return [pack(Packet(image_id, i, len(payloads), header, payload)) for i, payload in enumerate(payloads)]
 
 
 def fewest_payloads(checkpoint: Checkpoint, symbols: np.ndarray, room: int) -> list[bytes] | None:
-    """Return the payloads of as few slices as take at most `room` bytes each; None if even the smallest slices take more.
+    """Return the payloads of as few slices as take at most `room` bytes each; None if no number of slices does.
 
     The search starts from what the symbols would take in one piece, because slices never take much less.
     """
     most = most_slices(symbols)
-    if any(len(payload) > room for _, payload in islice(slice_payloads(checkpoint, symbols, most), TRIED)):
-        return None
     start = len(checkpoint.entropy_models["symbols"].encode(symbols)) // max(room, 1)
     for n in range(min(max(start, 1), most), most + 1):
-        fitting = dict(takewhile(lambda item: len(item[1]) <= room, slice_payloads(checkpoint, symbols, n)))
-        if len(fitting) == n:
-            return [fitting[i] for i in range(n)]
+        if payloads := payloads_within(checkpoint, symbols, n, room):
+            return payloads
     return None
+
+
+def least_room(checkpoint: Checkpoint, symbols: np.ndarray) -> int:
+    """Return the smallest `room` for which fewest_payloads finds slices. More slices are not always smaller ones."""
+    room = whole = len(checkpoint.entropy_models["symbols"].encode(symbols))
+    for n in range(most_slices(symbols), 0, -1):
+        if n < whole // max(room, 1):  # so few are not tried
+            break
+        if payloads := payloads_within(checkpoint, symbols, n, room - 1):
+            room = max(map(len, payloads))
+    return room
+
+
+def payloads_within(checkpoint: Checkpoint, symbols: np.ndarray, n: int, room: int) -> list[bytes] | None:
+    """Return the payloads of n slices; None if one of them takes more than `room` bytes."""
+    fitting = dict(takewhile(lambda item: len(item[1]) <= room, slice_payloads(checkpoint, symbols, n)))
+    return [fitting[i] for i in range(n)] if len(fitting) == n else None
 
 
 def slice_payloads(checkpoint: Checkpoint, symbols: np.ndarray, n: int) -> Iterator[tuple[int, bytes]]:

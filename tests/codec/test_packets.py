@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from test_codec import gray_codec
 
 from codec import packets
+from codec.checkpoint import CENTERS, unsaved_checkpoint
 from codec.concealment import conceal
 from codec.container import coded_size
-from codec.entropy import StaticTables
-from config import UserError, config_test
+from codec.entropy import integer_frequencies
+from config import UserError, config_test, config_train
 
 SIZE = 64  # bytes of a packet; images of the tests take several
 
@@ -143,29 +144,30 @@ def test_the_noise_does_not_depend_on_which_packets_arrived():
     np.testing.assert_array_equal(seen[0], seen[2])
 
 
-def test_a_size_that_cannot_hold_the_image_is_an_error_that_names_one_that_can():
+@pytest.mark.parametrize("size", [-5, 0, 20])
+def test_a_size_that_cannot_hold_the_image_is_an_error_that_names_the_smallest_that_can(size):
     codec, image = gray_codec()[0], photo(150, 200)
-    for size in (-5, 0, 20):
-        with pytest.raises(UserError, match=rf"^packets of {size} bytes are too small .* bytes are enough$") as error:
-            packets.encode(codec, image, size)
-    enough = int(str(error.value).split()[-4])
-    assert max(map(len, packets.encode(codec, image, enough))) == enough
-    with pytest.raises(UserError):
-        packets.encode(codec, image, enough - 1)
+    with pytest.raises(UserError, match=rf"^packets of {size} bytes are too small .* works is \d+ bytes$") as error:
+        packets.encode(codec, image, size)
+    least = int(str(error.value).split()[-2])
+    assert max(map(len, packets.encode(codec, image, least))) == least
+    with pytest.raises(UserError, match=f"works is {least} bytes$"):
+        packets.encode(codec, image, least - 1)
 
 
-def test_a_size_that_is_a_little_too_small_is_refused_without_a_search(monkeypatch):
-    codec, image = gray_codec()[0], photo(400, 500)
-    with pytest.raises(UserError) as error:
-        packets.encode(codec, image, 0)
-    enough = int(str(error.value).split()[-4])
-    coded = []
-    encode = StaticTables.encode
-    monkeypatch.setattr(StaticTables, "encode", lambda self, *arguments: coded.append(1) or encode(self, *arguments))
-    with pytest.raises(UserError, match=f"; {enough} bytes are enough$"):
-        packets.encode(codec, image, enough - 1)
-    assert len(coded) <= packets.TRIED + packets.MAX_TOTAL  # the second for the size in the message
-    assert max(map(len, packets.encode(codec, image, enough))) == enough
+def test_the_smallest_size_is_found_where_the_most_slices_are_not_the_smallest():
+    """The two blocks of 2x2 positions that take the most bytes are 255 blocks apart: in one slice of 255, and in two of 254."""
+    config = config_train(channel_bottleneck=2)
+    weights = {CENTERS: np.array(config.centers, np.float32)}
+    frequencies = integer_frequencies(np.array([[1, 1, 1000, 1, 1]] * 2))
+    checkpoint = unsaved_checkpoint(config, weights, frequencies)
+    symbols = np.full((32, 34, 2), 2, np.uint8)  # of 16x17 blocks
+    symbols[:2, :2] = symbols[30:, :2] = 0
+    finest = [len(payload) for _, payload in packets.slice_payloads(checkpoint, symbols, 255)]
+    least = packets.least_room(checkpoint, symbols)
+    assert least < max(finest)
+    assert max(map(len, packets.fewest_payloads(checkpoint, symbols, least))) == least
+    assert packets.fewest_payloads(checkpoint, symbols, least - 1) is None
 
 
 def test_a_packet_has_six_bytes_before_the_pictures_header_and_four_behind_the_payload():
