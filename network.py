@@ -190,9 +190,11 @@ def conv_block(x, filters: int, *, kernel: int, stride: int = 1, config: config_
     return ops.relu(norm(x, config))
 
 
-def residual_block(x, config: config_train):
-    """Rk: x + norm(conv(ReLU(norm(conv(x))))), without a ReLU after the sum (Gross and Wilber 2016)."""
+def residual_block(x, config: config_train, normalized: bool = True):
+    """Rk: x + norm(conv(ReLU(norm(conv(x))))), without a ReLU after the sum (Gross and Wilber 2016); or without the norms."""
     k = x.shape[-1]
+    if not normalized:
+        return x + reflect_conv(ops.relu(reflect_conv(x, k, kernel=3)), k, kernel=3)
     h = conv_block(x, k, kernel=3, config=config)
     return x + norm(reflect_conv(h, k, kernel=3, bias=has_bias(config)), config)
 
@@ -212,15 +214,16 @@ def upsample_block(x, filters: int, config: config_train, normalized: bool = Tru
     return ops.relu(norm(x, config) if normalized else x)
 
 
-def subpixel_block(x, filters: int, config: config_train):
-    """Twice the height and width by a convolution and depth-to-space (Shi et al. 2016), a blur, then norm and ReLU.
+def subpixel_block(x, filters: int, config: config_train, normalized: bool = True):
+    """Twice the height and width by a convolution and depth-to-space (Shi et al. 2016), a blur, then norm and ReLU, or ReLU.
 
     The kernel starts alike for the four pixels of each block (ICNR, Aitken et al. 2017), so that this begins as bilinear
     upsampling. In training the four drift apart, and a checkerboard appears; the blur takes away all that has its period.
     """
     x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    x = layers.Conv2D(4 * filters, 3, use_bias=has_bias(config), kernel_initializer=icnr)(x)
-    return ops.relu(norm(blur(ops.depth_to_space(x, 2)), config))
+    x = layers.Conv2D(4 * filters, 3, use_bias=has_bias(config) or not normalized, kernel_initializer=icnr)(x)
+    x = blur(ops.depth_to_space(x, 2))
+    return ops.relu(norm(x, config) if normalized else x)
 
 
 def blur(x):
@@ -329,8 +332,8 @@ class Network:
         """G for CPUs: c3s1-W, residual blocks at 1/16, two sub-pixel doublings, a residual block at 1/4, u W/8, u W/16, c3s1-3.
 
         The sub-pixel convolutions do their work at low resolution. The last two doublings are those of the knob `upsampling`
-        with few channels; `bilinear` leaves no grid, where depth-to-space at the end left one of 4 px. They have no norm: a
-        channel norm over so few channels is near 0 / 0 wherever all of them change sign, which drew outlines around everything.
+        with few channels; `bilinear` leaves no grid, where depth-to-space at the end left one of 4 px. From a quarter of the
+        size on there is no norm: a channel norm makes a sharp line of a zero crossing, and so drew outlines around everything.
         """
         f = config.width
         z, noise = split_noise(z, config)
@@ -338,8 +341,8 @@ class Network:
         for _ in range(config.n_residual_blocks):
             h = add_noise(residual_block(h, config), noise)  # (B, H/16, W/16, f)
         h = add_noise(subpixel_block(h, f // 2, config), noise)  # (B, H/8, W/8, f/2)
-        h = add_noise(subpixel_block(h, f // 4, config), noise)  # (B, H/4, W/4, f/4)
-        h = residual_block(h, config)  # (B, H/4, W/4, f/4)
+        h = add_noise(subpixel_block(h, f // 4, config, normalized=False), noise)  # (B, H/4, W/4, f/4)
+        h = residual_block(h, config, normalized=False)  # (B, H/4, W/4, f/4)
         for k in (8, 16):
             h = upsample_block(h, f // k, config, normalized=False)
             h = add_noise(h, noise)  # (B, H/2, W/2, f/8), (B, H, W, f/16)
