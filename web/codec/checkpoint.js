@@ -6,6 +6,7 @@
  *     context.npz                     the context model of the symbols, where there is one
  *     context_code.npz                that of label maps, context_mask.npz that of heat maps
  *     encoder.onnx, generator.onnx    the networks without their weights: these are in "weights.bin", which is made here
+ *     noise_generator.onnx            the network that makes the noise of some models
  */
 
 import { ContextModel, StaticTables } from "./entropy.js";
@@ -24,16 +25,19 @@ import { STRIDE } from "./pictures.js";
  * @property {import("./entropy.js").EntropyModel} entropy
  */
 
+/** @typedef {"encoder" | "generator" | "noise_generator"} NetworkName */
+
 /**
  * @typedef {object} Checkpoint
  * @property {string} fingerprint 8 hexadecimal digits that each of its files has
  * @property {number} channels of the feature map
  * @property {number} noiseChannels that the generator sees beside them
+ * @property {number} noiseDim how many values the network takes that makes these; 0 for a model without such a network
  * @property {Float32Array} centers of the quantizer: the values that symbols stand for
  * @property {Part[]} parts the sections of a file, in their order; the symbols come last
  * @property {import("./label_maps.js").LabelCode | null} labels null for a model whose files have no label map
  * @property {Uint8Array} weights "weights.bin", as the graphs know it
- * @property {(network: "encoder" | "generator") => Promise<Uint8Array>} graph
+ * @property {(network: NetworkName) => Promise<Uint8Array>} graph
  */
 
 /**
@@ -49,14 +53,12 @@ export async function readCheckpoint(read, fingerprint) {
     return buffer;
   };
   const config = JSON.parse(new TextDecoder().decode(await required("config.json")));
-  if (config.sample_noise && config.noise_mode === "dcgan") {
-    throw new UserError("This model has a network that makes its noise, which this page cannot run; decompress.py can.");
-  }
   const arrays = await readNpz(await required("model.npz"));
   return {
     fingerprint,
     channels: config.channel_bottleneck,
     noiseChannels: noiseChannels(config),
+    noiseDim: config.sample_noise && config.noise_mode === "dcgan" ? config.noise_dim : 0,
     centers: /** @type {Float32Array} */ (arrays.get("quantizer/Quantizer_0/centers").data),
     parts: await readParts(read, config, arrays),
     labels: labelCode(config),
@@ -89,7 +91,7 @@ async function readParts(read, config, arrays) {
 /** How many values of noise the generator sees at 1/16 of the size; `layers`: one for each pixel of each block's output. */
 function noiseChannels(config) {
   if (!config.sample_noise) return 0;
-  if (config.noise_mode === "map") return config.channel_bottleneck;
+  if (config.noise_mode !== "layers") return config.channel_bottleneck;
   const upsampling = [2, 4, 8, 16].filter((scale) => scale <= (config.noise_finest ?? 16));
   return upsampling.reduce((sum, scale) => sum + scale ** 2, 1 + config.n_residual_blocks);
 }

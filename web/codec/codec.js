@@ -13,7 +13,9 @@ import { mapSymbols, oneHotBlocks } from "./label_maps.js";
 import { noise } from "./noise.js";
 import { enlarge, fromNetwork, paddedSide, STRIDE, toNetwork } from "./pictures.js";
 
-/** Values of a shape (1, height, width, depth) to values. @typedef {(values: Float32Array, shape: number[]) => Promise<Float32Array>} Network */
+/** Values and their shape, whose first side is 1. @typedef {[values: Float32Array, shape: number[]]} Tensor */
+
+/** From its inputs, in the graph's order, to the values of its output. @typedef {(...inputs: Tensor[]) => Promise<Float32Array>} Network */
 
 /**
  * What makes a network of an ONNX graph and its weights, which the graph names "weights.bin".
@@ -40,7 +42,7 @@ export class Codec {
     this.runtime = runtime;
   }
 
-  /** @param {"encoder" | "generator"} name */
+  /** @param {import("./checkpoint.js").NetworkName} name */
   network(name) {
     const { graph, weights } = this.checkpoint;
     return (this.#networks[name] ??= graph(name).then((bytes) => this.runtime(bytes, weights)));
@@ -56,7 +58,7 @@ export class Codec {
     const { channels, centers, fingerprint, parts, labels } = this.checkpoint;
     const encoder = await this.network("encoder");
     const clock = new Clock();
-    const w = await encoder(toNetwork(picture), [1, paddedSide(height), paddedSide(width), 3]);
+    const w = await encoder([toNetwork(picture), [1, paddedSide(height), paddedSide(width), 3]]);
     clock.lap("network");
     /** @type {Contents} */
     const contents = {
@@ -79,14 +81,15 @@ export class Codec {
     const file = unpack(bytes);
     const coded = codedSize(file);
     const generator = await this.network("generator");
+    if (this.checkpoint.noiseDim) await this.network("noise_generator");
     const clock = new Clock();
     const contents = this.contents(file);
     clock.lap("entropy");
     const [height, width] = [paddedSide(coded.height) / STRIDE, paddedSide(coded.width) / STRIDE];
-    const v = noise(height * width * this.checkpoint.noiseChannels, file.crc);
+    const v = await this.#noise(height, width, file.crc);
     clock.lap("noise");
     const z = this.#seen(contents, coded, v);
-    const x = await generator(z, [1, height, width, z.length / (height * width)]);
+    const x = await generator([z, [1, height, width, z.length / (height * width)]]);
     const small = fromNetwork(x, coded.width, coded.height);
     clock.lap("network");
     const picture = enlarge(small, file.width, file.height);
@@ -115,6 +118,15 @@ export class Codec {
       else contents.symbols = entropy.decode(section, { ...shape, channels: file.channels || channels }, contents.mask);
     });
     return /** @type {Contents} */ (contents);
+  }
+
+  /** The noise that the generator sees, by position. A network that makes it is also given a feature map, of which it sees the size alone. */
+  async #noise(height, width, crc) {
+    const { channels, noiseChannels, noiseDim } = this.checkpoint;
+    if (!noiseDim) return noise(height * width * noiseChannels, crc);
+    const network = await this.network("noise_generator");
+    const shape = [1, height, width, channels];
+    return network([noise(noiseDim, crc), [1, noiseDim]], [new Float32Array(height * width * channels), shape]);
   }
 
   /**

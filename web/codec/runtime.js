@@ -46,10 +46,10 @@ export function runtimeOf(ort, provider) {
       executionProviders: [provider],
       externalData: [{ path: "weights.bin", data: weights }],
     });
-    const [input] = session.inputNames;
     const [output] = session.outputNames;
-    return async (values, shape) => {
-      const { [output]: result } = await session.run({ [input]: new ort.Tensor("float32", values, shape) });
+    return async (...inputs) => {
+      const tensors = inputs.map(([values, shape], i) => [session.inputNames[i], new ort.Tensor("float32", values, shape)]);
+      const { [output]: result } = await session.run(Object.fromEntries(tensors));
       return /** @type {Float32Array} */ (result.data);
     };
   };
