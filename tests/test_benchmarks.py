@@ -3,10 +3,14 @@
 import importlib.util
 import json
 import re
+import subprocess
 
+import page
 import pytest
 from conftest import PROJECT, TINY, photo
 from PIL import Image
+
+from codec import Codec
 
 
 def benchmark(name: str):
@@ -92,3 +96,19 @@ def test_runtime(checkpoint, photos, tmp_path, capsys):
         "compress.py, s", "compress.py, MB", "decompress.py, s", "decompress.py, MB", "decoding again, s",
     ]  # fmt: skip
     assert all(float(onnx) >= 0 and float(tensorflow) > 0 for _, onnx, tensorflow, _ in rows)
+
+
+@page.needs_node
+def test_page(tmp_path):
+    folder, file = PROJECT / "checkpoints/photo_c8", tmp_path / "small.gc"
+    data = Codec.load(folder).encode(photo(40, 60))
+    file.write_bytes(data)
+    command = [page.NODE, PROJECT / "benchmarks/page.mjs", folder, file, "1"]
+    first, *rows = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.splitlines()
+    assert first == f"small.gc: 60x40, {len(data)} bytes"
+    found = {
+        name.strip(): float(seconds)
+        for name, seconds in (re.match(r"(.{16})(.*) s of CPU time$", row).groups() for row in rows)
+    }
+    assert list(found) == ["loading", "decoding", "decoding again"]
+    assert all(0 < seconds < 300 for seconds in found.values())
