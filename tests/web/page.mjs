@@ -7,66 +7,15 @@
  */
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { parseArgs } from "node:util";
 
-const PROJECT = path.resolve(import.meta.dirname, "../..");
-const { chromium } = createRequire(path.join(PROJECT, "web/package.json"))("playwright-core");
-const { values: options } = parseArgs({ options: {
-  checkpoints: { type: "string", default: path.join(PROJECT, "checkpoints") },
-  out: { type: "string", default: path.join(tmpdir(), "page") },
-  python: { type: "string", default: "python3" },
-} });
+import { answer, figures, give, openBrowser, options, PATIENCE, PROJECT, save } from "./browser.mjs";
+
 const PHOTO = path.join(PROJECT, "images/kodim21.png");
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync"];
-const PATIENCE = 120_000; // ms
 
-/** Starts the page's server; returns its address and what ends it. */
-async function serve() {
-  const server = spawn(options.python, [path.join(PROJECT, "web/serve.py"), "--port", "0", "--quiet", "--checkpoints", options.checkpoints]);
-  let said = "";
-  const address = await new Promise((resolve, reject) => {
-    server.stdout.on("data", (text) => {
-      said += text;
-      const found = /http:\S+/.exec(said);
-      if (found) resolve(found[0]);
-    });
-    server.stderr.on("data", (text) => (said += text));
-    server.on("exit", () => reject(new Error(`serve.py ended: ${said}`)));
-  });
-  return { address, stop: () => server.kill() };
-}
-
-/** Does something, and waits for the page's picture or its error; returns the error's text, "" for none. */
-async function answer(page, action) {
-  const answered = () => document.querySelector("#stage").dataset.answered ?? "";
-  const before = await page.evaluate(answered);
-  await action();
-  await page.waitForFunction((n) => (document.querySelector("#stage").dataset.answered ?? "") !== n, before, { timeout: PATIENCE });
-  return page.locator("#error").isVisible().then((seen) => (seen ? page.locator("#error").textContent() : ""));
-}
-
-const give = (page, file) => answer(page, () => page.setInputFiles("#file", file));
-
-async function save(page, button, name) {
-  const [download] = await Promise.all([page.waitForEvent("download"), page.click(button)]);
-  await download.saveAs(path.join(options.out, name));
-  return download.suggestedFilename();
-}
-
-const figures = (page) => page.locator("#figures").innerText().then((text) => text.replaceAll("\n", " "));
-
-const { address, stop } = await serve();
-const profile = await mkdtemp(path.join(tmpdir(), "chromium-"));
-const browser = await chromium.launchPersistentContext(profile, {
-  executablePath: "/usr/bin/chromium", headless: true, args: FLAGS, acceptDownloads: true, viewport: { width: 1200, height: 860 },
-});
+const { address, browser, stop, close } = await openBrowser("--disable-gpu");
 try {
   const page = await browser.newPage();
   const asked = [];
@@ -171,7 +120,5 @@ try {
   assert.deepEqual(asked.filter((url) => !url.startsWith(address) && !url.startsWith("blob:")), []);
   console.log("all well");
 } finally {
-  await browser.close();
-  stop();
-  await rm(profile, { recursive: true, force: true });
+  await close();
 }

@@ -134,3 +134,20 @@ def test_page(tmp_path):
         difference = np.abs(np.array(Image.open(tmp_path / f"{name}.png")).astype(int)[..., :3] - np.array(Image.open(output)))
         assert difference.max() <= 1
         assert (difference > 0).mean() < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(missing_for_the_page() != "", reason=f"the page's test needs {missing_for_the_page()}")
+def test_page_on_webgpu(tmp_path):
+    """It writes the file that Python writes, and shows the picture that Python decodes, within one level."""
+    codec = Codec.load(PROJECT / "checkpoints/photo_c8")
+    image = read_image(PROJECT / "images/kodim21.png")[200:264, 100:164]
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    data = codec.encode(image)
+    (tmp_path / "given.gc").write_bytes(data)
+    command = [NODE, str(HERE / "webgpu.mjs"), "--out", str(tmp_path), "--python", sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0 and "all well" in done.stdout, done.stdout + done.stderr
+    assert (tmp_path / "photo.gc").read_bytes() == data
+    shown = np.array(Image.open(tmp_path / "given.png")).astype(int)[..., :3]
+    assert np.abs(shown - codec.decode(data)).max() <= 1
