@@ -29,6 +29,11 @@ PAGES = sorted(
 KNOBS = {name for knobs in (config_train, config_test, directories) for name in knobs.__dataclass_fields__}
 ADDED = ("plain_generator", "gradient_difference")  # functions of docs/extending.md
 ADDED_KNOBS = {"lambda_gradient"}  # likewise
+TRAIN = """
+import sys, tensorflow, train
+tensorflow.config.run_functions_eagerly(True)  # one step takes less time than tracing its graph
+sys.exit(train.main(sys.argv[1:]))
+"""
 
 
 def page_id(page: Path) -> str:
@@ -138,7 +143,7 @@ def test_what_extending_shows_runs_and_a_copy_of_the_project_trains_with_what_it
             stream.write(text)
     for diff in blocks(page, "diff"):
         apply(diff, copy)
-    command = [sys.executable, "train.py", "-ds", str(table), "--name", "extended", "--steps", "1", *knobs(distortion_steps=1)]
+    command = [sys.executable, "-c", TRAIN, "-ds", str(table), "--name", "extended", "--steps", "1", *knobs(distortion_steps=1)]
     command += ["-k", "generator=plain_generator", "-k", "lambda_gradient=2"]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -94,18 +94,18 @@ def test_other_threads_and_other_kernels_give_the_same_symbols_from_the_same_fil
 def test_damaged_and_forged_files_are_clean_errors(codec):
     """More of these: python3 tests/fuzz.py"""
     photo = read_image(PROJECT / "images/kodim21.png", 10**7)
-    watch = fuzz.fuzz(codec, [photo[:96, :160], photo[100:101, :1]], 1500)
-    assert watch.counts.total() == 1500 and watch.grown < fuzz.MAX_BYTES
-    assert sum(n for (_, outcome), n in watch.counts.items() if outcome == "clean error") > 1200
+    watch = fuzz.fuzz(codec, [photo[:96, :160], photo[100:101, :1]], 600)
+    assert watch.counts.total() == 600 and watch.grown < fuzz.MAX_BYTES
+    assert sum(n for (_, outcome), n in watch.counts.items() if outcome == "clean error") > 480
 
 
 def test_packets_that_are_damaged_forged_or_mixed_give_the_picture_of_the_others_or_a_clean_error():
     """More of these: python3 tests/fuzz.py --files 0 --packets 10000"""
     photo = read_image(PROJECT / "images/kodim21.png", 10**7)
     codec = Codec.load(PROJECT / "checkpoints/photo_c4")
-    watch = fuzz.fuzz_packets(codec, [photo[:64, :96], photo[64:128, :96], photo[100:101, :1]], 300)
+    watch = fuzz.fuzz_packets(codec, [photo[:64, :96], photo[64:128, :96], photo[100:101, :1]], 150)
     outcomes = Counter(outcome for (_, outcome), n in watch.counts.items() for _ in range(n))
-    assert outcomes["clean error"] > 60 and outcomes["the picture of what arrived whole"] > 60 and watch.grown < fuzz.MAX_BYTES
+    assert outcomes["clean error"] > 30 and outcomes["the picture of what arrived whole"] > 30 and watch.grown < fuzz.MAX_BYTES
 
 
 def test_the_context_model_halves_the_bytes_of_the_tables(codec):

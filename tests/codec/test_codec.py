@@ -153,15 +153,6 @@ def test_a_forged_file_is_a_clear_error(forge, named):
         codec.decode(pack(*forge(unpack(data))[:2]))
 
 
-def test_the_readmes_lines_compress_and_decode(tmp_path):
-    from codec import read_image, save_picture
-
-    codec = Codec.load(PROJECT / "checkpoints/photo_c8")
-    data = codec.encode(read_image(PROJECT / "images/kodim21.png"))
-    save_picture(codec.decode(data), tmp_path / "back.png")
-    assert len(data) == 722 and read_image(tmp_path / "back.png").shape == (512, 768, 3)
-
-
 def test_contents_and_a_checkpoint_on_disk_code_alike(checkpoint):
     codec = Codec.load(checkpoint)
     contents = codec.contents(photo(50, 60))

@@ -374,7 +374,10 @@ def test_a_huge_size_is_refused_before_anything_is_decoded(tmp_path):
     )
     with pytest.raises(UserError, match=r"a\.png"):
         read_image(tmp_path / "a.png")
-    Image.new("RGB", (16000, 16000)).save(tmp_path / "a.webp", lossless=True, method=0)
+    Image.new("RGB", (8, 1)).save(tmp_path / "a.webp", lossless=True)
+    small = (tmp_path / "a.webp").read_bytes()
+    size = small.index(b"VP8L") + 9  # width - 1 and height - 1, in 14 bits each
+    (tmp_path / "a.webp").write_bytes(small[:size] + struct.pack("<I", 15999 | 15999 << 14) + small[size + 4 :])
     with pytest.raises(UserError, match="max_pixels"):
         read_image(tmp_path / "a.webp")
 

@@ -184,7 +184,7 @@ def test_the_features_of_vgg19_are_of_images_as_its_weights_want_them(vgg19_weig
     assert not vgg.network.trainable_variables
 
 
-def test_the_perceptual_loss_teaches_the_generator_and_is_not_saved(vgg19_weights, tiny_config, tmp_path):
+def test_the_perceptual_loss_teaches_the_generator_and_is_not_saved(vgg19_weights, tiny_config, eager_steps, tmp_path):
     import tensorflow as tf
 
     import losses
