@@ -104,6 +104,7 @@ const worker = listenOffline().then(() => {
 
 function show({ original, shrunkFrom, decoded, coded, bytes, encoding, decoding, model, engine }) {
   const { width, height } = decoded;
+  const promptHadFocus = $("prompt").contains(document.activeElement);
   $("stage").dataset.state = "result";
   $("prompt").hidden = true;
   $("compare").hidden = $("figures").hidden = $("actions").hidden = false;
@@ -133,6 +134,7 @@ function show({ original, shrunkFrom, decoded, coded, bytes, encoding, decoding,
   const input = document.querySelector(`#models input[value="${model}"]`);
   if (input) input.checked = true; // this page may only decode a model's files
   askForMap();
+  if (promptHadFocus) $(original ? "divider" : "save-png").focus(); // the focus would be lost with the prompt
   $("save-gc").hidden = !original;
   $("save-png").classList.toggle("primary", !original);
 }

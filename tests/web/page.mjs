@@ -30,6 +30,7 @@ try {
   await page.keyboard.press("Enter");
   await page.waitForSelector("#compare:not([hidden])", { timeout: PATIENCE });
   console.log("first photo:", await figures(page));
+  assert.equal(await page.evaluate(() => document.activeElement.id), "divider"); // not lost with the button
   assert.equal(await give(page, PHOTO), "");
   console.log("photo again:", await figures(page));
   await page.screenshot({ path: path.join(options.out, "page.png") });
