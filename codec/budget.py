@@ -26,18 +26,17 @@ class Fit(NamedTuple):
 def fit(image: np.ndarray, codecs: Sequence[Codec], max_bytes: int, quality: Callable[[np.ndarray, np.ndarray], float]) -> Fit:
     """Return the best file of an image (H, W, 3) uint8 with at most max_bytes bytes.
 
-    Of each model, the largest coded size that fits is tried: a picture coded larger is better by nearly any measure. Of models
-    that fit at the image's own size, the one with the largest file is tried. Of these files, the one with the highest
-    quality(image, picture) is taken. Raises UserError that names the smallest file possible if none fits.
+    Of each model, the largest coded size that fits is tried: a picture coded larger is better by nearly any measure. Of these
+    files, the one with the highest quality(image, picture) is taken. Raises UserError that names the smallest file possible if
+    none fits.
     """
     encoders = [_remembering(codec, image) for codec in codecs]
     scales = [_smallest_scale(encode, max_bytes, _first_guess(image)) for encode in encoders]
-    files = [(c, s, encode(s)) for c, s, encode in zip(codecs, scales, encoders, strict=True) if s is not None]
+    files = [(codec, encode(scale)) for codec, scale, encode in zip(codecs, scales, encoders, strict=True) if scale is not None]
     if not files:
         smallest = min(len(encode(MAX_SCALE)) for encode in encoders)
         raise UserError(f"does not fit into {max_bytes} bytes; its smallest file has {smallest}")
-    largest = max((len(data) for _, scale, data in files if scale == 0), default=0)
-    tried = [Fit(codec, data, codec.decode(data)) for codec, scale, data in files if scale or len(data) == largest]
+    tried = [Fit(codec, data, codec.decode(data)) for codec, data in files]
     return max(tried, key=lambda file: quality(image, file.picture)) if len(tried) > 1 else tried[0]
 
 
