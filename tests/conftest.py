@@ -28,7 +28,7 @@ TINY = {
     "width": 32,
     "n_residual_blocks": 1,
     "discriminator_width": 8,
-    "n_scales": 2,
+    "n_scales": 1,
     "crop_size": 64,
     "batch_size": 2,
     "diagnostic_steps": 4,

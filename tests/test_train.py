@@ -199,7 +199,8 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, run, tmp_path, monkeypa
 
 
 def test_a_process_that_trains_and_gets_a_signal_leaves_a_checkpoint(photos, tmp_path):
-    changes = {"diagnostic_steps": 1, "distortion_steps": 10**6, "checkpoint_epochs": 10**6}
+    small = {"width": 16, "n_residual_blocks": 0}
+    changes = small | {"diagnostic_steps": 1, "distortion_steps": 10**6, "checkpoint_epochs": 10**6}
     command = [sys.executable, str(PROJECT / "train.py"), "-ds", str(photos), *knobs(**changes), "--steps", "100000"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while process.poll() is None and not list(tmp_path.glob("samples/run/*.png")):  # a sample picture: it trains

@@ -127,10 +127,10 @@ def with_ties(source, folder):
     assert checkpoint.main(["-r", str(folder), "--onnx"]) == 0
 
 
-@pytest.mark.parametrize("kind", ["what ships", "noise map"])  # centers at whole numbers, and learned ones
-def test_a_value_between_two_centers_goes_to_the_same_one_in_both_runtimes(tmp_path, kind):
-    trained = write_tiny(tmp_path / "trained", config_of(kind))
-    with_ties(trained, tmp_path / "ties")
+# Centers at whole numbers, and learned ones.
+@pytest.mark.parametrize("kind", ["what ships", pytest.param("noise map", marks=pytest.mark.slow)])
+def test_a_value_between_two_centers_goes_to_the_same_one_in_both_runtimes(export, tmp_path, kind):
+    with_ties(export(kind), tmp_path / "ties")
     read = read_checkpoint(tmp_path / "ties")
     onnx, tensorflow = load_runtime(read, "onnx"), load_runtime(read, "tensorflow")
     x = np.random.default_rng(0).uniform(-1, 1, (1, 48, 64, 3)).astype(np.float32)
