@@ -212,7 +212,7 @@ class config_train(config_base):
     use_feature_matching_loss: bool = knob(True)        # match the discriminator's intermediate maps
     lambda_feature_matching: float = knob(10.0, low=0)  # its weight
     lambda_lpips: float = knob(0.0, low=0)              # weight of LPIPS by AlexNet; 0.5 to 1 suit lambda_X=12
-    # AlexNet, for LPIPS and the projected discriminator, sees a random window that is enlarged by 1 to this; 2 ends stripes.
+    # AlexNet, for LPIPS and the projected discriminator, sees a random window that is enlarged by 1 to this.
     perceptual_zoom: float = knob(1.0, low=1, high=4)
     use_vgg_loss: bool = knob(False)                    # match VGG19's features too, in all stages; see perceptual.py
     lambda_vgg: float = knob(0.1, low=0)                # its weight; corresponds to about 10 in pix2pixHD
