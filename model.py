@@ -14,7 +14,9 @@ import tensorflow as tf
 from keras import ops
 
 from config import UserError, config_train
-from network import Network, build, float32, precision, seeded
+from network import Network, Resize, build, float32, precision, seeded
+
+Resize.resize = staticmethod(tf.image.resize)  # which takes a size that a graph knows only when it runs
 
 
 class Model:

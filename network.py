@@ -95,24 +95,36 @@ class AddNoise(Layer):
         return h_shape
 
 
-class ResizeLike(Layer):
+class Resize(Layer):
+    """Resize a map bilinearly."""
+
+    # Keras' own, in TensorFlow's graphs, wants a size that is known when the graph is made; model.py puts TensorFlow's here.
+    resize = staticmethod(ops.image.resize)
+
+    def resized(self, x, height, width):
+        """x (B, h, w, C) -> (B, height, width, C)."""
+        return ops.cast(self.resize(x, (height, width)), x.dtype)
+
+
+class ResizeLike(Resize):
     """Resize the first map bilinearly to the height and width of the second; the identity where they agree."""
 
-    def call(self, x, like):  # ops.image.resize does the same, but in a graph it needs a size that is known
-        height, width = ops.shape(like)[1:3]
-        rows = self._weights(x.shape[1], height)  # (height, H)
-        columns = self._weights(x.shape[2], width)  # (width, W)
-        return ops.einsum("iy,jx,byxc->bijc", rows, columns, x)
-
-    @staticmethod
-    def _weights(n: int, size):
-        """How much of each of n values is in each of `size` values, which are spread evenly over the same length."""
-        size = ops.cast(size, "float32")
-        places = ops.clip((ops.arange(0.0, size) + 0.5) * (n / size) - 0.5, 0, n - 1)
-        return ops.relu(1 - ops.abs(places[:, None] - ops.arange(n, dtype="float32")))
+    def call(self, x, like):
+        return self.resized(x, *ops.shape(like)[1:3])
 
     def compute_output_shape(self, x_shape, like_shape):
         return (x_shape[0], *like_shape[1:3], x_shape[3])
+
+
+class Doubling(Resize):
+    """Bilinear upsampling to twice the height and width."""
+
+    def call(self, x):
+        height, width = ops.shape(x)[1:3]
+        return self.resized(x, 2 * height, 2 * width)
+
+    def compute_output_shape(self, shape):
+        return (shape[0], *(side and 2 * side for side in shape[1:3]), shape[3])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -174,11 +186,11 @@ def has_bias(config: config_train) -> bool:
     return config.normalization != "instance"
 
 
-def reflect_conv(x, filters: int, *, kernel: int, bias: bool = True):
+def reflect_conv(x, filters: int, *, kernel: int, bias: bool = True, initializer="glorot_uniform"):
     """Stride-1 convolution of an image padded by reflection, so that borders look like the rest."""
     p = kernel // 2
     x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode="reflect")
-    return layers.Conv2D(filters, kernel, use_bias=bias)(x)
+    return layers.Conv2D(filters, kernel, use_bias=bias, kernel_initializer=initializer)(x)
 
 
 def conv_block(x, filters: int, *, kernel: int, stride: int = 1, config: config_train):
@@ -191,10 +203,13 @@ def conv_block(x, filters: int, *, kernel: int, stride: int = 1, config: config_
 
 
 def residual_block(x, config: config_train, normalized: bool = True):
-    """Rk: x + norm(conv(ReLU(norm(conv(x))))), without a ReLU after the sum (Gross and Wilber 2016); or without the norms."""
+    """Rk: x + norm(conv(ReLU(norm(conv(x))))), without a ReLU after the sum (Gross and Wilber 2016).
+
+    Without the norms, the second kernel starts at zero, so that the block begins as the identity (Zhang et al. 2019).
+    """
     k = x.shape[-1]
     if not normalized:
-        return x + reflect_conv(ops.relu(reflect_conv(x, k, kernel=3)), k, kernel=3)
+        return x + reflect_conv(ops.relu(reflect_conv(x, k, kernel=3)), k, kernel=3, initializer="zeros")
     h = conv_block(x, k, kernel=3, config=config)
     return x + norm(reflect_conv(h, k, kernel=3, bias=has_bias(config)), config)
 
@@ -202,10 +217,7 @@ def residual_block(x, config: config_train, normalized: bool = True):
 def upsample_block(x, filters: int, config: config_train, normalized: bool = True):
     """uk: to twice the height and width, then norm and ReLU, or ReLU alone."""
     if config.upsampling in ("nearest", "bilinear"):
-        x = layers.UpSampling2D(2)(x)
-        if config.upsampling == "bilinear":  # that is nearest, then [1 2 1] / 4 both ways; Keras' own wants a known size
-            x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="symmetric")
-            x = layers.AveragePooling2D(2, 1)(layers.AveragePooling2D(2, 1)(x))
+        x = (layers.UpSampling2D(2) if config.upsampling == "nearest" else Doubling())(x)
         x = reflect_conv(x, filters, kernel=3, bias=has_bias(config) or not normalized)
         return ops.relu(norm(x, config) if normalized else x)
     kernel = {"transpose": 3, "transpose4": 4}[config.upsampling]
@@ -329,11 +341,11 @@ class Network:
 
     @staticmethod
     def subpixel_generator(z: KerasTensor, config: config_train) -> KerasTensor:
-        """G for CPUs: c3s1-W, residual blocks at 1/16, two sub-pixel doublings, a residual block at 1/4, u W/8, u W/16, c3s1-3.
+        """G for CPUs: c3s1-W, residual blocks at 1/16, two sub-pixel doublings with more blocks, u W/8, u W/16, c3s1-3, tanh.
 
-        The sub-pixel convolutions do their work at low resolution. The last two doublings are those of the knob `upsampling`
-        with few channels; `bilinear` leaves no grid, where depth-to-space at the end left one of 4 px. From a quarter of the
-        size on there is no norm: a channel norm makes a sharp line of a zero crossing, and so drew outlines around everything.
+        Most of the work is done at 1/16 to 1/4 of the size. The last two doublings are those of the knob `upsampling` with few
+        channels; `bilinear` leaves no grid, where depth-to-space at the end left one of 4 px. After 1/8 of the size there is
+        no norm: a channel norm makes a sharp line of a zero crossing, and so drew outlines around everything.
         """
         f = config.width
         z, noise = split_noise(z, config)
