@@ -12,7 +12,7 @@ from config import UserError
 
 OVERHEAD = 14  # bytes of a photo's file beside the payload
 SHRINKAGE = 0.2  # log2 of how much the payload shrinks from one scale to the next; measured, and only a first guess
-START_PIXELS = 98_304  # the search starts near this coded size: a quarter of a photo of 768x512
+DENSITY = 0.0025  # bytes of payload a pixel, by which the search guesses the size that it tries first
 
 
 class Fit(NamedTuple):
@@ -31,7 +31,7 @@ def fit(image: np.ndarray, codecs: Sequence[Codec], max_bytes: int, quality: Cal
     none fits.
     """
     encoders = [_remembering(codec, image) for codec in codecs]
-    scales = [_smallest_scale(encode, max_bytes, _first_guess(image)) for encode in encoders]
+    scales = [_smallest_scale(encode, max_bytes, _first_guess(image, max_bytes)) for encode in encoders]
     files = [(codec, encode(scale)) for codec, scale, encode in zip(codecs, scales, encoders, strict=True) if scale is not None]
     if not files:
         smallest = min(len(encode(MAX_SCALE)) for encode in encoders)
@@ -52,10 +52,10 @@ def _remembering(codec: Codec, image: np.ndarray) -> Callable[[int], bytes]:
     return encode
 
 
-def _first_guess(image: np.ndarray) -> int:
-    """Return the scale at which the image is coded at about START_PIXELS."""
-    halvings = math.log2(image.shape[0] * image.shape[1] / START_PIXELS) / 2  # of the sides
-    return min(MAX_SCALE, max(0, round(SCALES * halvings)))
+def _first_guess(image: np.ndarray, max_bytes: int) -> int:
+    """Return the scale at which an image of average detail has about max_bytes bytes."""
+    away = math.log2(image.shape[0] * image.shape[1] * DENSITY / max(1, max_bytes - OVERHEAD)) / SHRINKAGE
+    return min(MAX_SCALE, max(0, round(away)))
 
 
 def _smallest_scale(encode: Callable[[int], bytes], max_bytes: int, guess: int) -> int | None:
