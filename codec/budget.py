@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from codec.codec import Codec
-from codec.container import MAX_SCALE, SCALES
+from codec.container import MAX_SCALE
 from config import UserError
 
 OVERHEAD = 14  # bytes of a photo's file beside the payload
