@@ -13,7 +13,7 @@ import numpy as np
 from codec.checkpoint import Checkpoint
 from codec.memory import TILED, whole_image
 from codec.pictures import STRIDE
-from codec.tiles import in_tiles
+from codec.tiles import TILE, in_tiles
 from config import UserError, config_train
 
 GRAPHS_FILE = "graphs.json"
@@ -29,7 +29,7 @@ class OnnxRuntime:
         self._graphs = read_graphs(checkpoint)
         self._margins = {"encoder": encoder_margin(self.config), "generator": generator_margin(self.config)}
         self.bytes_per_pixel = whole_image(self.config) if None in self._margins.values() else TILED
-        self._sessions: dict[str, Any] = {}
+        self._sessions: dict[str, Any] = {}  # each keeps its layers' memory for the next image
 
     def encode(self, x: np.ndarray) -> np.ndarray:
         return self._symbols(self._run_in_tiles("encoder", x, STRIDE, 1, self._margins["encoder"]))
@@ -50,7 +50,10 @@ class OnnxRuntime:
     def _run_in_tiles(self, name: str, x: np.ndarray, in_scale: int, out_scale: int, margin: int | None) -> np.ndarray:
         if margin is None:
             return self._run(name, x)
-        return in_tiles(lambda tile: self._run(name, tile), x, in_scale, out_scale, margin)
+        result = in_tiles(lambda tile: self._run(name, tile), x, in_scale, out_scale, margin)
+        if max(x.shape[1:3]) > in_scale * TILE:
+            del self._sessions[name]  # it would keep the memory that its tiles took, beside a large picture
+        return result
 
     def _run(self, name: str, *inputs: np.ndarray) -> np.ndarray:
         if name not in self._sessions:
@@ -65,7 +68,7 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised; nothing else is said
-        options.enable_cpu_mem_arena = False  # which would keep what the largest layer once took
+        options.enable_mem_pattern = False  # one block for all layers, planned ahead, would be twice as large
         weights = {key: array for key, array in self.checkpoint.weights.items() if key.startswith(f"{name}/")}
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
