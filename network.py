@@ -353,8 +353,11 @@ class Network:
         for _ in range(config.n_residual_blocks):
             h = add_noise(residual_block(h, config), noise)  # (B, H/16, W/16, f)
         h = add_noise(subpixel_block(h, f // 2, config), noise)  # (B, H/8, W/8, f/2)
+        for _ in range(2):
+            h = residual_block(h, config, normalized=False)  # (B, H/8, W/8, f/2)
         h = add_noise(subpixel_block(h, f // 4, config, normalized=False), noise)  # (B, H/4, W/4, f/4)
-        h = residual_block(h, config, normalized=False)  # (B, H/4, W/4, f/4)
+        for _ in range(3):
+            h = residual_block(h, config, normalized=False)  # (B, H/4, W/4, f/4)
         for k in (8, 16):
             h = upsample_block(h, f // k, config, normalized=False)
             h = add_noise(h, noise)  # (B, H/2, W/2, f/8), (B, H, W, f/16)

@@ -144,8 +144,9 @@ def encoder_margin(config: config_train) -> int | None:
 def generator_margin(config: config_train) -> int | None:
     """Return how many positions of the feature map G sees beyond its own; None where that is not known.
 
-    It is 1 by the first layer and 2 by each residual block; all that enlarges sees under 4 in both generators.
+    It is 1 by the first layer and 2 by each residual block at 1/16 of the size, and what the larger layers see.
     """
-    if config.normalization != "channel" or config.generator not in ("generator", "subpixel_generator"):
+    larger_layers = {"generator": 4, "subpixel_generator": 7}.get(config.generator)
+    if config.normalization != "channel" or larger_layers is None:
         return None
-    return 1 + 2 * config.n_residual_blocks + 4
+    return 1 + 2 * config.n_residual_blocks + larger_layers

@@ -121,7 +121,7 @@ BASE = ["photo_base_1_distortion", "photo_base_2_distortion_1", "photo_base_2_di
 PHOTO_C8 = [*FIRST, *BASE, *(f"photo_c8_distortion_{i}" for i in (1, 2, 3, 4)), "photo_c8_gan"]
 STAGES = {  # the recipes of the models that ship, each stage on top of those before
     "photo_c8": PHOTO_C8,
-    "photo_c8_perceptual": [*PHOTO_C8, *(f"photo_c8_perceptual_{i}" for i in range(1, 8))],
+    "photo_c8_perceptual": [*PHOTO_C8, *(f"photo_c8_perceptual_{i}" for i in range(1, 11))],
     "photo_c4": [*PHOTO_C8, "photo_c4_distortion", "photo_c4_gan"],
     "photo_c16": [*PHOTO_C8, "photo_c16_distortion", "photo_c16_gan"],
     "camvid_sc_c8": [*FIRST, "camvid_sc_c8_distortion_gan", "camvid_sc_c8_gan"],

@@ -47,10 +47,10 @@ def test_subpixel_networks_shapes_layer_by_layer(height, width, tiny_config):
     h, v = height // 16, width // 16
     x_hat = Network.subpixel_generator(keras.Input((h, v, 6)), config)
     residual = [(h, v, 32)] * (1 + 2 * 2)
-    doublings = [(h, v, 64), (2 * h, 2 * v, 32)]  # four times the filters, before depth-to-space
-    quarter = [(4 * h, 4 * v, 8)] * 2
+    eighth = [(h, v, 64), *[(2 * h, 2 * v, 16)] * 4]  # four times the filters before depth-to-space, then two blocks
+    quarter = [(2 * h, 2 * v, 32), *[(4 * h, 4 * v, 8)] * 6]
     assert layer_shapes(x_hat, ("Conv2D",)) == [
-        *residual, *doublings, *quarter, (8 * h, 8 * v, 4), (height, width, 2), (height, width, 3)
+        *residual, *eighth, *quarter, (8 * h, 8 * v, 4), (height, width, 2), (height, width, 3)
     ]  # fmt: skip
     assert layer_shapes(x_hat, ("Norm",))[-1] == (2 * h, 2 * v, 16)  # none at larger sizes
 

@@ -54,6 +54,8 @@ def write_tiny(folder, config: config_train, seed: int = 0):
     for name, array in weights.items():
         if "kernel" not in name and name != CENTERS:
             weights[name] = (array + rng.uniform(0, 0.3, array.shape)).astype(np.float32)
+        elif not array.any():  # a block that starts as the identity
+            weights[name] = rng.normal(0, array[..., 0].size ** -0.5, array.shape).astype(np.float32)
     if config.learn_centers:
         weights[CENTERS] += np.array([-0.3, 0.1, 0.2, -0.1, 0.4], np.float32)
     frequencies = integer_frequencies(np.ones((config.channel_bottleneck, config.L)))
