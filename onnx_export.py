@@ -24,6 +24,7 @@ with Utils.importing_tensorflow():
     import tensorflow as tf
 
     from model import Model, named_weights
+    from network import Norm
 
 try:
     import onnx
@@ -78,8 +79,41 @@ def graph_of(name: str, network: keras.Model, stored: Arrays) -> bytes:
         return network.stateless_call(values[: len(trainable)], values[len(trainable) :], x, training=False)[0]
 
     model, _ = tf2onnx.convert.from_function(apply, input_signature=[*inputs, *specs], opset=OPSET)
+    numbers = {id(var): f"weight{i}" for i, var in enumerate((*trainable, *other))}
+    for layer in network.layers:
+        if isinstance(layer, Norm) and layer.axes == (-1,):
+            _fuse_norm(model.graph, numbers[id(layer.gamma)], numbers[id(layer.beta)], layer.epsilon)
+    _drop_unused(model.graph)
     _make_external(model.graph, {f"weight{i}": weight for i, weight in enumerate(weights)}, stored)
     return model.SerializeToString()
+
+
+def _fuse_norm(graph: "onnx.GraphProto", gamma: str, beta: str, epsilon: float) -> None:
+    """Put ONNX's own operation in the place of a channel norm's sum: it is several times as fast as the parts.
+
+    network.Norm computes x * scale + shift, where scale = gamma / sqrt(variance + epsilon) and shift = beta - mean * scale.
+    """
+
+    def user(name: str) -> "onnx.NodeProto":
+        return next(node for node in graph.node if name in node.input)
+
+    scale, shift = user(gamma).output[0], user(beta).output[0]
+    result = user(shift)
+    scaled = next(node for node in graph.node if set(node.output) & set(result.input) - {shift})
+    x = next(name for name in scaled.input if name != scale)
+    norm = onnx.helper.make_node("LayerNormalization", [x, gamma, beta], result.output, axis=-1, epsilon=epsilon)
+    result.CopyFrom(norm)
+
+
+def _drop_unused(graph: "onnx.GraphProto") -> None:
+    """Drop the nodes on which no output depends."""
+    needed, kept = {value.name for value in graph.output}, []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            kept.append(node)
+            needed |= set(node.input)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
 
 
 def _make_external(graph: "onnx.GraphProto", weights: dict[str, str], stored: Arrays) -> None:

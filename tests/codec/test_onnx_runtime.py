@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import page
 import pytest
 from conftest import PROJECT, TINY, label_map, photo
@@ -106,6 +107,15 @@ def test_both_runtimes_give_the_same_symbols_and_pictures(exported):
     a, b = codec.picture(theirs, 90, 70, crc=5).astype(int), other.picture(theirs, 90, 70, crc=5)
     assert np.ptp(a, axis=(0, 1)).min() > 20
     assert np.abs(a - b).max() <= 1 and (a != b).mean() < 0.01
+
+
+def test_each_channel_norm_is_one_operation(local):
+    weights = read_checkpoint(local).weights
+    for network in ("encoder", "generator"):
+        nodes = onnx.load(local / f"{network}.onnx", load_external_data=False).graph.node
+        norms = [name for name in weights if name.startswith(f"{network}/Norm_") and name.endswith("/beta")]
+        assert norms and sum(node.op_type == "LayerNormalization" for node in nodes) == len(norms)
+        assert not any(node.op_type == "ReduceMean" for node in nodes)
 
 
 @page.needs_node
