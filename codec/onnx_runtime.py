@@ -13,7 +13,7 @@ import numpy as np
 from codec.checkpoint import Checkpoint
 from codec.memory import TILED, whole_image
 from codec.pictures import STRIDE
-from codec.tiles import TILE, in_tiles
+from codec.tiles import in_tiles, is_cut
 from config import UserError, config_train
 
 GRAPHS_FILE = "graphs.json"
@@ -51,7 +51,7 @@ class OnnxRuntime:
         if margin is None:
             return self._run(name, x)
         result = in_tiles(lambda tile: self._run(name, tile), x, in_scale, out_scale, margin)
-        if max(x.shape[1:3]) > in_scale * TILE:
+        if is_cut(x, in_scale, margin):
             del self._sessions[name]  # it would keep the memory that its tiles took, beside a large picture
         return result
 

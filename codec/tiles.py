@@ -11,6 +11,11 @@ import numpy as np
 TILE = 64  # positions of the feature map a side, 1024 px, without margins
 
 
+def is_cut(x: np.ndarray, in_scale: int, margin: int) -> bool:
+    """Say whether `in_tiles` cuts x into several tiles."""
+    return max(x.shape[1:3]) // in_scale > TILE + 2 * margin
+
+
 def in_tiles(
     network: Callable[[np.ndarray], np.ndarray],
     x: np.ndarray,  #    (B, H, W, k)
@@ -19,9 +24,9 @@ def in_tiles(
     margin: int,  #      positions that the network sees beyond its own
 ) -> np.ndarray:
     """Return network(x), which has out_scale / in_scale times the height and width, computed tile by tile."""
-    height, width = x.shape[1] // in_scale, x.shape[2] // in_scale
-    if max(height, width) <= TILE + 2 * margin:
+    if not is_cut(x, in_scale, margin):
         return network(x)
+    height, width = x.shape[1] // in_scale, x.shape[2] // in_scale
     whole: np.ndarray | None = None
     for top, bottom in _spans(height):
         for left, right in _spans(width):
