@@ -106,14 +106,16 @@ def _fuse_norm(graph: "onnx.GraphProto", gamma: str, beta: str, epsilon: float) 
 
 
 def _drop_unused(graph: "onnx.GraphProto") -> None:
-    """Drop the nodes on which no output depends."""
+    """Drop the nodes and the constants on which no output depends."""
     needed, kept = {value.name for value in graph.output}, []
     for node in reversed(graph.node):
         if needed & set(node.output):
             kept.append(node)
             needed |= set(node.input)
-    del graph.node[:]
+    constants = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:]
     graph.node.extend(reversed(kept))
+    graph.initializer.extend(constants)
 
 
 def _make_external(graph: "onnx.GraphProto", weights: dict[str, str], stored: Arrays) -> None:

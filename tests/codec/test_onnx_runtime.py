@@ -109,13 +109,15 @@ def test_both_runtimes_give_the_same_symbols_and_pictures(exported):
     assert np.abs(a - b).max() <= 1 and (a != b).mean() < 0.01
 
 
-def test_each_channel_norm_is_one_operation(local):
+def test_each_channel_norm_is_one_operation_and_nothing_of_its_parts_stays(local):
     weights = read_checkpoint(local).weights
     for network in ("encoder", "generator"):
-        nodes = onnx.load(local / f"{network}.onnx", load_external_data=False).graph.node
+        graph = onnx.load(local / f"{network}.onnx", load_external_data=False).graph
+        nodes = graph.node
         norms = [name for name in weights if name.startswith(f"{network}/Norm_") and name.endswith("/beta")]
         assert norms and sum(node.op_type == "LayerNormalization" for node in nodes) == len(norms)
         assert not any(node.op_type == "ReduceMean" for node in nodes)
+        assert {tensor.name for tensor in graph.initializer} <= {name for node in nodes for name in node.input}
 
 
 @page.needs_node
