@@ -85,11 +85,11 @@ def _read_csv(source: Path) -> Columns:
 @lru_cache(maxsize=8)  # data.py asks for one column after the other
 def _read_hdf_apart(source: Path, size: int, _modified: int) -> Columns:
     """Return what _read_hdf returns, and raise what it raises, from a process that a damaged file can bring down or hold up."""
-    seconds = SECONDS + SECONDS_PER_MB * size / 1e6
-    command = [sys.executable, __file__, str(source), str(int(seconds))]
+    seconds = int(SECONDS + SECONDS_PER_MB * size / 1e6)
+    command = [sys.executable, __file__, str(source), str(seconds)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     if done.returncode == -signal.SIGXCPU:
-        raise UserError(f"{source}: is damaged: HDF5 was not done with it after {seconds:.0f} s")
+        raise UserError(f"{source}: is damaged: HDF5 was not done with it after {seconds} s")
     if done.returncode:
         raise UserError(f"{source}: is damaged: HDF5 crashed on it (exit status {done.returncode})")
     answer = json.loads(done.stdout)
