@@ -214,6 +214,7 @@ class config_train(config_base):
     lambda_lpips: float = knob(0.0, low=0)              # weight of LPIPS by AlexNet; 0.5 to 1 suit lambda_X=12
     # AlexNet, for LPIPS and the projected discriminator, sees a random window that is enlarged by 1 to this.
     perceptual_zoom: float = knob(1.0, low=1, high=4)
+    lambda_lpips_vgg: float = knob(0.0, low=0)          # weight of LPIPS by VGG16, of a random quarter of each image
     use_vgg_loss: bool = knob(False)                    # match VGG19's features too, in all stages; see perceptual.py
     lambda_vgg: float = knob(0.1, low=0)                # its weight; corresponds to about 10 in pix2pixHD
     vgg_weights: str = knob("imagenet")                 # Keras' own (its cache, or a download), or a path to that file
@@ -332,6 +333,7 @@ class config_train(config_base):
                           "needs use_conditional_GAN, and a semantic_code to synthesize from"),
             "width": (self.width % 16 == 0, "is not a multiple of 16"),
             "lambda_lpips": (not self.uses_alexnet or not 0 < self.crop_size < 48, "needs crops of at least 48 px"),
+            "lambda_lpips_vgg": (not self.lambda_lpips_vgg or not 0 < self.crop_size < 48, "needs crops of at least 48 px"),
             "crop_size": (self.crop_size % 16 == 0 and self.crop_size != 16, "is not 0 or a multiple of 16 from 32 up"),
             "centers": (2 <= self.L <= 255 and list(self.centers) == sorted(set(self.centers)),
                         "are not 2 to 255 different values in ascending order"),

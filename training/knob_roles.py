@@ -28,7 +28,7 @@ FREE = frozenset({
     "lambda_range", "lambda_rate", "lambda_adversarial", "gan_loss", "use_vanilla_GAN", "lambda_gp", "n_critic_iterations",
     "weight_clipping", "max_c", "use_feature_matching_loss", "lambda_feature_matching", "lambda_lpips", "use_vgg_loss",
     "lambda_vgg", "vgg_weights", "distortion_steps", "discriminator_warmup_steps", "entropy_steps", "freeze_encoder",
-    "generator_steps", "perceptual_zoom",
+    "generator_steps", "perceptual_zoom", "lambda_lpips_vgg",
     "distortion_learning_rate", "G_learning_rate", "D_learning_rate", "lr_decay_rate", "lr_decay_steps", "beta_1",
     "weight_decay", "ema_decay", "batch_size", "recompute", "jit_compile", "num_epochs", "seed", "crop_size", "random_flip",
     "random_scale", "diagnostic_steps", "checkpoint_epochs", "keep_checkpoints", "n_sample_images",

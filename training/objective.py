@@ -19,7 +19,7 @@ from codec.pictures import STRIDE
 from config import UserError, config_train
 from model import Model
 from network import Network, build, code_channels, dtype_policy, float32, label_channels, map_symbols, precision, seeded
-from pretrained.networks import VGG19, AlexNet, lpips
+from pretrained.networks import VGG16, VGG19, AlexNet, lpips
 from training.rate import Rate
 from training.replicas import n_replicas, own_share, weight_of_mean
 from training.schedule import WITHOUT_D
@@ -42,7 +42,7 @@ class Losses(NamedTuple):
 
 
 class Objective:
-    """The losses of a model, with the networks that only training needs: D, AlexNet, VGG19 and the rate's."""
+    """The losses of a model, with the networks that only training needs: D, AlexNet, VGG16, VGG19 and the rate's."""
 
     def __init__(self, model: Model, policy: str):
         self.model, self.config = model, model.config
@@ -50,6 +50,7 @@ class Objective:
         with seeded(config.seed + 1):
             self.discriminator = _discriminator(config, policy)
         self.alexnet = AlexNet.load(dtype=dtype_policy(policy)) if config.uses_alexnet else None
+        self.vgg16 = VGG16.load(dtype=dtype_policy(policy)) if config.lambda_lpips_vgg else None
         self.vgg19 = VGG19(config.vgg_weights) if config.use_vgg_loss else None
         self.rate = Rate(config)
 
@@ -81,6 +82,10 @@ class Objective:
         if self.alexnet and config.lambda_lpips and stage != "discriminator":
             terms["lpips"] = tf.reduce_mean(lpips(features, features_hat, self.alexnet.lin))
             G_loss += config.lambda_lpips * terms["lpips"]
+        if self.vgg16 and stage != "discriminator":
+            quarter, quarter_hat = self._quarter(x, step), self._quarter(x_hat, step)
+            terms["lpips_vgg"] = tf.reduce_mean(lpips(self.vgg16(quarter), self.vgg16(quarter_hat), self.vgg16.lin))
+            G_loss += config.lambda_lpips_vgg * terms["lpips_vgg"]
         if stage in WITHOUT_D:
             return Losses(G_loss, None, terms, symbols, coded)
         adversarial, D_loss, gan_terms = self._gan_losses((x, features), (x_hat, features_hat), labels, step)
@@ -138,13 +143,25 @@ class Objective:
         top_left = tf.random.stateless_uniform((2,), (self.config.seed + 3, step))  # as shares of the room that there is
         if self.config.perceptual_zoom == 1:
             room = tf.minimum(MAX_SHIFT, tf.reduce_min(size) - AlexNet.min_side)
-            (top, left), (height, width) = tf.cast(top_left * tf.cast(room + 1, tf.float32), tf.int32), size - room
+            top, left = tf.unstack(tf.cast(top_left * tf.cast(room + 1, tf.float32), tf.int32))
+            height, width = tf.unstack(size - room)
             return image[:, top : top + height, left : left + width]
         zoom = tf.random.stateless_uniform((), (self.config.seed + 4, step), 1, self.config.perceptual_zoom)
         top_left *= 1 - 1 / zoom
         batch = tf.shape(image)[0]
         boxes = tf.tile(tf.concat([top_left, top_left + 1 / zoom], axis=0)[None], (batch, 1))  # as shares of the image
         return tf.image.crop_and_resize(image, boxes, tf.range(batch), size)
+
+    def _quarter(self, image, step):
+        """Return what VGG16 sees of images (B, H, W, 3), (B, H/2, W/2, 3): another part at each step, of all images the same.
+
+        It computes at full size, so that a whole image would take longer than all the rest of the step.
+        """
+        size = tf.shape(image)[1:3] // 2
+        shares = tf.random.stateless_uniform((2,), (self.config.seed + 5, step))
+        top, left = tf.unstack(tf.cast(shares * tf.cast(size + 1, tf.float32), tf.int32))
+        height, width = tf.unstack(size)
+        return image[:, top : top + height, left : left + width]
 
     def _gan_losses(self, real: tuple[Any, list], fake: tuple[Any, list], labels: LabelBatch | None, step) -> tuple:
         """Return the weighted loss that D adds to G's, D's own, and the terms by name.

@@ -18,7 +18,7 @@ EVERY_FREE_KNOB = {  # a value for each that is not the tiny configuration's
     "selective_regions": "boxes", "lambda_X": 1.0, "lambda_range": 0.1, "lambda_rate": 0.1, "lambda_adversarial": 0.1,
     "gan_loss": "wgan", "use_vanilla_GAN": False, "lambda_gp": 1.0, "n_critic_iterations": 2, "weight_clipping": True,
     "max_c": 0.1, "use_feature_matching_loss": False, "lambda_feature_matching": 1.0, "lambda_lpips": 0.0,
-    "perceptual_zoom": 2.0,
+    "perceptual_zoom": 2.0, "lambda_lpips_vgg": 0.0,
     "use_vgg_loss": False, "lambda_vgg": 0.2, "vgg_weights": "elsewhere", "distortion_steps": 7,
     "discriminator_warmup_steps": 7, "entropy_steps": 7, "generator_steps": 7, "freeze_encoder": True,
     "distortion_learning_rate": 0.1,
@@ -27,7 +27,8 @@ EVERY_FREE_KNOB = {  # a value for each that is not the tiny configuration's
     "crop_size": 96, "random_flip": True, "random_scale": 0.5, "diagnostic_steps": 7, "checkpoint_epochs": 7,
     "keep_checkpoints": 7, "n_sample_images": 2,
 }  # fmt: skip
-NEEDS_WEIGHTS = {"use_vanilla_GAN", "lambda_lpips", "use_vgg_loss"}  # or does not go with the others; a loss alone
+# or does not go with the others; a loss alone
+NEEDS_WEIGHTS = {"use_vanilla_GAN", "lambda_lpips", "lambda_lpips_vgg", "use_vgg_loss"}
 
 
 def shapes(trainer: Trainer) -> dict[str, tuple]:

@@ -1,4 +1,6 @@
-"""Training with losses that look at AlexNet's features: LPIPS, and the projected discriminator."""
+"""Training with losses that look at the features of AlexNet or VGG16: LPIPS, and the projected discriminator."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -11,20 +13,26 @@ from model import Model
 from pretrained.networks import lpips
 from training.trainer import Trainer
 
-KERNELS = [(11, 11, 3, 64), (5, 5, 64, 192), (3, 3, 192, 384), (3, 3, 384, 256), (3, 3, 256, 256)]
+ALEXNET = [(11, 11, 3, 64), (5, 5, 64, 192), (3, 3, 192, 384), (3, 3, 384, 256), (3, 3, 256, 256)]
+VGG16 = list(itertools.pairwise([3, *[64] * 2, *[128] * 2, *[256] * 3, *[512] * 6]))
 
 
 @pytest.fixture(autouse=True)
-def alexnet(monkeypatch, tmp_path):
+def weights(monkeypatch, tmp_path):
     """Random weights where the cache is looked for: mechanics need no trained ones."""
     rng = np.random.default_rng(0)
-    arrays = {}
-    for i, shape in enumerate(KERNELS):
-        arrays[f"kernel_{i}"] = rng.normal(0, np.prod(shape[:3]) ** -0.5, shape).astype("f")
-        arrays[f"bias_{i}"] = np.zeros(shape[3], "f")
-        arrays[f"lin_{i}"] = rng.random(shape[3]).astype("f")
-    np.savez(tmp_path / "alexnet.npz", **arrays)
+    kernels = {"alexnet": ALEXNET, "vgg16": [(3, 3, *channels) for channels in VGG16]}
+    for name, taps in {"alexnet": (64, 192, 384, 256, 256), "vgg16": (64, 128, 256, 512, 512)}.items():
+        arrays = {f"lin_{i}": rng.random(n).astype("f") for i, n in enumerate(taps)}
+        for i, shape in enumerate(kernels[name]):
+            arrays[f"kernel_{i}"] = rng.normal(0, np.prod(shape[:3]) ** -0.5, shape).astype("f")
+            arrays[f"bias_{i}"] = np.zeros(shape[3], "f")
+        np.savez(tmp_path / f"{name}.npz", **arrays)
     monkeypatch.setenv("GENERATIVE_COMPRESSION_CACHE", str(tmp_path))
+
+
+@pytest.fixture
+def eager():
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -34,6 +42,7 @@ def batch(n: int = 2, side: int = 64) -> tf.Tensor:
     return tf.constant(np.stack([to_float(photo(side, side, seed)) for seed in range(n)]))
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_lpips_term_is_that_of_the_shifted_images_and_moves_only_e_and_g(tiny_config, monkeypatch):
     config = tiny_config(lambda_lpips=3.0, lambda_X=0, lambda_range=0, distortion_steps=10, optimizer="sgd")
     trainer = Trainer(config)
@@ -51,6 +60,35 @@ def test_the_lpips_term_is_that_of_the_shifted_images_and_moves_only_e_and_g(tin
     assert sum(m > 0 for m in moved) > 0.9 * len(moved)
     for var, old in zip(network.weights, frozen, strict=True):
         np.testing.assert_array_equal(var, old)
+
+
+@pytest.mark.parametrize("knobs", [
+    {"lambda_lpips": 1.0},
+    {"lambda_lpips": 1.0, "perceptual_zoom": 2.0},
+    {"lambda_lpips_vgg": 1.0},
+    {"discriminator": "projected_discriminator"},
+])  # fmt: skip
+def test_a_compiled_step_computes_them(knobs, tiny_config):
+    terms = Trainer(tiny_config(**knobs)).train_step(batch(1))
+    assert all(np.isfinite(term) for term in terms.values()), terms
+
+
+@pytest.mark.usefixtures("eager")
+def test_vgg16_sees_another_quarter_of_both_images_at_each_step(tiny_config, monkeypatch):
+    config = tiny_config(lambda_lpips_vgg=3.0, lambda_X=0, lambda_range=0, distortion_steps=10, optimizer="sgd")
+    trainer = Trainer(config)
+    seen, network = [], trainer.objective.vgg16.network
+    monkeypatch.setattr(trainer.objective.vgg16, "network", lambda image: seen.append(image.numpy()) or network(image))
+    before = [var.numpy() for var in trainer.G_variables]
+    terms = trainer.train_step(batch())
+    x, x_hat = seen
+    places = [(i, j) for i in range(33) for j in range(33) if np.array_equal(x, batch()[:, i : i + 32, j : j + 32])]
+    assert len(places) == 1 and x_hat.shape == x.shape
+    expected = tf.reduce_mean(lpips(network(x), network(x_hat), trainer.objective.vgg16.lin))
+    np.testing.assert_allclose(float(terms["lpips_vgg"]), expected, rtol=1e-4)
+    assert all(np.abs(var - old).max() > 0 for var, old in zip(trainer.model.encoder.trainable_variables, before, strict=False))
+    trainer.train_step(batch())
+    assert not np.array_equal(seen[2], x)
 
 
 @pytest.mark.parametrize("zoom", [1.0, 2.0])
@@ -74,6 +112,7 @@ def test_with_a_zoom_alexnet_sees_a_part_of_the_image_at_the_image_s_size(tiny_c
     assert min(spans) >= 0.49 and max(spans) <= 1.0 and max(spans) - min(spans) > 0.3
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_projected_discriminator_trains_its_heads_and_shares_the_features(tiny_config, monkeypatch):
     config = tiny_config(
         discriminator="projected_discriminator", lambda_lpips=1.0, optimizer="sgd", G_learning_rate=1, D_learning_rate=1
@@ -104,10 +143,10 @@ def test_without_the_weights_training_says_how_to_get_them(tiny_config, monkeypa
         Trainer(tiny_config(lambda_lpips=1.0))
 
 
-@pytest.mark.parametrize("assignments", [["lambda_lpips=1"], ["discriminator=projected_discriminator"]])
-def test_crops_that_are_too_small_for_alexnet_are_refused(assignments):
+@pytest.mark.parametrize("knob", ["lambda_lpips=1", "lambda_lpips_vgg=1", "discriminator=projected_discriminator"])
+def test_crops_that_are_too_small_for_the_features_are_refused(knob):
     with pytest.raises(UserError, match="48 px"):
-        config_train().override([*assignments, "crop_size=32"])
+        config_train().override([knob, "crop_size=32"])
 
 
 def test_a_loaded_model_needs_no_alexnet(tiny_config, monkeypatch, tmp_path):
