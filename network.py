@@ -226,16 +226,15 @@ def upsample_block(x, filters: int, config: config_train, normalized: bool = Tru
     return ops.relu(norm(x, config) if normalized else x)
 
 
-def subpixel_block(x, filters: int, config: config_train, normalized: bool = True):
-    """Twice the height and width by a convolution and depth-to-space (Shi et al. 2016), a blur, then norm and ReLU, or ReLU.
+def subpixel_block(x, filters: int):
+    """Twice the height and width by a convolution and depth-to-space (Shi et al. 2016), a blur, and ReLU.
 
     The kernel starts alike for the four pixels of each block (ICNR, Aitken et al. 2017), so that this begins as bilinear
     upsampling. In training the four drift apart, and a checkerboard appears; the blur takes away all that has its period.
     """
     x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    x = layers.Conv2D(4 * filters, 3, use_bias=has_bias(config) or not normalized, kernel_initializer=icnr)(x)
-    x = blur(ops.depth_to_space(x, 2))
-    return ops.relu(norm(x, config) if normalized else x)
+    x = layers.Conv2D(4 * filters, 3, kernel_initializer=icnr)(x)
+    return ops.relu(blur(ops.depth_to_space(x, 2)))
 
 
 def blur(x):
@@ -344,7 +343,7 @@ class Network:
         """G for CPUs: c3s1-W, residual blocks at 1/16, two sub-pixel doublings with more blocks, u W/8, u W/16, c3s1-3, tanh.
 
         Most of the work is done at 1/16 to 1/4 of the size. The last two doublings are those of the knob `upsampling` with few
-        channels; `bilinear` leaves no grid, where depth-to-space at the end left one of 4 px. After 1/8 of the size there is
+        channels; `bilinear` leaves no grid, where depth-to-space at the end left one of 4 px. Above 1/16 of the size there is
         no norm: a channel norm makes a sharp line of a zero crossing, and so drew outlines around everything.
         """
         f = config.width
@@ -352,10 +351,10 @@ class Network:
         h = add_noise(conv_block(z, f, kernel=3, config=config), noise)  # (B, H/16, W/16, f)
         for _ in range(config.n_residual_blocks):
             h = add_noise(residual_block(h, config), noise)  # (B, H/16, W/16, f)
-        h = add_noise(subpixel_block(h, f // 2, config), noise)  # (B, H/8, W/8, f/2)
+        h = add_noise(subpixel_block(h, f // 2), noise)  # (B, H/8, W/8, f/2)
         for _ in range(2):
             h = residual_block(h, config, normalized=False)  # (B, H/8, W/8, f/2)
-        h = add_noise(subpixel_block(h, f // 4, config, normalized=False), noise)  # (B, H/4, W/4, f/4)
+        h = add_noise(subpixel_block(h, f // 4), noise)  # (B, H/4, W/4, f/4)
         for _ in range(3):
             h = residual_block(h, config, normalized=False)  # (B, H/4, W/4, f/4)
         for k in (8, 16):
