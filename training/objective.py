@@ -142,10 +142,7 @@ class Objective:
         size = tf.shape(image)[1:3]
         top_left = tf.random.stateless_uniform((2,), (self.config.seed + 3, step))  # as shares of the room that there is
         if self.config.perceptual_zoom == 1:
-            room = tf.minimum(MAX_SHIFT, tf.reduce_min(size) - AlexNet.min_side)
-            top, left = tf.unstack(tf.cast(top_left * tf.cast(room + 1, tf.float32), tf.int32))
-            height, width = tf.unstack(size - room)
-            return image[:, top : top + height, left : left + width]
+            return crop(image, size - tf.minimum(MAX_SHIFT, tf.reduce_min(size) - AlexNet.min_side), top_left)
         zoom = tf.random.stateless_uniform((), (self.config.seed + 4, step), 1, self.config.perceptual_zoom)
         top_left *= 1 - 1 / zoom
         batch = tf.shape(image)[0]
@@ -157,11 +154,7 @@ class Objective:
 
         It computes at full size, so that a whole image would take longer than all the rest of the step.
         """
-        size = tf.shape(image)[1:3] // 2
-        shares = tf.random.stateless_uniform((2,), (self.config.seed + 5, step))
-        top, left = tf.unstack(tf.cast(shares * tf.cast(size + 1, tf.float32), tf.int32))
-        height, width = tf.unstack(size)
-        return image[:, top : top + height, left : left + width]
+        return crop(image, tf.shape(image)[1:3] // 2, tf.random.stateless_uniform((2,), (self.config.seed + 5, step)))
 
     def _gan_losses(self, real: tuple[Any, list], fake: tuple[Any, list], labels: LabelBatch | None, step) -> tuple:
         """Return the weighted loss that D adds to G's, D's own, and the terms by name.
@@ -201,6 +194,14 @@ class Objective:
             terms["feature_matching"] = losses.feature_matching(real_maps, fake_maps, len(real_logits))
             G_loss += config.lambda_feature_matching * terms["feature_matching"]
         return G_loss, D_loss, terms
+
+
+def crop(image, size, top_left) -> Any:
+    """Return a part of `size`, (2,), of images (B, H, W, 3); top_left: (2,) in [0, 1), as shares of the room that there is."""
+    room = tf.shape(image)[1:3] - size
+    top, left = tf.unstack(tf.cast(top_left * tf.cast(room + 1, tf.float32), tf.int32))
+    height, width = tf.unstack(size)
+    return image[:, top : top + height, left : left + width]
 
 
 def channel_mask(config: config_train, batch, step) -> Any:
