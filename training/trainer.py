@@ -181,6 +181,7 @@ class Trainer:
         """
         if self.step == self.config.distortion_steps:  # from here on the averaged weights are trained further: they are
             _assign(self.G_variables, self.averages)  # better, and a frozen encoder then makes the files that it will make
+            _restart(self.G_optimizer)  # its moments are those of other losses, and can make the first steps far too large
         self.G_optimizer.learning_rate, self.D_optimizer.learning_rate = learning_rates(self.config, self.step)
         x, labels = self._per_replica(x), labels and LabelBatch(*map(self._per_replica, labels))
         terms = self._compiled_step(x, labels, tf.constant(self.step), stage(self.config, self.step)[0])
@@ -230,6 +231,13 @@ class Trainer:
 def _assign(variables: list, values: list) -> None:
     for var, value in zip(variables, values, strict=True):
         var.assign(value)
+
+
+def _restart(optimizer: keras.optimizers.Optimizer) -> None:
+    """Set an optimizer's moments and step count to zero, as those of a new one."""
+    for var in optimizer.variables:
+        if var.name not in ("learning_rate", "dynamic_scale"):
+            var.assign(ops.zeros_like(var))
 
 
 def _optimizer(config: config_train, variables: list) -> keras.optimizers.Optimizer:

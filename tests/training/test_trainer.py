@@ -343,6 +343,24 @@ def test_learning_rates_decay_anew_in_each_stage(tiny_config):
     assert learning_rates(config, 20) == pytest.approx((0.05, 2e-5))
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_the_optimizer_starts_anew_with_the_gan(precision, tiny_config):
+    trainer = Trainer(tiny_config(**SMALL, distortion_steps=2, freeze_encoder=True, mixed_precision=precision))
+
+    def moments_of_the_encoder() -> float:
+        moments = [var.numpy() for var in trainer.G_optimizer.variables if var.path.endswith("velocity")]
+        encoder = {id(var) for var in trainer.E_variables}
+        return max(moment.max() for var, moment in zip(trainer.G_variables, moments, strict=True) if id(var) in encoder)
+
+    for _ in range(2):
+        train_step(trainer, batch())
+    assert moments_of_the_encoder() > 0
+    train_step(trainer, batch())  # the first one of the GAN; nothing trains the encoder in it
+    assert moments_of_the_encoder() == 0 and trainer.G_optimizer.iterations.numpy() <= 1
+    if precision == "float16":
+        assert trainer.G_optimizer.dynamic_scale.numpy() > 0
+
+
 def test_sgd_with_weight_decay_is_what_the_formula_says(tiny_config):
     knobs = SMALL | {"optimizer": "sgd", "distortion_steps": 9, "distortion_learning_rate": 0.1}
     plain, decayed = (Trainer(tiny_config(**knobs, weight_decay=wd)) for wd in (0.0, 0.5))
