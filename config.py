@@ -1,7 +1,7 @@
 """The knobs, one a line, each with its unit and when to change it.
 
 train.py reads `config_train`, compress.py and decompress.py read `config_test`, and all of them read `directories`. Change a
-default here, or change the values of one run on the command line: `-c presets/photo_c4_gan.json` reads a JSON file with any
+default here, or change the values of one run on the command line: `-c presets/photo_base_3_gan.json` reads a JSON file with any
 of the knobs, and `-k width=192 -k crop_size=128` sets single ones. Every checkpoint has its training knobs as JSON, and the
 networks are rebuilt from that file, never from this one.
 """

@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     start.add_argument("--transfer", metavar="CKPT", help="start at step 0 from a checkpoint's knobs, changed by -c and -k, "
                        "and those of its weights that still fit: another channel_bottleneck, for one")  # fmt: skip
     parser.add_argument("-c", "--config", action="append", default=[], metavar="FILE.json",
-                        help="knobs of config_train, such as presets/photo_c4_distortion.json; may be repeated")  # fmt: skip
+                        help="knobs of config_train, such as presets/photo_base_3_gan.json; may be repeated")  # fmt: skip
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of config_train or directories; may be repeated")  # fmt: skip
     parser.add_argument("--fit-entropy", action="store_true", help="train nothing but the context model, anew, of the "
