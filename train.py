@@ -3,16 +3,18 @@
 
     python3 train.py -opt momentum --name run              # on the sample photos that ship with the project
     python3 train.py -ds photos_train.h5 --name photo -c presets/first_photo_distortion_1.json -k batch_size=8
-    python3 train.py -rl --name run                        # go on from the newest checkpoint of that run
+    python3 train.py -rl --name run -ds sample             # go on from the newest checkpoint of that run
     python3 train.py --fit-entropy -r checkpoints/run -ds photos_train.h5  # fit the context model of a checkpoint alone
     tensorboard --logdir tensorboard                       # watch
 
 Where training starts: -r CKPT (that checkpoint; one without training.npz gives its weights, at step 0), -rl (the newest of
 this run), --transfer CKPT (the weights that fit, at step 0), or from scratch. But for the last, the knobs are the
-checkpoint's. -c FILE.json changes them, and -k has the last word. How long: --steps, --epochs, or the knob num_epochs.
+checkpoint's. The data set is not stored: -r and -rl take -ds again. -c FILE.json changes knobs, and -k has the last word.
+How long: --steps, --epochs, or the knob num_epochs.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,9 +37,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     optimizers = config_train.__dataclass_fields__["optimizer"].metadata["allowed"]
     parser.add_argument("-opt", "--optimizer", choices=optimizers, help="optimizer of both updates; default: the knob's")
     parser.add_argument("-name", "--name", default="run", help="of the run and its folders (default: run)")
-    parser.add_argument("-ds", "--dataset", default="sample", metavar="DATASET",
-                        help="sample, cityscapes, ADE20k, camvid, a path table (.h5, .csv) or a folder "
-                             "(default: sample)")  # fmt: skip
+    parser.add_argument("-ds", "--dataset", metavar="DATASET", help="sample, cityscapes, ADE20k, camvid, a path table "
+                        "(.h5, .csv) or a folder (default: sample; -r and -rl have no default)")  # fmt: skip
     parser.add_argument("--val", metavar="TABLE", help="held-out images, if DATASET is a table or a folder")
     parser.add_argument("--classes", metavar="CSV", help="names and colours of a label map's classes (columns index, name, R, "
                         "G, B): sets the knobs classes and n_classes (default: those of cityscapes and camvid)")  # fmt: skip
@@ -69,10 +70,17 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--steps and --epochs: at least 1")
     if args.fit_entropy:
         check_fit(args, changes)
-    dataset = Data.dataset(args.dataset, where, args.val)
+    dataset = Data.dataset(dataset_name(args), where, args.val)
     if args.fit_entropy:
         return fit_entropy(args, changes, dataset, where)
     return train(args, changes, dataset, where)
+
+
+def dataset_name(args: argparse.Namespace) -> str:
+    """Return what -ds says. Raise UserError where a default would go on with other photos than before."""
+    if args.dataset is None and (args.restore or args.restore_last):
+        raise UserError("-ds: name the data set again, a checkpoint does not store it (-ds sample: the photos that ship)")
+    return args.dataset or "sample"
 
 
 def read_changes(args: argparse.Namespace, knobs: list[str]) -> dict[str, Any]:
@@ -140,7 +148,11 @@ def train(args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset, w
         print(f"warning: {share:.0%} of the label maps' pixels are none of the {config.n_classes} classes and count as "
               f"void; see the knobs n_classes and classes", file=sys.stderr)  # fmt: skip
     steps = args.steps or (args.epochs or config.num_epochs) * data.steps_per_epoch
-    return Run(folders, devices).train(trainer, data, dataset, steps)
+    status = Run(folders, devices).train(trainer, data, dataset, steps)
+    if status and devices.chief:
+        held_out = ["--val", args.val] if args.val else []
+        print("go on with: train.py " + shlex.join(["-rl", "--name", args.name, "-ds", dataset_name(args), *held_out]))
+    return status
 
 
 def find_start(args: argparse.Namespace, folders: RunFolders) -> Path | None:

@@ -184,7 +184,7 @@ def test_runs_in_folders_of_runs_share_nothing(run, photos, tmp_path):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_run_with_a_checkpoint(signum, run, tmp_path, monkeypatch, capsys):
+def test_a_signal_ends_the_run_with_a_checkpoint(signum, run, photos, tmp_path, monkeypatch, capsys):
     step = Trainer.train_step
 
     def interrupted(trainer: Trainer, *batch):
@@ -195,7 +195,9 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, run, tmp_path, monkeypa
     monkeypatch.setattr(Trainer, "train_step", interrupted)
     assert run("--steps", "100000", distortion_steps=9) == 128 + signum
     assert Trainer.start_from(tmp_path / "checkpoints/run", {}).step == 2  # the step that was begun is finished
-    assert "stopped by a signal at step 2; go on with: train.py -rl --name run" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "stopped by a signal at step 2" in output
+    assert f"go on with: train.py -rl --name run -ds {photos}" in output
 
 
 def test_a_process_that_trains_and_gets_a_signal_leaves_a_checkpoint(photos, tmp_path):
@@ -209,7 +211,13 @@ def test_a_process_that_trains_and_gets_a_signal_leaves_a_checkpoint(photos, tmp
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, output
     assert list((tmp_path / "checkpoints/run").glob("ckpt-*/training.npz"))
-    assert "go on with: train.py -rl --name run" in output
+    assert f"go on with: train.py -rl --name run -ds {photos}" in output
+
+
+@pytest.mark.parametrize("start", [["-rl", "--name", "a"], ["-r", "checkpoints/a"], ["--fit-entropy", "-rl", "--name", "a"]])
+def test_going_on_asks_for_the_data_set_again(start, run, finished, capsys):
+    assert train.main(start) == 2
+    assert "-ds" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

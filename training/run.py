@@ -1,7 +1,6 @@
 """A training run: batches go through the trainer; checkpoints, summaries and sample pictures come out."""
 
 import math
-import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -51,9 +50,7 @@ class Run:
             return 0
         folder = self.save(trainer)
         if received:
-            print(
-                f"stopped by a signal at step {trainer.step}; go on with: train.py -rl --name {shlex.quote(self.folders.name)}"
-            )
+            print(f"stopped by a signal at step {trainer.step}")
         print(f"checkpoint: {folder}" + (f"; {len(data.bad)} unreadable images were skipped" if data.bad else ""))
         if not received and trainer.config.entropy_steps:
             with trainer.averaged_codec() as codec:
