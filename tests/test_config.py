@@ -122,7 +122,7 @@ BASE_3 = [*FIRST, *BASE, *(f"photo_base_3_distortion_{i}" for i in (1, 2, 3, 4))
 PHOTO_C8G = [*BASE_3, *(f"photo_c8_{i}" for i in range(1, 19))]  # what photo_c4 and photo_c16 started from
 STAGES = {  # the recipes of the models that ship, each stage on top of those before
     "photo_c8": [*PHOTO_C8G, "photo_c8_19", "photo_c8_20"],
-    "photo_c4": [*PHOTO_C8G, *(f"photo_c4_{i}" for i in range(1, 6))],
+    "photo_c4": [*PHOTO_C8G, *(f"photo_c4_{i}" for i in range(1, 11))],
     "photo_c16": [*PHOTO_C8G, *(f"photo_c16_{i}" for i in range(1, 9))],
     "camvid_sc_c8": [*FIRST, "camvid_sc_c8_distortion_gan", "camvid_sc_c8_gan"],
 }
