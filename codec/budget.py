@@ -27,15 +27,15 @@ def fit(image: np.ndarray, codecs: Sequence[Codec], max_bytes: int, quality: Cal
     """Return the best file of an image (H, W, 3) uint8 with at most max_bytes bytes.
 
     Of each model, the largest coded size that fits is tried: a picture coded larger is better by nearly any measure. Of these
-    files, the one with the highest quality(image, picture) is taken. Raises UserError that names the smallest file possible if
-    none fits.
+    files, the one with the highest quality(image, picture) is taken. Raises UserError that names a sufficient budget if none
+    fits.
     """
     encoders = [_remembering(codec, image) for codec in codecs]
     scales = [_smallest_scale(encode, max_bytes, _first_guess(image, max_bytes)) for encode in encoders]
     files = [(codec, encode(scale)) for codec, scale, encode in zip(codecs, scales, encoders, strict=True) if scale is not None]
     if not files:
-        smallest = min(len(encode(MAX_SCALE)) for encode in encoders)
-        raise UserError(f"does not fit into {max_bytes} bytes; its smallest file has {smallest}")
+        enough = min(len(encode(MAX_SCALE)) for encode in encoders)
+        raise UserError(f"does not fit into {max_bytes} bytes; {enough} are enough")
     tried = [Fit(codec, data, codec.decode(data)) for codec, data in files]
     return max(tried, key=lambda file: quality(image, file.picture)) if len(tried) > 1 else tried[0]
 
@@ -59,9 +59,10 @@ def _first_guess(image: np.ndarray, max_bytes: int) -> int:
 
 
 def _smallest_scale(encode: Callable[[int], bytes], max_bytes: int, guess: int) -> int | None:
-    """Return the smallest scale whose file fits and whose next smaller one does not; None if the smallest file is too large.
+    """Return a scale whose file fits and whose next smaller one does not; None if the file at MAX_SCALE is too large.
 
     It narrows the scales between one that does not fit and one that does, by where a constant SHRINKAGE would meet the budget.
+    Files shrink from scale to scale until few symbols are left; from there on, they vary by some bytes.
     """
     if max_bytes <= OVERHEAD:
         return None
