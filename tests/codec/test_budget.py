@@ -67,4 +67,5 @@ def test_a_budget_that_cannot_be_met_names_one_that_can(codecs, max_bytes):
     with pytest.raises(UserError, match=rf"does not fit into {max_bytes} bytes; (\d+) are enough$") as error:
         fit(image, codecs, max_bytes, psnr)
     enough = int(str(error.value).split()[-3])
+    assert enough == min(len(codec.encode(image, scale=MAX_SCALE)) for codec in codecs)
     assert max_bytes < len(fit(image, codecs, enough, psnr).data) <= enough
