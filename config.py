@@ -8,6 +8,7 @@ networks are rebuilt from that file, never from this one.
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -198,6 +199,9 @@ class config_train(config_base):
     lambda_range: float = knob(0.2, low=0)              # weight of the penalty on w outside the centers' range; paper: 0
     # Weight of the bits per pixel; paper: 0. Files get smaller at 1.5 to 6 with rate_model=context, 0.1 to 0.5 with static.
     lambda_rate: float = knob(0.0, low=0)
+    # Bits per pixel to train for: lambda_rate is then only where its weight starts, and is steered until the bits that the
+    # context model counts settle here. Files of whole photos take about 0.85 of what is counted on crops. 0: off.
+    target_bpp: float = knob(0.0, low=0)
     # What counts those bits: a table of frequencies for each channel, or a context model that learns along.
     rate_model: str = knob("static", allowed=("static", "context"))
     lambda_adversarial: float = knob(1.0, low=0)        # weight of the generator's adversarial loss; lower: smoother
@@ -262,6 +266,11 @@ class config_train(config_base):
     def L(self) -> int:
         return len(self.centers)
 
+    @property
+    def max_bpp(self) -> float:
+        """The most bits per pixel that the symbols can take, C * log2(L) / 256."""
+        return self.channel_bottleneck * math.log2(self.L) / 256
+
     def noise_shape(self, batch: Any, h: Any, w: Any) -> tuple:
         """Return the shape of the noise v ~ N(0, I) for feature maps (batch, h, w, C); sizes may be tensors."""
         return (batch, self.noise_dim) if self.noise_mode == "dcgan" else (batch, h, w, self.noise_channels)
@@ -303,6 +312,12 @@ class config_train(config_base):
         return self.label_channels * (16 // self.semantic_scale) ** 2
 
     @property
+    def z_parts(self) -> dict[str, int]:
+        """Number of channels of each part of z, in their order, as the generator's first convolution sees them."""
+        noise = self.noise_channels if self.noise_mode != "layers" else 0  # of `layers`, each block gets its own
+        return {"w_hat": self.channel_bottleneck, "noise": noise, "code": self.code_channels, "mask": int(self.selective)}
+
+    @property
     def coded(self) -> dict[str, tuple[int, int]]:
         """The sections of a file, in their order: name -> (channels, number of values that a symbol can have)."""
         symbols, sections = (self.channel_bottleneck, self.L), {}
@@ -335,6 +350,10 @@ class config_train(config_base):
             "lambda_lpips": (not self.uses_alexnet or not 0 < self.crop_size < 48, "needs crops of at least 48 px"),
             "lambda_lpips_vgg": (not self.lambda_lpips_vgg or not 0 < self.crop_size < 48, "needs crops of at least 48 px"),
             "crop_size": (self.crop_size % 16 == 0 and self.crop_size != 16, "is not 0 or a multiple of 16 from 32 up"),
+            "target_bpp": (self.target_bpp <= self.max_bpp,
+                           f"is more than {self.channel_bottleneck} channels of {self.L} values can take, {self.max_bpp:.4f}"),
+            "rate_model": (not self.target_bpp or self.rate_model == "context",
+                           "does not count the bits of the files, which target_bpp is about; set rate_model=context"),
             "centers": (2 <= self.L <= 255 and list(self.centers) == sorted(set(self.centers)),
                         "are not 2 to 255 different values in ascending order"),
         }

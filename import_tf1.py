@@ -132,13 +132,14 @@ def find_knobs(layers: dict, classes: Classes | None, path: str) -> config_train
 def convert(layers: dict, config: config_train, path: str) -> dict[str, np.ndarray]:
     """Arrays by the names of our variables. Raises UserError that lists what is missing; a warning lists what is left over."""
     with Utils.importing_tensorflow():
-        from model import Model
+        from model import Model, numbered_names
     model = Model(config)
+    numbered = numbered_names(model.networks)
     arrays: dict[str, np.ndarray] = {}
     problems: list[str] = []
     used: set[str] = set()
     for name, var in model.weights.items():
-        network, layer, leaf = name.split("/")
+        network, layer, leaf = numbered[name].split("/")
         kind, _, number = layer.rpartition("_")
         if kind == "Quantizer":
             arrays[name] = var.numpy()
@@ -150,9 +151,9 @@ def convert(layers: dict, config: config_train, path: str) -> dict[str, np.ndarr
             continue
         used.update(original for original, _ in source.values())  # a bias before a norm counts as used
         array = source[leaf][1]
-        if name == "semantic_encoder/Conv2D_0/kernel":
+        if name == "semantic_encoder/first/kernel":
             array = over_classes(array, Classes.parse(config.classes, config.n_classes))
-        if name == "generator/Conv2D_0/kernel":
+        if name == "generator/first/kernel":
             array = reorder(array, config)
         if array.shape != tuple(var.shape):
             problems.append(f"{source[leaf][0]}: {array.shape}, where {tuple(var.shape)} is wanted")

@@ -6,7 +6,9 @@ image x ─▶ E ─▶ w ─▶ q ─▶ w_hat, symbols ──▶ (codec/: a fi
                           label map s ─▶ its code ──────────────────────┘
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -73,13 +75,33 @@ class Model:
 
 
 def named_weights(networks: Mapping[str, keras.Model]) -> dict[str, Any]:
-    """Return variables by names that do not depend on what else was built in this process: network/layer_k/weight."""
-    named = {}
-    for name, net in networks.items():
-        seen: dict[str, int] = {}
+    """Return variables by names that say where they are: network/layer/weight, as "generator/block3/conv1/kernel".
+
+    A layer without a name of its own, in somebody's own architecture, is called by its kind and its number among these.
+    """
+    return {name: var for name, _, var in _weights(networks)}
+
+
+def numbered_names(networks: Mapping[str, keras.Model]) -> dict[str, str]:
+    """Return what the weights were called up to version 0.4, when all layers were numbered by kind, by today's names."""
+    return {name: numbered for name, numbered, _ in _weights(networks)}
+
+
+def with_todays_names(arrays: Mapping[str, Any], networks: Mapping[str, keras.Model]) -> dict[str, Any]:
+    """Return a checkpoint's arrays by the names of `named_weights`, whatever version wrote it."""
+    todays = {numbered: name for name, numbered in numbered_names(networks).items()}
+    return {todays.get(name, name): array for name, array in arrays.items()}
+
+
+def _weights(networks: Mapping[str, keras.Model]) -> Iterator[tuple[str, str, Any]]:
+    """Yield each variable's name, what it was called when layers were numbered, and the variable."""
+    for network, net in networks.items():
+        numbers: Counter[str] = Counter()
         for layer in net.layers:
             kind = type(layer).__name__
+            numbered = f"{kind}_{numbers[kind]}"
+            numbers[kind] += bool(layer.weights)
+            is_named = re.sub(r"_\d+$", "", layer.name).replace("_", "") != kind.lower()  # or else Keras made the name
+            place = layer.name.replace(".", "/") if is_named else numbered
             for var in layer.weights:
-                named[f"{name}/{kind}_{seen.get(kind, 0)}/{var.name}"] = var
-            seen[kind] = seen.get(kind, 0) + bool(layer.weights)
-    return named
+                yield f"{network}/{place}/{var.name}", f"{network}/{numbered}/{var.name}", var

@@ -12,6 +12,7 @@ import inspect
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import keras
 from keras import KerasTensor, Layer, layers, ops
@@ -31,13 +32,13 @@ class Norm(Layer):
     instance norm it keeps the brightness and colour of a whole image, and does not depend on how large the image is.
     """
 
-    def __init__(self, axes: tuple, **kwargs):
+    def __init__(self, axes: tuple, gamma: str = "ones", **kwargs):
         super().__init__(**kwargs)
-        self.axes = axes
+        self.axes, self.start = axes, gamma
         self.epsilon = 1e-3 if axes == (-1,) else 1e-6
 
     def build(self, shape):
-        self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
+        self.gamma = self.add_weight(shape=(shape[-1],), initializer=self.start, name="gamma")
         self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
 
     def call(self, x):
@@ -173,9 +174,27 @@ def code_channels(symbols, config: config_train):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def norm(x, config: config_train):
-    """The normalization that the knob `normalization` names."""
-    return Norm({"instance": (1, 2), "channel": (-1,)}[config.normalization])(x)
+_within: ContextVar[str] = ContextVar("within", default="")  # what the names of layers begin with
+
+
+@contextmanager
+def within(name: str) -> Iterator[None]:
+    """Within this context, the names of layers begin with `name`."""
+    token = _within.set(f"{_within.get()}{name}.")
+    try:
+        yield
+    finally:
+        _within.reset(token)
+
+
+def place(name: str) -> str:
+    """Return the name of a layer that is called `name` where it is built, as "scale0.conv1". Keras forbids slashes."""
+    return _within.get() + name
+
+
+def norm(x, name: str, config: config_train, gamma: str = "ones"):
+    """The normalization that the knob `normalization` names, of the layer `name`. gamma: what its scale starts as."""
+    return Norm({"instance": (1, 2), "channel": (-1,)}[config.normalization], gamma, name=place(f"{name}.norm"))(x)
 
 
 def has_bias(config: config_train) -> bool:
@@ -186,54 +205,59 @@ def has_bias(config: config_train) -> bool:
     return config.normalization != "instance"
 
 
-def reflect_conv(x, filters: int, *, kernel: int, bias: bool = True, initializer="glorot_uniform"):
+def reflect_conv(x, filters: int, name: str, *, kernel: int, bias: bool = True, initializer="glorot_uniform"):
     """Stride-1 convolution of an image padded by reflection, so that borders look like the rest."""
     p = kernel // 2
     x = ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode="reflect")
-    return layers.Conv2D(filters, kernel, use_bias=bias, kernel_initializer=initializer)(x)
+    return layers.Conv2D(filters, kernel, use_bias=bias, kernel_initializer=initializer, name=place(name))(x)
 
 
-def conv_block(x, filters: int, *, kernel: int, stride: int = 1, config: config_train):
+def conv_block(x, filters: int, name: str, *, kernel: int, stride: int = 1, config: config_train):
     """Convolution, norm, ReLU."""
+    bias = has_bias(config)
     if stride == 1:
-        x = reflect_conv(x, filters, kernel=kernel, bias=has_bias(config))
+        x = reflect_conv(x, filters, name, kernel=kernel, bias=bias)
     else:
-        x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=has_bias(config))(x)
-    return ops.relu(norm(x, config))
+        x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=bias, name=place(name))(x)
+    return ops.relu(norm(x, name, config))
 
 
-def residual_block(x, config: config_train, normalized: bool = True):
+def residual_block(x, name: str, config: config_train, normalized: bool = True):
     """Rk: x + norm(conv(ReLU(norm(conv(x))))), without a ReLU after the sum (Gross and Wilber 2016).
 
-    Without the norms, the second kernel starts at zero, so that the block begins as the identity (Zhang et al. 2019).
+    Except with the paper's instance norm, the block begins as the identity: its second scale starts at zero or, without the
+    norms, its second kernel (Goyal et al. 2017; Zhang et al. 2019). Otherwise the sum grows with each block, and networks that
+    have no norm after it start with images of black and white, and with feature maps beyond the outer centers.
     """
     k = x.shape[-1]
     if not normalized:
-        return x + reflect_conv(ops.relu(reflect_conv(x, k, kernel=3)), k, kernel=3, initializer="zeros")
-    h = conv_block(x, k, kernel=3, config=config)
-    return x + norm(reflect_conv(h, k, kernel=3, bias=has_bias(config)), config)
+        h = ops.relu(reflect_conv(x, k, f"{name}.conv1", kernel=3))
+        return x + reflect_conv(h, k, f"{name}.conv2", kernel=3, initializer="zeros")
+    h = conv_block(x, k, f"{name}.conv1", kernel=3, config=config)
+    h = reflect_conv(h, k, f"{name}.conv2", kernel=3, bias=has_bias(config))
+    return x + norm(h, f"{name}.conv2", config, gamma="zeros" if config.normalization == "channel" else "ones")
 
 
-def upsample_block(x, filters: int, config: config_train, normalized: bool = True):
+def upsample_block(x, filters: int, name: str, config: config_train, normalized: bool = True):
     """uk: to twice the height and width, then norm and ReLU, or ReLU alone."""
     if config.upsampling in ("nearest", "bilinear"):
         x = (layers.UpSampling2D(2) if config.upsampling == "nearest" else Doubling())(x)
-        x = reflect_conv(x, filters, kernel=3, bias=has_bias(config) or not normalized)
-        return ops.relu(norm(x, config) if normalized else x)
+        x = reflect_conv(x, filters, name, kernel=3, bias=has_bias(config) or not normalized)
+        return ops.relu(norm(x, name, config) if normalized else x)
     kernel = {"transpose": 3, "transpose4": 4}[config.upsampling]
     bias = has_bias(config) or not normalized
-    x = layers.Conv2DTranspose(filters, kernel, strides=2, padding="same", use_bias=bias)(x)
-    return ops.relu(norm(x, config) if normalized else x)
+    x = layers.Conv2DTranspose(filters, kernel, strides=2, padding="same", use_bias=bias, name=place(name))(x)
+    return ops.relu(norm(x, name, config) if normalized else x)
 
 
-def subpixel_block(x, filters: int):
+def subpixel_block(x, filters: int, name: str):
     """Twice the height and width by a convolution and depth-to-space (Shi et al. 2016), a blur, and ReLU.
 
     The kernel starts alike for the four pixels of each block (ICNR, Aitken et al. 2017), so that this begins as bilinear
     upsampling. In training the four drift apart, and a checkerboard appears; the blur takes away all that has its period.
     """
     x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    x = layers.Conv2D(4 * filters, 3, kernel_initializer=icnr)(x)
+    x = layers.Conv2D(4 * filters, 3, kernel_initializer=icnr, name=place(name))(x)
     return ops.relu(blur(ops.depth_to_space(x, 2)))
 
 
@@ -248,13 +272,20 @@ def icnr(shape: tuple, dtype=None):
     return ops.tile(keras.initializers.GlorotUniform()((*shape[:-1], shape[-1] // 4), dtype), (1, 1, 1, 4))
 
 
+def faint():
+    """A kernel a third as large as usual, so that images begin near gray, where tanh has its gradient."""
+    return keras.initializers.VarianceScaling(0.1, "fan_avg", "uniform")
+
+
 def bounded(layer, config: config_train):
     """A layer of a discriminator, with the knob `spectral_norm` such that its kernel's largest singular value is 1.
 
     Miyato et al. 2018, but that Keras' layer, in each training call, divides the kernel itself: a projection after the step,
     not a reparametrization within it. In float32, whatever the layer computes in: the kernel is written back.
     """
-    return layers.SpectralNormalization(layer, power_iterations=3, dtype="float32") if config.spectral_norm else layer
+    if not config.spectral_norm:
+        return layer
+    return layers.SpectralNormalization(layer, power_iterations=3, dtype="float32", name=layer.name)
 
 
 def split_noise(z, config: config_train) -> tuple:
@@ -274,10 +305,10 @@ def split_noise(z, config: config_train) -> tuple:
     return z, iter(maps)
 
 
-def add_noise(h, noise):
-    """h with the next map of the iterator `noise` added, if there is one."""
+def add_noise(h, name: str, noise):
+    """The output h of the block `name` with the next map of the iterator `noise` added, if there is one."""
     own = next(noise, None)
-    return h if own is None else AddNoise()(h, own)
+    return h if own is None else AddNoise(name=place(f"{name}.noise"))(h, own)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -295,12 +326,12 @@ class Network:
         H and W are multiples of 16, at least 32 (the last reflection needs a feature map of 2 x 2).
         """
         f = config.width
-        h = conv_block(x, f // 16, kernel=7, config=config)  # (B, H, W, f/16)
+        h = conv_block(x, f // 16, "first", kernel=7, config=config)  # (B, H, W, f/16)
         for i in (8, 4, 2, 1):
-            h = conv_block(h, f // i, kernel=3, stride=2, config=config)  # (B, i/16 H, i/16 W, f/i)
+            h = conv_block(h, f // i, f"down{16 // i}", kernel=3, stride=2, config=config)  # (B, i/16 H, i/16 W, f/i)
         if config.bottleneck_norm:  # as the seed: leaves only the centers {0, 1, 2} in reach
-            return conv_block(h, config.channel_bottleneck, kernel=3, config=config)  # (B, H/16, W/16, C)
-        return reflect_conv(h, config.channel_bottleneck, kernel=3)  # (B, H/16, W/16, C)
+            return conv_block(h, config.channel_bottleneck, "last", kernel=3, config=config)  # (B, H/16, W/16, C)
+        return reflect_conv(h, config.channel_bottleneck, "last", kernel=3)  # (B, H/16, W/16, C)
 
     @staticmethod
     def subpixel_encoder(x: KerasTensor, config: config_train) -> KerasTensor:
@@ -310,12 +341,12 @@ class Network:
         """
         f = config.width
         h = ops.space_to_depth(x, 4)  # (B, H/4, W/4, 16 * channels of x)
-        h = conv_block(h, f // 2, kernel=3, config=config)  # (B, H/4, W/4, f/2)
-        h = conv_block(h, f // 2, kernel=3, stride=2, config=config)  # (B, H/8, W/8, f/2)
-        h = conv_block(h, f, kernel=3, stride=2, config=config)  # (B, H/16, W/16, f)
-        for _ in range(config.n_encoder_blocks):
-            h = residual_block(h, config)  # (B, H/16, W/16, f)
-        return reflect_conv(h, config.channel_bottleneck, kernel=3)  # (B, H/16, W/16, C)
+        h = conv_block(h, f // 2, "first", kernel=3, config=config)  # (B, H/4, W/4, f/2)
+        h = conv_block(h, f // 2, "down8", kernel=3, stride=2, config=config)  # (B, H/8, W/8, f/2)
+        h = conv_block(h, f, "down16", kernel=3, stride=2, config=config)  # (B, H/16, W/16, f)
+        for k in range(1, config.n_encoder_blocks + 1):
+            h = residual_block(h, f"block{k}", config)  # (B, H/16, W/16, f)
+        return reflect_conv(h, config.channel_bottleneck, "last", kernel=3)  # (B, H/16, W/16, C)
 
     @staticmethod
     def quantizer(w: KerasTensor, config: config_train) -> tuple[KerasTensor, dict[str, KerasTensor]]:
@@ -331,12 +362,15 @@ class Network:
         """G: w_hat, with noise or not -> image in [-1, 1].  c3s1-960, R960 x 9, u480, u240, u120, u60, c7s1-3, tanh."""
         f = config.width
         z, noise = split_noise(z, config)
-        h = add_noise(conv_block(z, f, kernel=3, config=config), noise)  # (B, H/16, W/16, f)
-        for _ in range(config.n_residual_blocks):
-            h = add_noise(residual_block(h, config), noise)  # (B, H/16, W/16, f)
+        h = conv_block(z, f, "first", kernel=3, config=config)  # (B, H/16, W/16, f)
+        h = add_noise(h, "first", noise)
+        for k in range(1, config.n_residual_blocks + 1):
+            h = residual_block(h, f"block{k}", config)  # (B, H/16, W/16, f)
+            h = add_noise(h, f"block{k}", noise)
         for i in (2, 4, 8, 16):
-            h = add_noise(upsample_block(h, f // i, config), noise)  # (B, i/16 H, i/16 W, f/i)
-        return ops.tanh(reflect_conv(h, 3, kernel=7))  # (B, H, W, 3)
+            h = upsample_block(h, f // i, f"up{16 // i}", config)  # (B, i/16 H, i/16 W, f/i)
+            h = add_noise(h, f"up{16 // i}", noise)
+        return ops.tanh(reflect_conv(h, 3, "last", kernel=7))  # (B, H, W, 3)
 
     @staticmethod
     def subpixel_generator(z: KerasTensor, config: config_train) -> KerasTensor:
@@ -348,19 +382,21 @@ class Network:
         """
         f = config.width
         z, noise = split_noise(z, config)
-        h = add_noise(conv_block(z, f, kernel=3, config=config), noise)  # (B, H/16, W/16, f)
-        for _ in range(config.n_residual_blocks):
-            h = add_noise(residual_block(h, config), noise)  # (B, H/16, W/16, f)
-        h = add_noise(subpixel_block(h, f // 2), noise)  # (B, H/8, W/8, f/2)
-        for _ in range(2):
-            h = residual_block(h, config, normalized=False)  # (B, H/8, W/8, f/2)
-        h = add_noise(subpixel_block(h, f // 4), noise)  # (B, H/4, W/4, f/4)
-        for _ in range(3):
-            h = residual_block(h, config, normalized=False)  # (B, H/4, W/4, f/4)
-        for k in (8, 16):
-            h = upsample_block(h, f // k, config, normalized=False)
-            h = add_noise(h, noise)  # (B, H/2, W/2, f/8), (B, H, W, f/16)
-        return ops.tanh(reflect_conv(h, 3, kernel=3))  # (B, H, W, 3)
+        h = conv_block(z, f, "first", kernel=3, config=config)  # (B, H/16, W/16, f)
+        h = add_noise(h, "first", noise)
+        for k in range(1, config.n_residual_blocks + 1):
+            h = residual_block(h, f"block{k}", config)  # (B, H/16, W/16, f)
+            h = add_noise(h, f"block{k}", noise)
+        h = add_noise(subpixel_block(h, f // 2, "up8"), "up8", noise)  # (B, H/8, W/8, f/2)
+        for k in (1, 2):
+            h = residual_block(h, f"at8.block{k}", config, normalized=False)  # (B, H/8, W/8, f/2)
+        h = add_noise(subpixel_block(h, f // 4, "up4"), "up4", noise)  # (B, H/4, W/4, f/4)
+        for k in (1, 2, 3):
+            h = residual_block(h, f"at4.block{k}", config, normalized=False)  # (B, H/4, W/4, f/4)
+        for i in (8, 16):
+            h = upsample_block(h, f // i, f"up{16 // i}", config, normalized=False)  # (B, i/16 H, i/16 W, f/i)
+            h = add_noise(h, f"up{16 // i}", noise)
+        return ops.tanh(reflect_conv(h, 3, "last", kernel=3, initializer=faint()))  # (B, H, W, 3)
 
     @staticmethod
     def noise_generator(v: KerasTensor, w_hat: KerasTensor, config: config_train) -> KerasTensor:
@@ -370,15 +406,16 @@ class Network:
         batch of one outputs its offset whatever the noise, so the default norm looks at one sample at a time.
         """
 
-        def noise_norm(h):
-            return layers.BatchNormalization()(h) if config.noise_norm == "batch" else Norm((-1,))(h)
+        def noise_norm(h, name):
+            batch, name = config.noise_norm == "batch", place(f"{name}.norm")
+            return (layers.BatchNormalization(name=name) if batch else Norm((-1,), name=name))(ops.relu(h))
 
-        h = noise_norm(ops.relu(layers.Dense(4 * 8 * 256)(v)))  # (B, 8192)
+        h = noise_norm(layers.Dense(4 * 8 * 256, name=place("first"))(v), "first")  # (B, 8192)
         h = ops.reshape(h, (-1, 4, 8, 256))  # (B, 4, 8, 256)
-        for filters in (128, 64, 32):
-            h = layers.Conv2DTranspose(filters, 5, strides=2, padding="same")(h)
-            h = noise_norm(ops.relu(h))  # (B, 8, 16, 128), (B, 16, 32, 64), (B, 32, 64, 32)
-        h = reflect_conv(h, config.channel_bottleneck, kernel=7)  # (B, 32, 64, C)
+        for k, filters in enumerate((128, 64, 32), start=1):
+            h = layers.Conv2DTranspose(filters, 5, strides=2, padding="same", name=place(f"up{k}"))(h)
+            h = noise_norm(h, f"up{k}")  # (B, 8, 16, 128), (B, 16, 32, 64), (B, 32, 64, 32)
+        h = reflect_conv(h, config.channel_bottleneck, "last", kernel=7)  # (B, 32, 64, C)
         return ResizeLike()(h, w_hat)  # (B, H/16, W/16, C)
 
     @staticmethod
@@ -392,11 +429,12 @@ class Network:
         h, maps = x, {}
         for k, filters in enumerate((f, 2 * f, 4 * f, 8 * f), start=1):
             normalized = k > 1 and not config.spectral_norm
-            h = bounded(layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=not normalized), config)(h)
+            conv = layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=not normalized, name=place(f"conv{k}"))
+            h = bounded(conv, config)(h)
             if normalized:
-                h = Norm((1, 2))(h)
+                h = Norm((1, 2), name=place(f"conv{k}.norm"))(h)
             h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
-        return bounded(layers.Conv2D(1, 4, padding="same"), config)(h), maps  # (B, H/16, W/16, 1)
+        return bounded(layers.Conv2D(1, 4, padding="same", name=place("last")), config)(h), maps  # (B, H/16, W/16, 1)
 
     @staticmethod
     def projected_discriminator(
@@ -408,13 +446,18 @@ class Network:
         of each head, and the intermediate maps by "0/name" (patches) and "head k/name".
         """
         f = config.discriminator_width
-        patches, maps = Network.patch_discriminator(x, config)
+        with within("patches"):
+            patches, maps = Network.patch_discriminator(x, config)
         logits, maps = [patches], {f"0/{name}": h for name, h in maps.items()}
         for k, h in enumerate(features, start=1):
             h = h * ops.rsqrt(ops.mean(ops.square(h), axis=-1, keepdims=True) + 1e-6)  # depths differ in their range
-            h = ops.leaky_relu(bounded(layers.Conv2D(f, 1), config)(h), 0.2)  # (B, h_k, w_k, f)
-            h = maps[f"head {k}/map1"] = ops.leaky_relu(bounded(layers.Conv2D(f, 3, padding="same"), config)(h), 0.2)
-            logits.append(bounded(layers.Conv2D(1, 1), config)(h))  # (B, h_k, w_k, 1)
+            with within(f"head{k}"):
+                conv1 = bounded(layers.Conv2D(f, 1, name=place("conv1")), config)
+                conv2 = bounded(layers.Conv2D(f, 3, padding="same", name=place("conv2")), config)
+                last = bounded(layers.Conv2D(1, 1, name=place("last")), config)
+            h = ops.leaky_relu(conv1(h), 0.2)  # (B, h_k, w_k, f)
+            h = maps[f"head {k}/map1"] = ops.leaky_relu(conv2(h), 0.2)
+            logits.append(last(h))  # (B, h_k, w_k, 1)
         return logits, maps
 
     @staticmethod
@@ -433,7 +476,8 @@ class Network:
         for scale in range(config.n_scales if config.multiscale else 1):
             if scale > 0:
                 x = layers.AveragePooling2D(3, strides=2, padding="same")(x)  # (B, H/2^scale, W/2^scale, channels)
-            scale_logits, scale_maps = getattr(Network, config.discriminator)(x, config)
+            with within(f"scale{scale}"):
+                scale_logits, scale_maps = getattr(Network, config.discriminator)(x, config)
             logits.append(scale_logits)
             maps |= {f"{scale}/{name}": h for name, h in scale_maps.items()}
         return logits, maps
@@ -454,12 +498,13 @@ class Network:
         h, maps = x, {}
         for k, filters in enumerate((f, 2 * f, 4 * f, 8 * f), start=1):
             normalized = batch_norm and k > 1
-            h = bounded(layers.Conv2D(filters, 5, strides=2, padding="same", use_bias=not normalized), config)(h)
+            conv = layers.Conv2D(filters, 5, strides=2, padding="same", use_bias=not normalized, name=place(f"conv{k}"))
+            h = bounded(conv, config)(h)
             if normalized:
-                h = layers.BatchNormalization()(h)
+                h = layers.BatchNormalization(name=place(f"conv{k}.norm"))(h)
             h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
         h = layers.GlobalAveragePooling2D()(h)  # (B, 8f); any image size, where a flat layer would fix it
-        return bounded(layers.Dense(1), config)(h), maps  # (B, 1)
+        return bounded(layers.Dense(1, name=place("last")), config)(h), maps  # (B, 1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ with Utils.importing_tensorflow():
     import keras
     import tensorflow as tf
 
-    from model import Model, named_weights
+    from model import Model, named_weights, numbered_names
     from network import Norm
 
 try:
@@ -65,7 +65,8 @@ def _write_index(checkpoint: Checkpoint, graphs: dict[str, bytes]) -> None:
 
 def graph_of(name: str, network: keras.Model, stored: Arrays) -> bytes:
     """Return the ONNX graph of a network, for weights of the types that `stored` has."""
-    names = {id(var): weight for weight, var in named_weights({name: network}).items()}
+    numbered = numbered_names({name: network})
+    names = {id(var): own if own in stored else numbered[own] for own, var in named_weights({name: network}).items()}
     trainable, other = network.trainable_variables, network.non_trainable_variables
     weights = [names[id(var)] for var in (*trainable, *other)]
     inputs = [tf.TensorSpec(x.shape, tf.float32, name=own) for own, x in zip(INPUTS[name], network.inputs, strict=True)]

@@ -11,7 +11,7 @@ from utils import Utils
 with Utils.importing_tensorflow():
     import tensorflow as tf
 
-    from model import Model
+    from model import Model, with_todays_names
 
 
 class TensorFlowRuntime:
@@ -27,7 +27,7 @@ class TensorFlowRuntime:
     def of(cls, checkpoint: Checkpoint) -> Self:
         """Build the networks of a checkpoint, with its weights."""
         model = Model(checkpoint.config)
-        restore(model.weights, checkpoint.weights, checkpoint.folder)
+        restore(model.weights, with_todays_names(checkpoint.weights, model.networks), checkpoint.folder)
         return cls(model)
 
     def encode(self, x: np.ndarray) -> np.ndarray:

@@ -179,8 +179,9 @@ def build_trainer(start: Path | None, transfer: str | None, changes: dict[str, A
         trainer = Trainer.start_from(start, changes)
         print(f"going on from {start}, step {trainer.step}")
     elif transfer:
-        trainer, fresh = Trainer.transfer(transfer, changes)
-        print(f"weights of {transfer}; afresh: {', '.join(fresh) or 'none'}")
+        trainer, weights = Trainer.transfer(transfer, changes)
+        print(f"weights of {transfer}; afresh: {', '.join(weights.afresh) or 'none'}; taken in part, of another shape: "
+              f"{', '.join(weights.in_part) or 'none'}; not used: {', '.join(weights.unused) or 'none'}")  # fmt: skip
     else:
         trainer = Trainer(config_train().replace(changes))
     return trainer

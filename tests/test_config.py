@@ -46,6 +46,8 @@ def test_a_bad_knob_is_an_error_that_names_it(assignment, named):
     ("assignments", "named"),
     [
         (["use_vanilla_GAN=true", "gan_loss=hinge"], "use_vanilla_GAN"),
+        (["target_bpp=0.08"], "target_bpp: 0.08 is more than 8 channels of 5 values can take, 0.0726"),
+        (["target_bpp=0.03", "rate_model=static"], "rate_model: 'static' does not count the bits of the files"),
         (["gan_loss=wgan"], "weight_clipping or spectral_norm"),
         (["gan_loss=wgan_gp", "weight_clipping=true"], "weight_clipping"),
         (["spectral_norm=true", "weight_clipping=true"], "weight_clipping"),

@@ -39,10 +39,10 @@ def test_a_network_that_does_not_exist_or_has_another_role_is_an_error(role, nam
 
 def test_a_users_own_generator_is_a_static_method_and_a_knob(tiny_config, monkeypatch):
     def my_generator(z, config):
-        h = conv_block(z, config.width, kernel=3, config=config)
+        h = conv_block(z, config.width, "first", kernel=3, config=config)
         for i in (2, 4, 8, 16):
-            h = upsample_block(h, config.width // i, config)
-        return ops.tanh(reflect_conv(h, 3, kernel=7))
+            h = upsample_block(h, config.width // i, f"up{16 // i}", config)
+        return ops.tanh(reflect_conv(h, 3, "last", kernel=7))
 
     monkeypatch.setattr(Network, "my_generator", staticmethod(my_generator), raising=False)
     trainer = Trainer(tiny_config(generator="my_generator", batch_size=1))
@@ -82,7 +82,7 @@ def test_with_the_seeds_batch_norm_the_noise_has_no_influence_at_batch_size_one(
 
 def test_names_of_weights_do_not_depend_on_what_else_was_built(tiny_config):
     first, second = (Model(tiny_config(sample_noise=True)).weights for _ in range(2))
-    assert list(first) == list(second) and "encoder/Conv2D_0/kernel" in first and "quantizer/Quantizer_0/centers" in first
+    assert list(first) == list(second) and "encoder/first/kernel" in first and "quantizer/Quantizer_0/centers" in first
     assert all(np.array_equal(first[name], second[name]) for name in first)  # random, from the knob seed
 
 
@@ -100,6 +100,6 @@ def test_building_a_model_changes_no_random_generator(tiny_config):
     for name, var in first.state().items():  # and yet the weights follow from the seed
         np.testing.assert_array_equal(var, second.state()[name], err_msg=name)
     other = Trainer(tiny_config(width=16, sample_noise=True, rate_model="context", seed=1)).state()
-    assert np.abs(other["encoder/Conv2D_0/kernel"] - first.state()["encoder/Conv2D_0/kernel"].numpy()).max() > 0
+    assert np.abs(other["encoder/first/kernel"] - first.state()["encoder/first/kernel"].numpy()).max() > 0
     names = [name for name in other if name.partition("/")[0] == "discriminator" and name.endswith("kernel")]
     assert all(np.abs(other[name] - first.state()[name].numpy()).max() > 0 for name in names)

@@ -10,7 +10,7 @@ from conftest import PROJECT
 from reference import Reference
 
 from config import config_train
-from model import Model
+from model import Model, numbered_names
 from network import Network, Norm, Quantizer, split_noise, subpixel_block, upsample_block
 
 SIZES = [(64, 64), (48, 80), (32, 96)]  # square, odd feature maps 3 x 5, and the least height
@@ -57,7 +57,7 @@ def test_subpixel_networks_shapes_layer_by_layer(height, width, tiny_config):
 
 def test_a_subpixel_block_draws_no_grid_whatever_its_weights_are():
     x = keras.Input((4, 5, 6))
-    block = keras.Model(x, subpixel_block(x, 7))
+    block = keras.Model(x, subpixel_block(x, 7, "up"))
     rng = np.random.default_rng(0)
     block.set_weights([rng.normal(size=w.shape) for w in block.get_weights()])  # the four pixels' kernels differ
     h = block(np.broadcast_to(rng.normal(size=6), (1, 4, 5, 6)).astype("f")).numpy()
@@ -67,7 +67,7 @@ def test_a_subpixel_block_draws_no_grid_whatever_its_weights_are():
 
 def test_a_subpixel_block_starts_as_bilinear_upsampling():
     x = keras.Input((6, 6, 3))
-    block = keras.Model(x, subpixel_block(x, 4))
+    block = keras.Model(x, subpixel_block(x, 4, "up"))
     kernel = block.get_weights()[0]
     image = np.random.default_rng(0).normal(size=(1, 6, 6, 3)).astype("f")
     small = tf.nn.conv2d(tf.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="REFLECT"), kernel[..., :4], 1, "VALID")
@@ -192,10 +192,11 @@ def test_networks_compute_what_the_original_system_does(bottleneck_norm):
     model = Model(config)
     rng = np.random.default_rng(1)
     weights = {}
+    numbered = numbered_names(model.networks)
     for name, var in model.weights.items():
         if "gamma" in name or "beta" in name or "bias" in name:
             var.assign(rng.normal(1, 0.5, var.shape))
-        weights[name] = var.numpy()
+        weights[numbered[name]] = var.numpy()
     x = rng.uniform(-1, 1, (1, 48, 80, 3)).astype("f")
 
     w = model.encoder(x).numpy()
@@ -223,7 +224,7 @@ def test_each_block_gets_its_own_noise_in_its_place(tiny_config):
 def test_bilinear_upsampling_is_nearest_and_then_one_two_one(tiny_config, monkeypatch):
     monkeypatch.setattr("network.reflect_conv", lambda x, *_, **__: x)
     x = np.random.default_rng(0).random((1, 5, 6, 3), "f")
-    upsampled = upsample_block(x, 3, tiny_config(upsampling="bilinear"), normalized=False)
+    upsampled = upsample_block(x, 3, "up", tiny_config(upsampling="bilinear"), normalized=False)
     h = x.repeat(2, axis=1).repeat(2, axis=2)
     h = np.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     h = (h[:, :-2] + 2 * h[:, 1:-1] + h[:, 2:]) / 4

@@ -21,7 +21,7 @@ CODEC = frozenset({
 })  # fmt: skip
 TRAINING = frozenset({
     "discriminator", "multiscale", "n_scales", "spectral_norm", "discriminator_width", "learn_centers", "rate_model",
-    "optimizer", "momentum", "mixed_precision",
+    "optimizer", "momentum", "mixed_precision", "target_bpp",
 })  # fmt: skip
 FREE = frozenset({
     "max_pixels", "quantizer_distance", "quantizer_temperature", "channel_dropout", "selective_regions", "lambda_X",
@@ -37,6 +37,7 @@ FREE = frozenset({
 _MATTERS: dict[str, Callable[[config_train], Any]] = {  # what of a knob's value decides which variables there are
     "momentum": lambda config: config.optimizer == "momentum" and config.momentum > 0,
     "mixed_precision": lambda config: config.mixed_precision == "float16",  # scales losses, by a factor that it learns
+    "target_bpp": lambda config: config.target_bpp > 0,  # the weight that it steers is part of the state
 }
 
 

@@ -48,7 +48,7 @@ class Objective:
         self.model, self.config = model, model.config
         config = self.config
         with seeded(config.seed + 1):
-            self.discriminator = _discriminator(config, policy)
+            self.discriminator = build_discriminator(config, policy)
         self.alexnet = AlexNet.load(dtype=dtype_policy(policy)) if config.uses_alexnet else None
         self.vgg16 = VGG16.load(dtype=dtype_policy(policy)) if config.lambda_lpips_vgg else None
         self.vgg19 = VGG19(config.vgg_weights) if config.use_vgg_loss else None
@@ -74,7 +74,7 @@ class Objective:
         G_loss = config.lambda_X * terms["distortion"]
         G_loss += config.lambda_range * (self.range_penalty(w) + code_penalty)
         terms["bpp"] = self.rate.bpp(aux["assignment"], symbols, coded)
-        G_loss += config.lambda_rate * terms["bpp"]
+        G_loss += self.rate.weight * terms["bpp"]
         if self.vgg19 and stage != "discriminator":
             terms["vgg"] = losses.perceptual(self.vgg19(x), self.vgg19(x_hat))
             G_loss += config.lambda_vgg * terms["vgg"]
@@ -226,7 +226,7 @@ def gradient_penalty(critic: Callable, x, x_hat, shares) -> Any:
     return losses.gradient_penalty(tape.gradient(score, between))
 
 
-def _discriminator(config: config_train, policy: str) -> keras.Model:
+def build_discriminator(config: config_train, policy: str = "float32") -> keras.Model:
     """Return D, which sees the image with the label map of a conditional GAN, and AlexNet's features if it is projected."""
     x = keras.Input((None, None, 3 + (config.label_channels if config.use_conditional_GAN else 0)))
     features = []

@@ -24,12 +24,13 @@ from codec.checkpoint import (
     write_checkpoint,
 )
 from config import UserError, config_train
-from model import Model, named_weights
+from model import Model, named_weights, with_todays_names
 from tensorflow_runtime import TensorFlowRuntime
 from training.devices import training_precision
 from training.knob_roles import check_changes
-from training.objective import Objective
+from training.objective import Objective, build_discriminator
 from training.schedule import WITHOUT_D, average_decay, learning_rates, stage
+from training.transfer import Transferred, transfer
 from utils import Utils
 
 CONTEXT_LEARNING_RATE = 2e-3  # of the context model that learns along (knob rate_model), by Adam
@@ -69,10 +70,17 @@ class Trainer:
         networks = self.model.networks
         return [networks[name] for name in ("encoder", "quantizer", "semantic_encoder") if name in networks]
 
+    @property
+    def networks(self) -> dict[str, keras.Model]:
+        """The networks whose weights are part of the state, by name."""
+        return {**self.model.networks, "discriminator": self.discriminator}
+
     def state(self) -> dict[str, Any]:
         """Return all variables that training changes, by name. With `step`, this is the whole state."""
-        state = named_weights({**self.model.networks, "discriminator": self.discriminator})
+        state = named_weights(self.networks)
         state["histogram"] = self.objective.rate.histogram
+        if self.config.target_bpp:
+            state["lambda_rate"] = self.objective.rate.steered
         numbered = {
             "average": self.averages,
             "G_optimizer": self.G_optimizer.variables,
@@ -103,7 +111,7 @@ class Trainer:
         config = checkpoint.config.replace(changes)
         check_changes(checkpoint.config, config, folder, with_state=state is not None)
         trainer = cls(config)
-        restore(trainer.model.weights, checkpoint.weights, folder)
+        restore(trainer.model.weights, with_todays_names(checkpoint.weights, trainer.model.networks), folder)
         _assign(trainer.averages, trainer.G_variables)
         if state is not None:
             trainer.load_state(state, folder)
@@ -114,41 +122,32 @@ class Trainer:
         step = state.get("step", np.array(-1))
         if step.shape != () or step.dtype.kind not in "iu" or not 0 <= step < 2**31:
             raise UserError(f"checkpoint {folder}: training.npz has no step")
-        restore(self.state(), {name: array for name, array in state.items() if name != "step"}, folder)
+        arrays = with_todays_names({name: array for name, array in state.items() if name != "step"}, self.networks)
+        restore(self.state(), arrays, folder)
         self.step = int(step)
 
     @classmethod
-    def transfer(cls, path: str | Path, changes: Mapping[str, Any]) -> tuple[Self, list[str]]:
+    def transfer(cls, path: str | Path, changes: Mapping[str, Any]) -> tuple[Self, Transferred]:
         """Start at step 0 from a checkpoint's knobs, changed, and from its weights as far as they fit.
 
-        Of a kernel with another number of channels, the first ones, which both have, are taken; w_hat is the first of what G
-        sees. Of a network of another kind (knobs encoder, generator, discriminator), weights of equal shape alone are taken.
         Centers that are among the changes are set, whatever the checkpoint's are. The discriminator's weights are taken if
-        there is a training.npz. Returns the trainer, and the names of the weights that start afresh, in whole or in part.
+        there is a training.npz. Returns the trainer, and what became of the weights.
         """
         folder = resolve_checkpoint(path)
         checkpoint = read_checkpoint(folder)
         trainer = cls(checkpoint.config.replace(changes))
         arrays, networks = checkpoint.weights, dict(trainer.model.networks)
+        theirs = dict(Model(checkpoint.config).networks)
         if "centers" in changes and not np.array_equal(checkpoint.centers, np.float32(changes["centers"])):
             del arrays[CENTERS]
         if (state := read_training_state(folder)) is not None:
             arrays |= {name: array for name, array in state.items() if name.startswith("discriminator/")}
             networks["discriminator"] = trainer.discriminator
-        weights = named_weights(networks)
-        kinds = ("encoder", "generator", "discriminator")
-        other_kind = tuple(f"{kind}/" for kind in kinds if getattr(trainer.config, kind) != getattr(checkpoint.config, kind))
-        fresh = [name for name, var in weights.items() if name not in arrays or arrays[name].shape != tuple(var.shape)]
-        for name, var in weights.items():
-            if name in fresh and name.startswith(other_kind):
-                continue
-            if name in arrays and arrays[name].ndim == len(var.shape):
-                common = tuple(slice(min(sides)) for sides in zip(arrays[name].shape, var.shape, strict=True))
-                values = var.numpy()
-                values[common] = arrays[name][common]
-                var.assign(values)
+            theirs["discriminator"] = build_discriminator(checkpoint.config)
+        arrays = with_todays_names(arrays, theirs)
+        transferred = transfer(arrays, checkpoint.config, named_weights(networks), trainer.config)
         _assign(trainer.averages, trainer.G_variables)
-        return trainer, fresh
+        return trainer, transferred
 
     @contextmanager
     def averaged_codec(self) -> Iterator[Codec]:
@@ -219,8 +218,13 @@ class Trainer:
             if self.config.weight_clipping:
                 for var in self.D_variables:
                     var.assign(ops.clip(var, -self.config.max_c, self.config.max_c))
-        self.objective.rate.count(loss.symbols, loss.coded, step)
-        return loss.terms
+        rate = self.objective.rate
+        rate.count(loss.symbols, loss.coded, step)
+        if not self.config.target_bpp:
+            return loss.terms
+        if stage == "distortion" or (stage == "gan" and not self.config.freeze_encoder):  # E follows
+            rate.steer(loss.terms["bpp"])
+        return loss.terms | {"lambda_rate": tf.identity(rate.steered)}
 
     def _update(self, optimizer, tape: tf.GradientTape, loss, variables: list) -> None:
         """Descend the gradient of a loss, a mean over this replica's images. The optimizer adds up those of all replicas."""

@@ -101,9 +101,9 @@ def saved(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("centers", [(-1.0, 0.0, 1.0), (-4.0, -1.0, 0.0, 1.0, 4.0), (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0)])
 def test_centers_that_are_given_with_a_transfer_are_set(centers, saved):
-    trainer, fresh = Trainer.transfer(saved, {"centers": centers})
+    trainer, weights = Trainer.transfer(saved, {"centers": centers})
     np.testing.assert_array_equal(trainer.model.weights[CENTERS], np.float32(centers))
-    assert CENTERS in fresh and trainer.objective.rate.histogram.shape == (8, len(centers))
+    assert CENTERS in weights.afresh and trainer.objective.rate.histogram.shape == (8, len(centers))
     with pytest.raises(UserError, match="knob centers"):
         Trainer.start_from(saved, {"centers": centers})
 

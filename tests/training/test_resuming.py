@@ -23,6 +23,7 @@ TINIEST = {"width": 16, "n_residual_blocks": 1, "discriminator_width": 4, "n_sca
            "ema_decay": 0.5, "lr_decay_steps": 3}  # fmt: skip
 CHOICES = {
     "rate_model": ("static", "context"),
+    "target_bpp": (0.0, 0.01),
     "learn_centers": (False, True),
     "optimizer": ("adam", "momentum", "rmsprop", "sgd"),
     "weight_decay": (0.0, 0.01),

@@ -1,0 +1,72 @@
+"""Weights of one model for another: what is the same layer is taken, by its name; the rest starts afresh."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from codec.checkpoint import Arrays
+from config import config_train
+
+KINDS = ("encoder", "generator", "discriminator")  # networks that a knob of the same name chooses
+FIRST = ("generator/first/kernel", 2)  # the weight and its axis that see z
+
+
+class Transferred(NamedTuple):
+    """What became of the weights, by name. Those that neither list names were taken as they are.
+
+    afresh: the checkpoint has no such layer, or one of another shape in a network of another kind.  in_part: of another
+    shape, so that the channels that both have were taken.  unused: weights of the checkpoint that have no place.
+    """
+
+    afresh: list[str]
+    in_part: list[str]
+    unused: list[str]
+
+
+def transfer(arrays: Arrays, old: config_train, weights: Mapping[str, Any], new: config_train) -> Transferred:
+    """Assign arrays of a checkpoint, whose knobs are `old`, to the variables of the same names, as far as they fit.
+
+    Of a layer with another number of channels, the first ones, which both have, are taken. In a network of another kind, such
+    a layer starts afresh.
+    """
+    other_kind = tuple(f"{kind}/" for kind in KINDS if getattr(old, kind) != getattr(new, kind))
+    result = Transferred([], [], sorted(set(arrays) - set(weights)))
+    for name, var in weights.items():
+        array, shape = arrays.get(name), tuple(var.shape)
+        same = array is not None and array.shape == shape
+        fits = array is not None and array.ndim == len(shape) and (same or not name.startswith(other_kind))
+        if array is None or not fits:
+            result.afresh.append(name)
+            continue
+        values = var.numpy()
+        for source, target in _common(name, array.shape, shape, old, new):
+            values[target] = array[source]
+        var.assign(values)
+        if not same or (name == FIRST[0] and _parts(old) != _parts(new)):
+            result.in_part.append(name)
+    return result
+
+
+def _common(name: str, source: tuple, target: tuple, old: config_train, new: config_train) -> Iterator[tuple]:
+    """Yield pairs of slices of a weight in the checkpoint and in the model, of what both have."""
+    both = [slice(min(sides)) for sides in zip(source, target, strict=True)]
+    if name != FIRST[0]:
+        yield tuple(both), tuple(both)
+        return
+    before, behind = both[: FIRST[1]], both[FIRST[1] + 1 :]
+    theirs, ours = _parts(old), _parts(new)
+    for part in theirs.keys() & ours.keys():
+        n = min(theirs[part][1], ours[part][1])
+        source_part, target_part = (slice(parts[part][0], parts[part][0] + n) for parts in (theirs, ours))
+        yield (*before, source_part, *behind), (*before, target_part, *behind)
+
+
+def _parts(config: config_train) -> dict[tuple, tuple[int, int]]:
+    """Return where the parts of z begin and how many channels they have, by what these channels mean."""
+    code: tuple = (config.semantic_code,)
+    if config.semantic_code == "lossless":
+        code += (config.n_classes, config.use_instances, config.semantic_scale)
+    meanings = {"w_hat": (), "noise": (config.noise_mode,), "code": code, "mask": ()}
+    ends = np.cumsum([0, *config.z_parts.values()]).tolist()
+    return {(name, *meanings[name]): (start, n) for (name, n), start in zip(config.z_parts.items(), ends, strict=False) if n}
