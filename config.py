@@ -1,8 +1,8 @@
 """The knobs, one a line, each with its unit and when to change it.
 
 train.py reads `config_train`, compress.py and decompress.py read `config_test`, and all of them read `directories`. Change a
-default here, or change the values of one run on the command line: `-c presets/photo_base_3_gan.json` reads a JSON file with any
-of the knobs, and `-k width=192 -k crop_size=128` sets single ones. Every checkpoint has its training knobs as JSON, and the
+default here, or change the values of one run on the command line: `-c presets/photo_structure.toml` reads a file with any of
+the knobs, and `-k width=192 -k crop_size=128` sets single ones. Every checkpoint has its training knobs as JSON, and the
 networks are rebuilt from that file, never from this one.
 """
 
@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import sys
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +77,14 @@ class Knobs:
 
     @classmethod
     def read(cls, path: str | Path) -> dict[str, Any]:
-        """Return the values in a JSON file with any of the knobs, by name. Raises UserError that names file and knob."""
+        """Return the values of knobs in a TOML or JSON file, by name. Raises UserError that names file and knob."""
+        kind, parse = ("TOML", tomllib.loads) if Path(path).suffix == ".toml" else ("JSON", json.loads)
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = parse(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
         except ValueError as error:
-            raise UserError(f"{path}: is not JSON ({error})") from None
+            raise UserError(f"{path}: is not {kind} ({error})") from None
         if not isinstance(values, dict):
             raise UserError(f'{path}: is not a JSON object, such as {{"width": 192, "crop_size": 128}}')
         try:

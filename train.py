@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Train a model.
 
-    python3 train.py -opt momentum --name run              # on the sample photos that ship with the project
-    python3 train.py -ds photos_train.h5 --name photo -c presets/first_photo_distortion_1.json -k batch_size=8
-    python3 train.py -rl --name run -ds sample             # go on from the newest checkpoint of that run
+    python3 train.py -opt momentum --name run                 # the paper's network, for a GPU, on the sample photos that ship
+    python3 train.py -c presets/first_try.toml --name first   # five minutes on two cores, with a picture to recognize
+    python3 train.py -c presets/photo_structure.toml -ds photos_train.h5 --name photo  # a small network, for a CPU
+    python3 train.py -rl --name run -ds sample                # go on from the newest checkpoint of that run
     python3 train.py --fit-entropy -r checkpoints/run -ds photos_train.h5  # fit the context model of a checkpoint alone
     tensorboard --logdir tensorboard                       # watch
 
 Where training starts: -r CKPT (that checkpoint; one without training.npz gives its weights, at step 0), -rl (the newest of
 this run), --transfer CKPT (the weights that fit, at step 0), or from scratch. But for the last, the knobs are the
-checkpoint's. The data set is not stored: -r and -rl take -ds again. -c FILE.json changes knobs, and -k has the last word.
+checkpoint's. The data set is not stored: -r and -rl take -ds again. -c FILE changes knobs, and -k has the last word.
 How long: --steps, --epochs, or the knob num_epochs.
 """
 
@@ -47,8 +48,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     start.add_argument("-r", "--restore", metavar="CKPT", help="go on from a checkpoint")
     start.add_argument("--transfer", metavar="CKPT", help="start at step 0 from a checkpoint's knobs, changed by -c and -k, "
                        "and those of its weights that still fit: another channel_bottleneck, for one")  # fmt: skip
-    parser.add_argument("-c", "--config", action="append", default=[], metavar="FILE.json",
-                        help="knobs of config_train, such as presets/photo_base_3_gan.json; may be repeated")  # fmt: skip
+    parser.add_argument("-c", "--config", action="append", default=[], metavar="FILE",
+                        help="TOML or JSON with knobs of config_train, as presets/first_try.toml; may be repeated")  # fmt: skip
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of config_train or directories; may be repeated")  # fmt: skip
     parser.add_argument("--fit-entropy", action="store_true", help="train nothing but the context model, anew, of the "

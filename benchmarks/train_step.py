@@ -4,7 +4,7 @@
     python3 benchmarks/train_step.py                      # W=64 at 256x256, W=960 at 256x512 and at 512x1024
     python3 benchmarks/train_step.py --case 960 512 1024 -k optimizer=momentum
     python3 benchmarks/train_step.py --knobs              # W=64 at 256x256 with one knob after the other changed
-    python3 benchmarks/train_step.py --recipes checkpoints/photo_c8/config.json presets/subpixel_distortion.json  # pixels/s
+    python3 benchmarks/train_step.py --recipes checkpoints/photo_c8/config.json presets/photo_structure.toml  # pixels/s
 
 Memory is the peak resident size of the process, TensorFlow included (about 0.6 GB). Times are the median of --steps after
 two steps that trace and warm up. The last columns are time and memory relative to the first line, for noisy machines; of

@@ -17,13 +17,13 @@ from codec.folder_run import progress
 from codec.pictures import read_image, save_picture
 from config import UserError, config_test
 from evaluation.baselines import Baseline
-from evaluation.metrics import ms_ssim, psnr
+from evaluation.metrics import ms_ssim, psnr, psnr_quarter
 from utils import Utils
 
 if TYPE_CHECKING:
     from evaluation.segmentation import Segmenter
 
-METRICS = ("bytes", "bpp", "psnr", "ms_ssim", "encode_seconds", "decode_seconds", "peak_memory")
+METRICS = ("bytes", "bpp", "psnr", "psnr_quarter", "ms_ssim", "encode_seconds", "decode_seconds", "peak_memory")
 
 # What is measured, as it is in the JSON files: `codec`, `label`, `channels`, `matched_to`, `key`, `mean` and `images`, where
 # the last two have METRICS and more; a PSNR of null is infinite.
@@ -159,7 +159,7 @@ class Measure:
             "sha256": hashlib.sha256(image.tobytes()).hexdigest()[:16],  # of the pixels
             "matched_bytes": codec.sizes.get(name) if isinstance(codec, MatchedBaseline) else None,
         }
-        if facts.items() <= before.items() and self._complete(codec, name, before):
+        if facts.items() <= before.items() and before.keys() >= set(METRICS) and self._complete(codec, name, before):
             return before
         return facts | self._image(codec, image, name)
 
@@ -180,13 +180,13 @@ class Measure:
         decoded = time.perf_counter()
         peak = None if codec.matched_to else Utils.memory("VmHWM")  # of other codecs, our own libraries would be most of it
         save_picture(reconstruction, picture)
-        decibels = psnr(image, reconstruction)
         return {
             "width": width,
             "height": height,
             "bytes": len(data),
             "bpp": 8 * len(data) / (width * height),
-            "psnr": decibels if np.isfinite(decibels) else None,  # JSON knows no infinity
+            "psnr": _finite(psnr(image, reconstruction)),
+            "psnr_quarter": _finite(psnr_quarter(image, reconstruction)),
             "ms_ssim": ms_ssim(image, reconstruction),
             "encode_seconds": encoded - start,
             "decode_seconds": decoded - read,
@@ -243,10 +243,15 @@ class Measure:
         return self.output / "results" / f"{codec}.json"
 
 
+def _finite(decibels: float) -> float | None:
+    """Return None in the place of infinity, which JSON does not know."""
+    return decibels if np.isfinite(decibels) else None
+
+
 def means(records: Iterable[dict], metrics: tuple[str, ...] = METRICS) -> dict[str, float | None]:
     """Return the mean of each metric over the images that have it."""
     records = list(records)
-    columns = {metric: [record[metric] for record in records if record[metric] is not None] for metric in metrics}
+    columns = {metric: [value for record in records if (value := record.get(metric)) is not None] for metric in metrics}
     return {metric: float(np.mean(values)) if values else None for metric, values in columns.items()}
 
 

@@ -1,6 +1,7 @@
-"""PSNR and MS-SSIM of two uint8 images, with numpy alone: whoever compresses a photo needs no TensorFlow for them."""
+"""PSNR and MS-SSIM of two uint8 images, without TensorFlow, which whoever compresses a photo does not need."""
 
 import numpy as np
+from PIL import Image
 
 MS_SSIM_MIN_SIDE = 161  # px; the fifth scale must hold a window: ceil(161 / 16) = 11
 POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales (Wang et al. 2003)
@@ -14,6 +15,16 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Return the peak signal-to-noise ratio in dB, 10 log10(255^2 / MSE). It is infinite for equal images."""
     mse = np.mean(np.square(a.astype(np.float64) - b.astype(np.float64)))
     return float(10 * np.log10(255**2 / mse)) if mse else float("inf")
+
+
+def psnr_quarter(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the PSNR in dB of both images (H, W, 3) scaled down by 4 with Lanczos' filter: of structure, without texture."""
+
+    def quarter(image: np.ndarray) -> np.ndarray:
+        height, width = (max(1, round(side / 4)) for side in image.shape[:2])
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+    return psnr(quarter(a), quarter(b))
 
 
 def ms_ssim(a: np.ndarray, b: np.ndarray) -> float | None:

@@ -18,6 +18,7 @@ COLUMNS = {  # metric -> heading, and how it is written
     "fit": ("fit", "{:.0%}"),
     "bpp": ("bpp", "{:.4f}"),
     "psnr": ("PSNR, dB", "{:.2f}"),
+    "psnr_quarter": ("PSNR at 1/4 of the size, dB", "{:.2f}"),
     "ms_ssim": ("MS-SSIM", "{:.4f}"),
     "lpips": ("LPIPS", "{:.4f}"),
     "lpips_alex": ("LPIPS (AlexNet)", "{:.4f}"),

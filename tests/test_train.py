@@ -1,6 +1,7 @@
 """train.py as its users run it."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -126,6 +127,20 @@ def test_summaries_that_cannot_be_written_are_an_error_that_names_them(run, tmp_
     (tmp_path / "logs").write_text("a file")
     assert run("--name", "a", "--steps", "4", "-k", "tensorboard=logs") == 2
     assert "logs" in capsys.readouterr().err
+
+
+def test_after_the_first_steps_a_run_says_how_long_it_takes_and_how_large_a_checkpoint_is(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("training.run.ESTIMATE_SECONDS", 0)
+    assert run("--name", "quick", "--steps", "4") == 0
+    said = re.search(
+        r"a step takes .* s: \d:\d\d:\d\d for the 2 that are left; a checkpoint takes (\d+) MB", capsys.readouterr().out
+    )
+    assert said
+    files = (tmp_path / "checkpoints/quick/ckpt-00000004").iterdir()
+    assert int(said[1]) == pytest.approx(sum(file.stat().st_size for file in files) / 1e6, abs=1)
+    monkeypatch.setattr("training.run.SLOW_STEP", 0)
+    assert run("--name", "slow", "--steps", "3") == 0
+    assert "presets/first_try.toml" in capsys.readouterr().out
 
 
 def test_where_there_is_nothing_to_do_nothing_is_changed(finished, run, photos, tmp_path, capsys):
@@ -254,25 +269,27 @@ def test_help_does_not_wait_for_tensorflow():
 
 
 def test_a_transfer_takes_the_weights_that_fit(checkpoint, run, tmp_path, capsys):
-    trainer, fresh = Trainer.transfer(checkpoint, {"channel_bottleneck": 4})
+    trainer, became = Trainer.transfer(checkpoint, {"channel_bottleneck": 4})
+    fresh = became.afresh + became.in_part
     assert trainer.step == 0 and trainer.config.channel_bottleneck == 4 and trainer.config.sample_noise
     with np.load(checkpoint / "ckpt-00000005/model.npz") as saved:
         weights = trainer.model.weights
         taken = [name for name in weights if name not in fresh]
         assert all(np.array_equal(weights[name].numpy(), saved[name]) for name in taken)
         assert all(saved[name].shape != tuple(weights[name].shape) for name in fresh)
-        name = "encoder/Conv2D_5/kernel"  # (3, 3, W, C)
+        name = "encoder/last/kernel"  # (3, 3, W, C)
         np.testing.assert_array_equal(weights[name].numpy(), saved[name][..., :4])
     assert len(taken) > 20 and {name.partition("/")[0] for name in fresh} == {"encoder", "generator", "noise_generator"}
     assert all(np.array_equal(a.numpy(), v.numpy()) for a, v in zip(trainer.averages, trainer.G_variables, strict=True))
     with np.load(checkpoint / "ckpt-00000005/training.npz") as saved:
         for name, var in named_weights({"discriminator": trainer.discriminator}).items():
             np.testing.assert_array_equal(var.numpy(), saved[name])
-    trainer, fresh = Trainer.transfer(checkpoint, {"generator": "subpixel_generator"})
+    trainer, (fresh, in_part, _) = Trainer.transfer(checkpoint, {"generator": "subpixel_generator"})
+    assert in_part == []
     start = {name: var.numpy() for name, var in Trainer(trainer.config).model.weights.items()}
     assert fresh and all(np.array_equal(trainer.model.weights[name], start[name]) for name in fresh)  # whole, not in part
     arguments = ["--transfer", str(checkpoint), "--name", "b", "--steps", "1"]
     assert run(*arguments, "-k", "channel_bottleneck=4", distortion_steps=1) == 0
-    assert "afresh: encoder/" in capsys.readouterr().out
+    assert "taken in part, of another shape: encoder/last/kernel, " in capsys.readouterr().out
     assert read_knobs(resolve_checkpoint(tmp_path / "checkpoints/b")).channel_bottleneck == 4
     assert run(*arguments) == 2  # a run is not overwritten

@@ -1,5 +1,6 @@
 """A training run: batches go through the trainer; checkpoints, summaries and sample pictures come out."""
 
+import datetime
 import math
 import sys
 import time
@@ -23,6 +24,8 @@ from training.schedule import learning_rates
 from training.trainer import Trainer
 from utils import Utils
 
+ESTIMATE_SECONDS = 10.0  # of steps, at least, from which a run's duration is estimated
+SLOW_STEP = 5.0  # seconds a step; without a GPU, a smaller network is then named
 LOOK_SECONDS = 1.0  # between two looks at the loss terms, each of which waits for the device
 
 
@@ -86,6 +89,8 @@ class Run:
                     due = trainer.step % checkpoint_steps == 0 or trainer.step == config.distortion_steps
                     if diagnosed or due or watch.is_due:
                         watch.look(self.saved)
+                    if devices.chief and (seconds := watch.first_estimate):
+                        announce_duration(seconds, steps - trainer.step, trainer)
                 if diary and diagnosed:
                     try:
                         diary.write(trainer, watch.values | {"steps_per_second": watch.steps_per_second})
@@ -125,6 +130,18 @@ def readable_samples(data: Data, paths: list[str], n: int) -> list[tuple[np.ndar
     if not samples:
         raise UserError(f"none of the {len(paths)} held-out images can be read; mend them, or name others with --val")
     return samples
+
+
+def announce_duration(step_seconds: float, steps: int, trainer: Trainer) -> None:
+    """Print how long a run will take and how large its checkpoints are; without a GPU, name a network that is fast there."""
+    stored = sum(var.numpy().nbytes for var in (*trainer.state().values(), *trainer.model.weights.values()))
+    left = datetime.timedelta(seconds=round(step_seconds * steps))
+    tqdm.write(
+        f"a step takes {step_seconds:.2g} s: {left} for the {steps} that are left; a checkpoint takes {stored / 1e6:,.0f} MB"
+    )
+    if step_seconds > SLOW_STEP and not tf.config.list_physical_devices("GPU"):
+        tqdm.write("no GPU was found, and this network wants one: presets/first_try.toml makes a picture in five minutes, and "
+                   "presets/photo_structure.toml trains a network for CPUs (train.py -c FILE)")  # fmt: skip
 
 
 def _file_size(path: str) -> int:
@@ -182,11 +199,25 @@ class Watch:
         self._unseen: list[tuple[int, dict[str, tf.Tensor]]] = []
         self._steps, self._started = 0, time.perf_counter()
         self._looked = self._started
+        self._first_ended = 0.0  # when the first step did, in which the graph is made
+        self._estimated = False
 
     def add(self, step: int, terms: dict[str, tf.Tensor]) -> None:
         self._unseen.append((step, terms))
         self._steps += 1
+        if self._steps == 1:
+            next(iter(terms.values())).numpy()  # waits for the step
+            self._first_ended = time.perf_counter()
         self.bar.update()
+
+    @property
+    def first_estimate(self) -> float | None:
+        """The seconds of a step, once: after some steps, of all but the first."""
+        seconds, steps = time.perf_counter() - self._first_ended, self._steps - 1
+        if self._estimated or not steps or seconds < ESTIMATE_SECONDS:
+            return None
+        self._estimated = True
+        return seconds / steps
 
     @property
     def is_due(self) -> bool:

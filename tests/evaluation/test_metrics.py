@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import photo
 
-from evaluation.metrics import ms_ssim, psnr
+from evaluation.metrics import ms_ssim, psnr, psnr_quarter
 
 
 def test_psnr_by_hand():
@@ -15,6 +15,15 @@ def test_psnr_by_hand():
     b[0, 0, 0] = 255  # MSE 255^2 / 12
     assert psnr(a, b) == pytest.approx(10 * np.log10(12))
     assert psnr(a, a) == float("inf")
+
+
+def test_psnr_at_a_quarter_of_the_size_sees_structure_and_not_texture():
+    flat = np.full((64, 96, 3), 100, np.uint8)
+    board = flat + 50 * (np.indices((64, 96)).sum(axis=0) % 2)[..., None].astype(np.uint8) - 25  # of single pixels
+    assert psnr(flat, board) < 21 and psnr_quarter(flat, board) > 48
+    assert psnr_quarter(flat, flat + 10) == pytest.approx(psnr(flat, flat + 10))
+    assert psnr_quarter(flat, flat) == float("inf")
+    assert psnr_quarter(flat[:1, :2], board[:1, :1].repeat(2, axis=1)) == pytest.approx(psnr(flat[:1, :2], flat[:1, :2] - 25))
 
 
 @pytest.mark.parametrize("size", [(161, 161), (180, 240), (163, 331), (257, 170), (512, 768)])

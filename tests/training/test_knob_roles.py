@@ -1,12 +1,10 @@
 """What a change of each knob does to a checkpoint: obeyed, or refused."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PROJECT
 
 from codec.checkpoint import CENTERS
 from config import UserError, config_train
@@ -77,18 +75,6 @@ def test_what_does_not_matter_is_no_contradiction():
     momentum = config_train(optimizer="momentum")
     assert contradictions(momentum, momentum.replace({"momentum": 0.0}), with_state=True) == ["momentum"]
     assert contradictions(momentum, momentum.replace({"momentum": 0.5}), with_state=True) == []
-
-
-def test_the_stages_of_the_models_that_ship_can_be_trained_again():
-    """Those that follow another with -rl change nothing that a checkpoint fixes."""
-    followers = ["first_photo_distortion_2", "first_photo_distortion_3", "photo_base_1_gan", "photo_base_2_distortion_2",
-                 *(f"photo_base_3_distortion_{i}" for i in (2, 3, 4)), "photo_base_3_gan",
-                 "camvid_sc_c8_gan", *(f"photo_c8_{i}" for i in (2, 3, 4, 7, 8, 10, 12, 13, 14, 15, 17, 18)),
-                 *(f"photo_c16_{i}" for i in (2, 3, 4)), *(f"photo_c4_{i}" for i in (2, 3, 4))]  # fmt: skip
-    for name in followers:
-        assert not set(json.loads((PROJECT / f"presets/{name}.json").read_text())) & (CODEC | TRAINING)
-    started = json.loads((PROJECT / "presets/first_photo_gan.json").read_text())  # with -r, without training.npz
-    assert not set(started) & CODEC
 
 
 @pytest.fixture(scope="module")
