@@ -1,9 +1,10 @@
-"""The networks wired together.
+"""The networks wired together, from an image to its losses.
 
-image x ─▶ E ─▶ w ─▶ q ─▶ w_hat, symbols ──▶ (codec/: a file) ──▶ w_hat ─┐
-                                                                        ├─ concat ─▶ z ─▶ G ─▶ x_hat
-                          noise v ~ N(0, I) ─▶ noise generator ─────────┤
-                          label map s ─▶ its code ──────────────────────┘
+image x ─▶ E ─▶ w ─▶ q ─▶ w_hat, symbols ──▶ (gcodec/: a file) ──▶ w_hat ─┐
+                                                                         ├─ concat ─▶ z ─▶ G ─▶ x_hat
+                          noise v ~ N(0, I) ─▶ noise generator ──────────┤
+                          label map s ─▶ its code ───────────────────────┘
+(x, x_hat[, s]) ─▶ multiscale D ─▶ adversarial and feature-matching losses, and the other terms of terms.py
 """
 
 import re
@@ -15,24 +16,47 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from cGAN.labels import LabelBatch
+from codec.checkpoint import CENTERS
+from codec.pictures import STRIDE
 from config import UserError, config_train
-from network import Network, Resize, build, float32, precision, seeded
-
-Resize.resize = staticmethod(tf.image.resize)  # which takes a size that a graph knows only when it runs
+from network import (
+    Network,
+    build,
+    code_channels,
+    dtype_policy,
+    float32,
+    label_channels,
+    map_symbols,
+    precision,
+    resizing_by,
+    seeded,
+)
+from pretrained.networks import VGG16, VGG19, AlexNet
+from rate import Rate
+from terms import Losses, Pass, all_losses
+from utils import n_replicas, own_share
 
 
 class Model:
-    """E, q, G and, where the knobs want them, the noise generator and the encoder of label maps.
+    """E, q, G and, where the knobs want them, the noise generator and the encoder of label maps; for training, D and more.
 
-    Weights are random until `weights` are assigned. policy: in which precision the networks compute.
+    Weights are random until `weights` are assigned. policy: in which precision the networks compute. training: also build
+    what only training needs, which is D, what counts the bits of symbols, and the frozen networks that losses look through.
     """
 
-    def __init__(self, config: config_train, *, policy: str = "float32"):
+    def __init__(self, config: config_train, *, policy: str = "float32", training: bool = False):
         if keras.backend.backend() != "tensorflow":
             raise UserError(f"KERAS_BACKEND is {keras.backend.backend()}: this program needs tensorflow")
         self.config = config
-        with seeded(config.seed):
+        with seeded(config.seed), resizing_by(tf.image.resize):
             self._build(config, policy)
+        if training:
+            self.discriminator = build_discriminator(config, policy)
+            self.rate: Rate = Rate(config)
+            self.alexnet: Any = AlexNet.load(dtype=dtype_policy(policy)) if config.uses_alexnet else None
+            self.vgg16: Any = VGG16.load(dtype=dtype_policy(policy)) if config.lambda_lpips_vgg else None
+            self.vgg19: Any = VGG19(config.vgg_weights) if config.use_vgg_loss else None
 
     def _build(self, config: config_train, policy: str) -> None:
         C = config.channel_bottleneck
@@ -57,8 +81,13 @@ class Model:
 
     @property
     def weights(self) -> dict[str, Any]:
-        """The variables of all networks, by name."""
+        """The variables of E, q, G and what else decoding needs, by name."""
         return named_weights(self.networks)
+
+    @property
+    def centers(self) -> Any:
+        """The quantizer's centers, (L,)."""
+        return self.weights[CENTERS]
 
     def generate(self, w_hat: Any, v: Any = None, side: Sequence = (), training: bool = False) -> Any:
         """Return x_hat (B, 16h, 16w, 3) of w_hat (B, h, w, C) and noise v of `noise_shape`, unused without `sample_noise`.
@@ -72,6 +101,89 @@ class Model:
             z.append(self.noise_generator([ops.convert_to_tensor(v), ops.convert_to_tensor(w_hat)], training=training))
         z = ops.concatenate([*z, *side], axis=-1)
         return self.generator(z, training=True) if training else self._generate(z)
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Training
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def forward(self, x, labels: LabelBatch | None, step, stage: str) -> tuple[Losses, Pass]:
+        """Return the losses of images x (B, H, W, 3) in [-1, 1] at a step of a stage, and the pass that they are of."""
+        m, visible = self._heat_map(labels)  # (B, h, w, 1), (B, H, W, 1) of what is preserved; 1.0 for everything
+        w = self._encode(x * visible)  # (B, h, w, C)
+        w_hat, aux = self.quantizer(w)
+        code, w_code = self._code(labels)
+        side = [code] if code is not None else []
+        if self.config.selective:
+            side.append(m)
+        x_hat = self.generate(m * self._dropped(w_hat, step), self._noise(w, step), side, training=True)  # (B, H, W, 3)
+        symbols = tf.one_hot(aux["symbols"], self.config.L)  # (B, h, w, C, L)
+        coded = m * tf.ones_like(w[..., :1])  # (B, h, w, 1)
+        forward = Pass(self, step, stage, labels, x, visible, w, w_code, aux["assignment"], symbols, coded, x_hat)
+        return all_losses(forward), forward
+
+    def _heat_map(self, labels: LabelBatch | None) -> tuple:
+        if not self.config.selective:
+            return 1.0, 1.0
+        assert labels is not None
+        m = ops.max_pool(ops.cast(labels.preserved[..., None], "float32"), STRIDE, STRIDE)
+        return m, tf.repeat(tf.repeat(m, STRIDE, axis=1), STRIDE, axis=2)
+
+    def _encode(self, x):
+        """Return E's feature map of x. With the knob `recompute`, its activations are not kept for the gradient."""
+
+        def encoder(x):
+            return self.encoder(x, training=True)
+
+        return tf.recompute_grad(encoder)(x) if self.config.recompute else encoder(x)
+
+    def _noise(self, w, step) -> Any:
+        """Return noise for feature maps w (B, h, w, C), other noise at each step."""
+        batch, height, width = tf.unstack(tf.shape(w)[:3])
+        shape = self.config.noise_shape(n_replicas() * batch, height, width)
+        return own_share(tf.random.stateless_normal(shape, seed=(self.config.seed, step)), batch)
+
+    def _dropped(self, w_hat, step) -> Any:
+        """Return w_hat, of some images the first channels only, as the knob `channel_dropout` wants."""
+        if not self.config.channel_dropout:
+            return w_hat
+        batch = tf.shape(w_hat)[0]
+        return w_hat * own_share(channel_mask(self.config, n_replicas() * batch, step), batch)
+
+    def _code(self, labels: LabelBatch | None) -> tuple:
+        """Return what G sees of the label map, and the feature map of a learned code; None where there is none."""
+        if labels is None or not self.config.code_channels:
+            return None, None
+        if self.config.semantic_code == "lossless":
+            return code_channels(map_symbols(labels.classes, labels.boundaries, self.config), self.config), None
+        w = self.semantic_encoder(label_channels(labels.classes, labels.boundaries, self.config), training=True)
+        return self.quantizer(w)[0], w
+
+
+def build_discriminator(config: config_train, policy: str = "float32") -> keras.Model:
+    """Return D, which sees the image with the label map of a conditional GAN, and AlexNet's features if it is projected."""
+    x = keras.Input((None, None, 3 + (config.label_channels if config.use_conditional_GAN else 0)))
+    features = [keras.Input((None, None, channels)) for channels in AlexNet.channels] if config.is_projected else []
+    with seeded(config.seed + 1):
+        if not features:
+            build(config, "discriminator", x, 1)  # what multiscale_discriminator puts on each scale
+        with precision(policy):
+            logits, maps = Network.multiscale_discriminator(x, config, features)
+    if config.use_feature_matching_loss and not maps:
+        raise UserError(f"knob use_feature_matching_loss: Network.{config.discriminator} returns no maps to match")
+    return keras.Model([x, *features] if features else x, float32((logits, maps)))
+
+
+def channel_mask(config: config_train, batch, step) -> Any:
+    """Return (B, 1, 1, C) of 1 and 0: a share `channel_dropout` of the images keep only the first K < C channels."""
+    C = config.channel_bottleneck
+    chance, share = tf.unstack(tf.random.stateless_uniform((2, batch), seed=(config.seed + 1, step)))
+    K = tf.where(chance < config.channel_dropout, 1 + tf.cast(share * (C - 1), tf.int32), C)
+    return tf.sequence_mask(K, C, dtype=tf.float32)[:, None, None]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Names of weights
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def named_weights(networks: Mapping[str, keras.Model]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ residual block of two 3x3 convolutions, uk an upsampling to twice the size; each
 
 import inspect
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -96,11 +96,28 @@ class AddNoise(Layer):
         return h_shape
 
 
+_resize: ContextVar[Callable] = ContextVar("resize", default=ops.image.resize)
+
+
+@contextmanager
+def resizing_by(resize: Callable) -> Iterator[None]:
+    """Within this context, networks that are built resize by `resize(x, (height, width))`, bilinear.
+
+    Keras' own, the default, wants a size that is known when TensorFlow makes a graph.
+    """
+    token = _resize.set(resize)
+    try:
+        yield
+    finally:
+        _resize.reset(token)
+
+
 class Resize(Layer):
     """Resize a map bilinearly."""
 
-    # Keras' own, in TensorFlow's graphs, wants a size that is known when the graph is made; model.py puts TensorFlow's here.
-    resize = staticmethod(ops.image.resize)
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.resize = _resize.get()
 
     def resized(self, x, height, width):
         """x (B, h, w, C) -> (B, height, width, C)."""

@@ -151,18 +151,19 @@ def test_what_extending_shows_runs_and_a_copy_of_the_project_trains_with_what_it
 
 
 def apply(diff: str, folder: Path) -> None:
-    """Insert each added line of a diff after the line above it, which must be in the file once."""
+    """Insert the added lines of a diff after the lines above them, which must be in the file once."""
     file, above = folder, ""
     for line in diff.splitlines():
         if line.startswith("--- "):
-            file = folder / line[4:]
+            file, above = folder / line[4:], ""
             continue
         text = file.read_text()
         if line.startswith("+"):
-            file.write_text(text.replace(above + "\n", f"{above}\n{line[1:]}\n"))
+            file.write_text(text.replace(f"{above}\n", f"{above}\n{line[1:]}\n"))
+            above = f"{above}\n{line[1:]}"
         else:
-            assert text.count(line[1:] + "\n") == 1, f"{file.name} has no line, or more than one: {line[1:]}"
-        above = line[1:]
+            above = f"{above}\n{line[1:]}" if above else line[1:]
+            assert text.count(f"{above}\n") == 1, f"{file.name} does not have these lines just once: {above}"
 
 
 @pytest.fixture(scope="module")

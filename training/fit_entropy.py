@@ -5,20 +5,28 @@
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 from tqdm import trange
 
 from codec import Codec
 from codec.checkpoint import save_context_model
 from codec.codec import Contents
+from codec.context_model import ContextModel
 from config import UserError, config_train
 from data import Data, Dataset
-from training.context_network import bits_per_symbol, fit
+from network import seeded
+from rate import ContextNetwork, network_inputs, network_targets
 
 FIT_POSITIONS = 2_000_000  # of feature maps, at most, that the context model is fitted to; 0.4 GB
 FIT_HELD_OUT = 200  # held-out images, at most, that the fit is measured on
+BATCH_SIZE = 1024  # positions
+LEARNING_RATE = 4e-3  # at first; it falls to 0 as a cosine
+MAX_INPUT_BYTES = 10**9  # of the positions to fit to; of more, a random part
+PARTIAL_SHARE = 0.25  # of the positions see the first K channels only, as in files of fewer channels; costs 1% at all C
 
 
 def fit_context_models(codec: Codec, config: config_train, folder: Path, dataset: Dataset) -> None:
@@ -65,3 +73,55 @@ def _pairs(of: str, images: list[Contents]) -> list[tuple[np.ndarray, np.ndarray
     masks = [contents.mask[:, :, 0] if of == "symbols" and contents.mask is not None else None for contents in images]
     pairs = zip([getattr(contents, of) for contents in images], masks, strict=True)
     return [(symbols, mask) for symbols, mask in pairs if mask is None or mask.any()]
+
+
+def fit(
+    symbols: Sequence[np.ndarray],  #  (h, w, C) uint8, of many images
+    levels: int,  #                    L
+    steps: int,
+    seed: int = 0,
+    masks: Sequence | None = None,  #  (h, w), of each image: learn only positions where it is not 0
+    one_hot: bool = False,  #          symbols are classes, C = 1
+) -> tuple[ContextNetwork, ContextModel]:
+    """Train a context model on symbols of training images. Return the network in floating point, and the integer model."""
+    channels = symbols[0].shape[2]
+    pairs = list(zip(symbols, masks or [None] * len(symbols), strict=True))
+    rng = np.random.default_rng(seed)
+    inputs, targets = _rows(pairs, levels, one_hot, rng)
+    with seeded(seed):
+        network = ContextNetwork(channels, levels, one_hot)
+    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
+    for _ in trange(steps, desc="context model", unit="step"):
+        rows = rng.integers(len(inputs), size=BATCH_SIZE)
+        seen = _hide_channels(inputs[rows], channels, rng) if channels > 1 else inputs[rows]
+        network.train_on_batch((seen, targets[rows]), targets[rows])
+    return network, network.to_integers()
+
+
+def _rows(pairs: list, levels: int, one_hot: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return inputs and targets of all coded positions, or of a random part of them that fits into MAX_INPUT_BYTES."""
+    row_bytes = network_inputs(pairs[0][0], levels, pairs[0][1], one_hot)[:1].nbytes
+    total = sum(image[..., 0].size if mask is None else np.count_nonzero(mask) for image, mask in pairs)
+    inputs, targets = [], []
+    for image, mask in pairs:
+        rows = network_inputs(image, levels, mask, one_hot)
+        chosen = rng.random(len(rows)) < MAX_INPUT_BYTES / (total * row_bytes)
+        inputs.append(rows[chosen])
+        targets.append(network_targets(image, mask)[chosen])
+    return np.concatenate(inputs), np.concatenate(targets)
+
+
+def _hide_channels(inputs: np.ndarray, channels: int, rng: np.random.Generator) -> np.ndarray:
+    """Set the last channels, a random number of them, to 0 in a share of the rows."""
+    seen = np.where(rng.random(len(inputs)) < PARTIAL_SHARE, rng.integers(1, channels + 1, len(inputs)), channels)
+    mask = np.ones((len(inputs), 1, channels + 1), np.float32)
+    mask[:, 0, :channels] = np.arange(channels) < seen[:, None]
+    return (inputs.reshape(len(inputs), -1, channels + 1) * mask).reshape(inputs.shape)
+
+
+def bits_per_symbol(model, images: list[tuple]) -> float:
+    """Return what an entropy model, or the network, needs for some images' symbols; each comes with its mask, or None."""
+    coded = sum(network_targets(symbols, mask).size for symbols, mask in images)
+    return sum(model.information(symbols, mask).sum() for symbols, mask in images) / max(1, coded)

@@ -1,38 +1,23 @@
 """Which knobs may change when training goes on from a checkpoint.
 
-Every knob of config_train has exactly one role. A change that contradicts what is loaded is refused, and --transfer, which
-starts at step 0 and takes the weights that still fit, obeys it:
-
-CODEC     decides the shape, the value or the meaning of a weight in model.npz: refused for every checkpoint
-TRAINING  decides which variables training.npz has: refused for a checkpoint that has this file
-FREE      decides neither: obeyed from the next step on
+A change that contradicts what is loaded is refused. --transfer, which starts at step 0 and takes the weights that still fit,
+obeys it. A knob's role in config.py says what depends on it.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from config import UserError, config_train
 
-CODEC = frozenset({
-    "encoder", "generator", "width", "n_residual_blocks", "n_encoder_blocks", "channel_bottleneck", "centers",
-    "bottleneck_norm", "normalization", "upsampling", "sample_noise", "noise_mode", "noise_finest", "noise_dim", "noise_norm",
-    "use_conditional_GAN", "n_classes", "classes", "use_instances", "semantic_code", "semantic_scale", "selective",
-})  # fmt: skip
-TRAINING = frozenset({
-    "discriminator", "multiscale", "n_scales", "spectral_norm", "discriminator_width", "learn_centers", "rate_model",
-    "optimizer", "momentum", "mixed_precision", "target_bpp",
-})  # fmt: skip
-FREE = frozenset({
-    "max_pixels", "quantizer_distance", "quantizer_temperature", "channel_dropout", "selective_regions", "lambda_X",
-    "lambda_range", "lambda_rate", "lambda_adversarial", "gan_loss", "use_vanilla_GAN", "lambda_gp", "n_critic_iterations",
-    "weight_clipping", "max_c", "use_feature_matching_loss", "lambda_feature_matching", "lambda_lpips", "use_vgg_loss",
-    "lambda_vgg", "vgg_weights", "distortion_steps", "discriminator_warmup_steps", "entropy_steps", "freeze_encoder",
-    "generator_steps", "perceptual_zoom", "lambda_lpips_vgg",
-    "distortion_learning_rate", "G_learning_rate", "D_learning_rate", "lr_decay_rate", "lr_decay_steps", "beta_1",
-    "weight_decay", "ema_decay", "batch_size", "recompute", "jit_compile", "num_epochs", "seed", "crop_size", "random_flip",
-    "random_scale", "diagnostic_steps", "checkpoint_epochs", "keep_checkpoints", "n_sample_images",
-})  # fmt: skip
+
+def of_role(role: str) -> frozenset[str]:
+    """Return the names of the knobs that have a role."""
+    return frozenset(field.name for field in dataclasses.fields(config_train) if field.metadata["role"] == role)
+
+
+CODEC, TRAINING, FREE = map(of_role, ("network", "state", ""))
 
 _MATTERS: dict[str, Callable[[config_train], Any]] = {  # what of a knob's value decides which variables there are
     "momentum": lambda config: config.optimizer == "momentum" and config.momentum > 0,

@@ -1,12 +1,7 @@
 """What each step of a run trains, and how fast: distortion alone, then the discriminator alone, then the GAN."""
 
-from typing import Any
-
-import tensorflow as tf
-
 from config import config_train
-
-WITHOUT_D = ("generator", "distortion")  # the stages in which there is no discriminator
+from terms import WITHOUT_D
 
 
 def stage(config: config_train, step: int) -> tuple[str, int]:
@@ -32,8 +27,3 @@ def learning_rates(config: config_train, step: int) -> tuple[float, float]:
     decay = config.lr_decay_rate ** ((step - start) / config.lr_decay_steps)
     G_rate = config.distortion_learning_rate if name in WITHOUT_D else config.G_learning_rate
     return G_rate * decay, config.D_learning_rate * decay
-
-
-def average_decay(decay: float, step) -> Any:
-    """Return the decay of a running average at a step. It is smaller in the first steps, so that the average follows faster."""
-    return tf.minimum(decay, (1.0 + tf.cast(step, tf.float32)) / (10.0 + tf.cast(step, tf.float32)))

@@ -24,12 +24,12 @@ from codec.checkpoint import (
     write_checkpoint,
 )
 from config import UserError, config_train
-from model import Model, named_weights, with_todays_names
+from model import Model, build_discriminator, named_weights, with_todays_names
+from rate import average_decay
 from tensorflow_runtime import TensorFlowRuntime
 from training.devices import training_precision
 from training.knob_roles import check_changes
-from training.objective import Objective, build_discriminator
-from training.schedule import WITHOUT_D, average_decay, learning_rates, stage
+from training.schedule import learning_rates, stage
 from training.transfer import Transferred, transfer
 from utils import Utils
 
@@ -45,10 +45,9 @@ class Trainer:
         self.config = config
         self.step = 0
         self.precision = training_precision(config.mixed_precision)
-        self.model = Model(config, policy=self.precision)
-        self.objective = Objective(self.model, policy=self.precision)
-        self.discriminator = self.objective.discriminator
-        self.context_network = self.objective.rate.context_network
+        self.model = Model(config, policy=self.precision, training=True)
+        self.discriminator, self.rate = self.model.discriminator, self.model.rate
+        self.context_network = self.rate.context_network
         self.G_variables = [v for net in self.model.networks.values() for v in net.trainable_variables]
         self.E_variables = [v for net in self._encoders() for v in net.trainable_variables]
         self.D_variables = self.discriminator.trainable_variables
@@ -62,7 +61,7 @@ class Trainer:
         self.averages = [tf.Variable(v, trainable=False, aggregation=first) for v in self.G_variables]
         self.strategy = tf.distribute.get_strategy()
         self._compiled_step = tf.function(  # reduce_retracing: of images of many sizes, two traces
-            self._distributed_step, reduce_retracing=True, jit_compile=config.jit_compile
+            self._step_of_all, reduce_retracing=True, jit_compile=config.jit_compile
         )
 
     def _encoders(self) -> list[keras.Model]:
@@ -78,9 +77,9 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Return all variables that training changes, by name. With `step`, this is the whole state."""
         state = named_weights(self.networks)
-        state["histogram"] = self.objective.rate.histogram
+        state["histogram"] = self.rate.histogram
         if self.config.target_bpp:
-            state["lambda_rate"] = self.objective.rate.steered
+            state["lambda_rate"] = self.rate.steered
         numbered = {
             "average": self.averages,
             "G_optimizer": self.G_optimizer.variables,
@@ -101,7 +100,7 @@ class Trainer:
         """Write a checkpoint to a new folder, which appears whole or not at all. Raises UserError for broken weights."""
         state: Arrays = {name: var.numpy() for name, var in self.state().items()}
         state["step"] = np.array(self.step)
-        write_checkpoint(folder, self.config, self._averaged_weights(), self.objective.rate.frequencies(), state)
+        write_checkpoint(folder, self.config, self._averaged_weights(), self.rate.frequencies(), state)
 
     @classmethod
     def start_from(cls, path: str | Path, changes: Mapping[str, Any]) -> Self:
@@ -155,7 +154,7 @@ class Trainer:
         raw = [var.numpy() for var in self.G_variables]
         _assign(self.G_variables, self.averages)
         try:
-            checkpoint = unsaved_checkpoint(self.config, self._averaged_weights(), self.objective.rate.frequencies())
+            checkpoint = unsaved_checkpoint(self.config, self._averaged_weights(), self.rate.frequencies())
             yield Codec(checkpoint, self._runtime)
         finally:
             _assign(self.G_variables, raw)
@@ -194,39 +193,45 @@ class Trainer:
         shares = iter(tf.split(batch, len(self.strategy.extended.worker_devices)))
         return self.strategy.experimental_distribute_values_from_function(lambda _: next(shares))
 
-    def _distributed_step(self, x, labels, step, stage: str) -> dict[str, tf.Tensor]:
+    def _step_of_all(self, x, labels, step, stage: str) -> dict[str, tf.Tensor]:
         """Make the train step on all devices, and return the mean of their loss terms."""
-        terms = self.strategy.run(self._train_step, args=(x, labels, step, stage))
+        terms = self.strategy.run(self._step, args=(x, labels, step, stage))
         terms = {name: self.strategy.reduce(tf.distribute.ReduceOp.MEAN, term, axis=None) for name, term in terms.items()}
         terms["PSNR"] = 10 * tf.math.log(4 / tf.maximum(terms["distortion"], 1e-10)) / np.log(10)
         return terms
 
-    def _train_step(self, x, labels: LabelBatch | None, step, stage: str) -> dict[str, tf.Tensor]:
+    def _step(self, x, labels: LabelBatch | None, step, stage: str) -> dict[str, tf.Tensor]:
+        """The train step: one forward pass of all networks, and the update of each that the stage trains."""
+        config = self.config
+        E_learns = stage == "distortion" or (stage == "gan" and not config.freeze_encoder)
         with tf.GradientTape(persistent=True) as tape:
-            loss = self.objective.forward(x, labels, step, stage)
+            losses, forward = self.model.forward(x, labels, step, stage)
         if stage != "discriminator":
-            frozen = stage == "generator" or (stage == "gan" and self.config.freeze_encoder)
-            kept = {id(var) for var in self.E_variables} if frozen else ()
-            self._update(self.G_optimizer, tape, loss.G, [var for var in self.G_variables if id(var) not in kept])
-            share = 1 - average_decay(self.config.ema_decay, step)
+            self._descend(self.G_optimizer, tape, losses.G, self.G_variables if E_learns else self._without_E)
+            share = 1 - average_decay(config.ema_decay, step)
             for average, var in zip(self.averages, self.G_variables, strict=True):
                 average.assign_sub(share * (average - var))
         if self.context_network:
-            self._update(self.context_optimizer, tape, loss.terms["bpp"], self.context_network.trainable_variables)
-        if stage not in WITHOUT_D:
-            self._update(self.D_optimizer, tape, loss.D, self.D_variables)
-            if self.config.weight_clipping:
+            self._descend(self.context_optimizer, tape, losses.terms["bpp"], self.context_network.trainable_variables)
+        if losses.D is not None:
+            self._descend(self.D_optimizer, tape, losses.D, self.D_variables)
+            if config.weight_clipping:
                 for var in self.D_variables:
-                    var.assign(ops.clip(var, -self.config.max_c, self.config.max_c))
-        rate = self.objective.rate
-        rate.count(loss.symbols, loss.coded, step)
-        if not self.config.target_bpp:
-            return loss.terms
-        if stage == "distortion" or (stage == "gan" and not self.config.freeze_encoder):  # E follows
-            rate.steer(loss.terms["bpp"])
-        return loss.terms | {"lambda_rate": tf.identity(rate.steered)}
+                    var.assign(ops.clip(var, -config.max_c, config.max_c))
+        self.rate.count(forward.symbols, forward.coded, step)
+        if not config.target_bpp:
+            return losses.terms
+        if E_learns:  # or else the bits would not follow their weight
+            self.rate.steer(losses.terms["bpp"])
+        return losses.terms | {"lambda_rate": tf.identity(self.rate.steered)}
 
-    def _update(self, optimizer, tape: tf.GradientTape, loss, variables: list) -> None:
+    @property
+    def _without_E(self) -> list:
+        """The variables that train while E, q and the label map's encoder stay as they are."""
+        kept = {id(var) for var in self.E_variables}
+        return [var for var in self.G_variables if id(var) not in kept]
+
+    def _descend(self, optimizer, tape: tf.GradientTape, loss, variables: list) -> None:
         """Descend the gradient of a loss, a mean over this replica's images. The optimizer adds up those of all replicas."""
         upstream = optimizer.scale_loss(tf.ones_like(loss)) / self.strategy.num_replicas_in_sync
         optimizer.apply(tape.gradient(loss, variables, output_gradients=upstream), variables)

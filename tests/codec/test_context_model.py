@@ -191,7 +191,7 @@ def correlated(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def fitted():
-    from training.context_network import fit
+    from training.fit_entropy import fit
 
     return fit([correlated(seed) for seed in range(12)], 5, steps=400)
 
@@ -206,7 +206,7 @@ def test_a_fitted_model_beats_the_tables_by_far(fitted):
 
 
 def test_rounding_to_integers_costs_next_to_nothing(fitted):
-    from training.context_network import bits_per_symbol
+    from training.fit_entropy import bits_per_symbol
 
     network, model = fitted
     images = [(correlated(seed), None) for seed in (99, 100)]

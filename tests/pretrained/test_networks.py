@@ -197,7 +197,7 @@ def test_the_perceptual_loss_teaches_the_generator_and_is_not_saved(vgg19_weight
     x_hat = model.generator(model.quantizer(model.encoder(x))[0])
     before = model.generator.trainable_variables[0].numpy()
     terms = trainer.train_step(x)
-    expected = losses.perceptual(trainer.objective.vgg19(x), trainer.objective.vgg19(x_hat))
+    expected = losses.perceptual(trainer.model.vgg19(x), trainer.model.vgg19(x_hat))
     assert float(terms["vgg"]) == pytest.approx(float(expected), rel=1e-3)
     assert np.abs(model.generator.trainable_variables[0].numpy() - before).max() > 0  # of this loss alone
     trainer.save(tmp_path / "ckpt-1")

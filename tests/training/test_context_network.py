@@ -5,7 +5,7 @@ from conftest import label_map
 
 from codec.context_model import ContextModel
 from training import context_network
-from training.context_network import fit
+from training.fit_entropy import fit
 
 
 def test_a_fit_to_too_much_takes_a_part(monkeypatch):

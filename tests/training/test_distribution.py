@@ -31,7 +31,7 @@ step, terms = Trainer.train_step, []
 def train_step(trainer, *batch):
     terms.append({name: float(term) for name, term in step(trainer, *batch).items()})
     if trainer.step == STEPS:
-        variables = [*trainer.G_variables, *trainer.D_variables, *trainer.averages, trainer.objective.rate.histogram]
+        variables = [*trainer.G_variables, *trainer.D_variables, *trainer.averages, trainer.rate.histogram]
         np.savez(sys.argv[1], weights=np.concatenate([v.numpy().ravel() for v in variables]), terms=terms)
     return terms[-1]
 

@@ -10,7 +10,7 @@ from conftest import PROJECT
 from codec import read_image
 from codec.pictures import to_float
 from config import config_train
-from training.rate import FIRST_WEIGHT, Rate
+from rate import FIRST_WEIGHT, Rate
 from training.trainer import Trainer
 
 SUBPIXEL = {
@@ -66,7 +66,7 @@ def test_resuming_goes_on_with_the_weight_that_was_reached(eager_steps, tmp_path
     terms = trainer.train_step(batch())
     trainer.save(tmp_path / "ckpt-00000001")
     resumed = Trainer.start_from(tmp_path, {})
-    assert float(resumed.objective.rate.weight) == float(terms["lambda_rate"]) > 2
+    assert float(resumed.rate.weight) == float(terms["lambda_rate"]) > 2
     assert float(resumed.train_step(batch())["lambda_rate"]) == float(trainer.train_step(batch())["lambda_rate"])
 
 
@@ -74,4 +74,4 @@ def test_the_weight_stays_where_nothing_follows_it(eager_steps):
     knobs = SUBPIXEL | {"width": 16, "rate_model": "context", "target_bpp": 0.001, "distortion_steps": 0}
     trainer = Trainer(config_train(**knobs, freeze_encoder=True))
     trainer.train_step(batch())
-    assert float(trainer.objective.rate.steered) == pytest.approx(FIRST_WEIGHT)
+    assert float(trainer.rate.steered) == pytest.approx(FIRST_WEIGHT)

@@ -13,8 +13,9 @@ from codec import Codec
 from codec.checkpoint import CENTERS, read_checkpoint
 from codec.pictures import to_float
 from config import UserError
+from model import channel_mask
 from network import Network
-from training.objective import channel_mask, gradient_penalty
+from terms import penalty_between
 from training.schedule import learning_rates, stage
 from training.trainer import Trainer
 
@@ -197,7 +198,7 @@ def test_the_gradient_penalty_of_a_linear_critic_is_that_of_its_weights():
         return [score, 2 * score]
 
     with tf.GradientTape() as tape:
-        penalty = gradient_penalty(critic, x, x_hat, rng.random((4, 1, 1, 1)).astype("f"))
+        penalty = penalty_between(critic, x, x_hat, rng.random((4, 1, 1, 1)).astype("f"))
     norm = 3 * np.linalg.norm(weights.numpy())
     assert float(penalty) == pytest.approx((norm - 1) ** 2, rel=1e-4)
     # d (3 |w| - 1)^2 / dw = 2 (3 |w| - 1) 3 w / |w|: a gradient of the second order
@@ -212,7 +213,7 @@ def test_the_gradient_penalty_is_between_the_images_and_of_each_by_itself():
         seen.append(image.numpy()[:, 0, 0, 0])
         return [tf.reduce_sum(image**2, axis=(1, 2, 3))[:, None]]  # gradient 2 image: norm 2 value sqrt(48)
 
-    penalty = gradient_penalty(critic, x, x_hat, np.array([0.25, 1.0], "f").reshape(2, 1, 1, 1))
+    penalty = penalty_between(critic, x, x_hat, np.array([0.25, 1.0], "f").reshape(2, 1, 1, 1))
     assert seen[0].tolist() == [2.5, 1.0]
     norms = 2 * seen[0] * np.sqrt(48)
     assert float(penalty) == pytest.approx(((norms - 1) ** 2).mean(), rel=1e-4)
@@ -391,7 +392,7 @@ def test_each_weight_of_a_loss_changes_what_the_encoder_learns(tiny_config):
         projection = trainer.model.encoder.trainable_variables[-2]
         projection.assign(3 * projection)  # some of w is out of range
         uneven = np.tile(np.array([0.1, 0.2, 0.4, 0.2, 0.1], np.float32), (8, 1))
-        trainer.objective.rate.histogram.assign(uneven)  # a uniform one, as at first, has no gradient
+        trainer.rate.histogram.assign(uneven)  # a uniform one, as at first, has no gradient
         train_step(trainer, batch(1))
         return trainer.model.encoder.trainable_variables[0].numpy()
 
