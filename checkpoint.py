@@ -20,19 +20,19 @@ from pathlib import Path
 
 import numpy as np
 
-from codec.checkpoint import (
+from config import UserError, config_train
+from gcodec.checkpoint import (
     CONTEXT_FILES,
     FINGERPRINT_FILE,
     Arrays,
     hashed_fingerprint,
     keep_fingerprint,
     read_arrays,
-    read_knobs,
+    read_knobs_as,
     resolve_checkpoint,
     save_arrays,
 )
-from codec.files import new_folder, refuse_existing_folder
-from config import UserError
+from gcodec.files import new_folder, refuse_existing_folder
 from utils import Utils
 
 
@@ -50,7 +50,7 @@ def export(source: Path, output: Path, other: Path | None = None, share: float =
         halves = {name: array.astype(np.float16) if array.dtype == np.float32 else array for name, array in arrays.items()}
     if broken := [name for name, array in halves.items() if not np.isfinite(array).all()]:
         raise UserError(f"checkpoint {source}: {broken[0]} has values beyond half precision, 65504")
-    read_knobs(source)
+    read_knobs_as(config_train, source)
     with new_folder(output, overwrite) as partial:
         save_arrays(partial / "model.npz", halves, compressed=True)
         for name in ("config.json", *CONTEXT_FILES.values()):

@@ -37,18 +37,27 @@ from typing import Any
 import numpy as np
 
 from cGAN.guide import Guide
-from cGAN.labels import Classes, LabelMap
-from cGAN.selection import Selection
-from codec import Codec, read_image
-from codec.budget import Fit, fit
-from codec.container import unpack
-from codec.files import atomic_together, refuse_existing
-from codec.folder_run import FolderRun, Input, check_output_folder, digest, gather, outputs_of, progress, settings_of
-from codec.options import add_model_arguments, chosen_checkpoint, chosen_checkpoints, split_knobs, warn_of_large_files
-from codec.pictures import images_in, picture_path, read_standard_image, write_picture
-from codec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
-from config import UserError, config_test, config_train, directories
+from commands.options import (
+    add_model_arguments,
+    chosen_checkpoint,
+    chosen_checkpoints,
+    settings_of,
+    split_knobs,
+    warn_of_large_files,
+)
+from commands.runtime import load_codec
+from config import UserError, config_test, directories
 from evaluation.metrics import ms_ssim, psnr, quality
+from gcodec import Codec, read_image
+from gcodec.budget import Fit, fit
+from gcodec.container import unpack
+from gcodec.files import atomic_together, refuse_existing
+from gcodec.folder_run import FolderRun, Input, check_output_folder, digest, gather, outputs_of, progress
+from gcodec.knobs import ModelKnobs
+from gcodec.labels import Classes, LabelMap
+from gcodec.pictures import images_in, picture_path, read_standard_image, write_picture
+from gcodec.selection import Selection
+from gcodec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
 from packets_command import check_packet_options, folder_to_packets, image_to_packets
 from utils import Utils
 
@@ -129,6 +138,7 @@ class Coder:
     """What makes a file of an image: one model; or, with a budget, the best of several models."""
 
     codecs: list[Codec]
+    knobs: config_test
     max_bytes: int | None = None
     max_bpp: float | None = None
 
@@ -137,7 +147,7 @@ class Coder:
         return self.max_bytes is not None or self.max_bpp is not None
 
     @property
-    def config(self) -> config_train:
+    def config(self) -> ModelKnobs:
         """The knobs of the model, which say what its files hold. With a budget, the files of all models hold symbols only."""
         return self.codecs[0].config
 
@@ -150,15 +160,16 @@ class Coder:
         max_bytes = self.max_bytes or int((self.max_bpp or 0) * width * height / 8)
         return fit(image, self.codecs, max_bytes, quality)
 
-    def settings(self) -> list:
-        """Return what decides the files beside the first model and its knobs, for results.csv."""
-        others = [codec.checkpoint.fingerprint.hex() for codec in self.codecs[1:]]
-        return [others, self.max_bytes, self.max_bpp] if self.has_budget else []
+    def settings(self, *options: Any) -> str:
+        """Return a fingerprint of what decides the files beside the images, for results.csv."""
+        first, *others = (codec.checkpoint.fingerprint.hex() for codec in self.codecs)
+        budget = [others, self.max_bytes, self.max_bpp] if self.has_budget else []
+        return settings_of(self.knobs, first, *options, *budget)
 
 
 def load_coder(args: argparse.Namespace, where: directories, knobs: config_test, guide: Guide, several: bool = False) -> Coder:
     """Load the models that the command line wants. Raises UserError for options that do not go together."""
-    coder = Coder([], args.max_bytes, args.max_bpp)
+    coder = Coder([], knobs, args.max_bytes, args.max_bpp)
     for option, value in {"--max-bytes": args.max_bytes, "--max-bpp": args.max_bpp}.items():
         if value is not None and not 0 < value < math.inf:
             raise UserError(f"{option} {value}: must be more than 0")
@@ -167,7 +178,7 @@ def load_coder(args: argparse.Namespace, where: directories, knobs: config_test,
     if not coder.has_budget and len(args.restore or ()) > 1:
         raise UserError("-r: names several models, which takes --max-bytes or --max-bpp; name one")
     paths = chosen_checkpoints(args, where) if coder.has_budget else [chosen_checkpoint(args, where)]
-    coder.codecs.extend(Codec.load(path, knobs) for path in paths)
+    coder.codecs.extend(load_codec(path, knobs) for path in paths)
     for codec in coder.codecs:
         if coder.has_budget and codec.config.coded.keys() != {"symbols"}:
             raise UserError(f"{codec.checkpoint.folder}: a budget takes models whose files have no label map")
@@ -257,7 +268,7 @@ def measure_parts(
 
 
 def label_panels(
-    image: np.ndarray, labels: LabelMap | None, config: config_train, result: Mapping[str, Any]
+    image: np.ndarray, labels: LabelMap | None, config: ModelKnobs, result: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Return the pictures of the label map and of what is preserved, by their captions."""
     panels: dict[str, np.ndarray] = {}
@@ -273,7 +284,7 @@ def label_panels(
 def report(result: Mapping[str, Any], coder: Coder) -> str:
     """Return what compress_image measured, a line each."""
     C, L = coder.config.channel_bottleneck, coder.config.L
-    K = coder.codecs[0].knobs.channels or C
+    K = coder.knobs.channels or C
     similarity = "n/a (under 161 px a side)" if result["ms_ssim"] is None else f"{result['ms_ssim']:.4f}"
     bound = " of the symbols" if "code_bytes" in result else ""
     lines = []
@@ -310,7 +321,7 @@ def compress_folder(coder: Coder, inputs: list[Input], output: Path, guide: Guid
     if clash := [path for name in names.values() for path in outputs(name) if path.resolve() in taken]:
         raise UserError(f"{clash[0]}: is an input itself; write to another folder")
     mask = digest(guide.selection.mask) if guide.selection.mask else ""
-    settings = settings_of(coder.codecs[0], dataclasses.asdict(guide.selection), mask, *coder.settings())
+    settings = coder.settings(dataclasses.asdict(guide.selection), mask)
     run = FolderRun(output, "image", settings, overwrite)
     run.check({str(source.name): outputs(name) for source, name in names.items()})
     results, kept = [], 0
@@ -321,7 +332,7 @@ def compress_folder(coder: Coder, inputs: list[Input], output: Path, guide: Guid
             if row and row["bytes"] == outputs(name)[0].stat().st_size:
                 kept += 1
             else:
-                image = read_image(source.path, coder.codecs[0].knobs.max_pixels)
+                image = read_image(source.path, coder.knobs.max_pixels)
                 row = compress_image(coder, image, source, name, guide, overwrite) | {"image": str(source.name)}
                 run.add(str(source.name), sha256, row)
             results.append(row)

@@ -6,139 +6,15 @@ the knobs, and `-k width=192 -k crop_size=128` sets single ones. Every checkpoin
 networks are rebuilt from that file, never from this one.
 """
 
-import dataclasses
-import json
 import math
-import sys
-import tomllib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
 
-VERSION = "0.4"  # of this project; what --version prints
+import gcodec
+from gcodec.errors import UserError
+from gcodec.knobs import Knobs, ModelKnobs, knob
 
-
-class UserError(Exception):
-    """A user's mistake, told in one line that names the culprit and what to do; never a bug of ours."""
-
-
-def knob(default: Any, *, low: float | None = None, high: float | None = None, allowed: tuple = (), role: str = "") -> Any:
-    """Declare a knob: its default, what values it takes (`low` and `high` themselves are allowed), and what depends on it.
-
-    role: "network" if it decides the shape, the value or the meaning of a weight that decoding needs, "state" if it decides
-    which variables a checkpoint of training has, and "" if it may change when training goes on from a checkpoint.
-    """
-    return dataclasses.field(default=default, metadata={"low": low, "high": high, "allowed": allowed, "role": role})
-
-
-@dataclass(frozen=True)
-class Knobs:
-    """The base of all knob classes: knobs can be overridden, validated, written as JSON and read back."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            self._check(field, getattr(self, field.name))
-
-    @staticmethod
-    def _check(field: dataclasses.Field, value: Any) -> None:
-        """Raise UserError for a value that the knob does not take, whatever the other knobs are."""
-        meta, kind = field.metadata, _kind(field)
-        if isinstance(value, tuple) and not all(type(v) in (int, float) for v in value):
-            raise UserError(f"knob {field.name}: {value!r} are not all numbers")
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise UserError(f"knob {field.name}: {value!r} is not a value of type {kind.__name__}")
-        if meta["allowed"] and value not in meta["allowed"]:
-            raise UserError(f"knob {field.name}: {value!r} is not one of {', '.join(map(str, meta['allowed']))}")
-        low, high = meta["low"], meta["high"]
-        numbers = [v for v in (value if isinstance(value, tuple) else (value,)) if not isinstance(v, (str, bool))]
-        if not all(abs(v) <= sys.float_info.max for v in numbers):  # nor NaN, of which nothing holds
-            raise UserError(f"knob {field.name}: {value!r} is not finite")
-        if not all((low is None or v >= low) and (high is None or v <= high) for v in numbers):
-            raise UserError(f"knob {field.name}: {value!r} is outside [{low}, {'...' if high is None else high}]")
-
-    @classmethod
-    def _field(cls, name: str) -> dataclasses.Field:
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        if name not in fields:
-            raise UserError(f"knob {name}: {cls.__name__} has no such knob; it has {', '.join(fields)}")
-        return fields[name]
-
-    @classmethod
-    def parse(cls, assignments: list[str]) -> dict[str, Any]:
-        """Return the values that `NAME=VALUE` texts of a command line give to knobs, by name."""
-        values = {}
-        for assignment in assignments:
-            name, equals, text = assignment.partition("=")
-            if not equals:
-                raise UserError(f"knob {assignment!r}: write it as NAME=VALUE")
-            kind = _kind(cls._field(name))
-            try:
-                values[name] = _READERS.get(kind, kind)(text)
-            except (KeyError, ValueError):
-                raise UserError(f"knob {name}: {text!r} is not a value of type {kind.__name__}") from None
-        return values
-
-    @classmethod
-    def read(cls, path: str | Path) -> dict[str, Any]:
-        """Return the values of knobs in a TOML or JSON file, by name. Raises UserError that names file and knob."""
-        kind, parse = ("TOML", tomllib.loads) if Path(path).suffix == ".toml" else ("JSON", json.loads)
-        try:
-            values = parse(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-        except ValueError as error:
-            raise UserError(f"{path}: is not {kind} ({error})") from None
-        if not isinstance(values, dict):
-            raise UserError(f'{path}: is not a JSON object, such as {{"width": 192, "crop_size": 128}}')
-        try:
-            typed = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-            for name, value in typed.items():
-                cls._check(cls._field(name), value)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-        return typed
-
-    def replace(self, changes: Mapping[str, Any]) -> Self:
-        """Return these knobs with some changed. Raises UserError for a value that a knob does not take."""
-        for name in changes:
-            self._field(name)
-        return dataclasses.replace(self, **changes)
-
-    def override(self, assignments: list[str]) -> Self:
-        """Return these knobs changed by `NAME=VALUE` texts. Raises UserError for an unknown name or a wrong value."""
-        return self.replace(self.parse(assignments))
-
-    @classmethod
-    def split(cls, assignments: list[str]) -> tuple[list[str], list[str]]:
-        """Separate the `NAME=VALUE` texts that name knobs of this class from the others."""
-        own = {field.name for field in dataclasses.fields(cls)}
-        mine = [a for a in assignments if a.partition("=")[0] in own]
-        return mine, [a for a in assignments if a.partition("=")[0] not in own]
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read what to_json wrote. A knob that is missing gets its default; an unknown one is an error."""
-        values = json.loads(text)
-        if not isinstance(values, dict):
-            raise UserError("these are no knobs: not a JSON object")
-        if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(cls)}):
-            raise UserError(f"unknown knob {unknown[0]}: the checkpoint is of another version of this project")
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
-
-
-def _kind(field: dataclasses.Field) -> Any:
-    """The type of a knob's value: bool, int, float, str or tuple."""
-    return field.type
-
-
-_READERS: dict[type, Callable[[str], Any]] = {  # of a knob's text; the other types read it themselves
-    bool: lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
-    tuple: lambda text: tuple(float(part) for part in text.split(",")),
-}
+VERSION = gcodec.__version__  # of this project; what --version prints
+__all__ = ["VERSION", "UserError", "config_base", "config_test", "config_train", "directories"]
 
 
 @dataclass(frozen=True)
@@ -146,14 +22,17 @@ class config_base(Knobs):
     """The knobs that training and testing share."""
 
     # Largest image that is read or decoded. The models that ship take up to 170 bytes of memory for each pixel on ONNX Runtime,
-    # and up to 570 on TensorFlow. An image that takes more memory than is free is refused; see codec/memory.py.
+    # and up to 570 on TensorFlow. An image that takes more memory than is free is refused; see gcodec/memory.py.
     max_pixels: int = knob(25_000_000, low=1)
 
 
 # fmt: off
 @dataclass(frozen=True)
-class config_train(config_base):
-    """The knobs of a training run. Where the paper gives a value, it is the default. W, L and C are the paper's letters."""
+class config_train(config_base, ModelKnobs):
+    """The knobs of a training run. Where the paper gives a value, it is the default. W, L and C are the paper's letters.
+
+    Those that the codec must know, too, are ModelKnobs in gcodec/knobs.py. A test holds that both say the same of them.
+    """
 
     # Networks
     encoder: str = knob("encoder", role="network")            # any static method of Network with the same signature
@@ -273,29 +152,9 @@ class config_train(config_base):
     n_sample_images: int = knob(4, low=1)                     # held-out images in the sample picture
 
     @property
-    def L(self) -> int:
-        return len(self.centers)
-
-    @property
     def max_bpp(self) -> float:
         """The most bits per pixel that the symbols can take, C * log2(L) / 256."""
         return self.channel_bottleneck * math.log2(self.L) / 256
-
-    def noise_shape(self, batch: Any, h: Any, w: Any) -> tuple:
-        """Return the shape of the noise v ~ N(0, I) for feature maps (batch, h, w, C); sizes may be tensors."""
-        return (batch, self.noise_dim) if self.noise_mode == "dcgan" else (batch, h, w, self.noise_channels)
-
-    @property
-    def noise_channels(self) -> int:
-        """Number of noise channels in the generator's input, at 1/16 of the size. `layers`: one value for each pixel."""
-        if self.noise_mode != "layers":
-            return self.channel_bottleneck * self.sample_noise
-        return sum(k * k for k in self.noise_scales) * self.sample_noise
-
-    @property
-    def noise_scales(self) -> tuple[int, ...]:
-        """The size of the output of each block of the generator, as a multiple of z's."""
-        return (1,) * (1 + self.n_residual_blocks) + tuple(k for k in (2, 4, 8, 16) if k <= self.noise_finest)
 
     @property
     def adversarial_loss(self) -> str:
@@ -313,41 +172,16 @@ class config_train(config_base):
         return self.discriminator == "projected_discriminator"
 
     @property
-    def label_channels(self) -> int:
-        """Number of channels of a label map at full size: one-hot classes, and boundaries of instances."""
-        return self.n_classes + self.use_instances
-
-    @property
-    def code_channels(self) -> int:
-        """Number of channels of the label map in the generator's input, at 1/16 of the size."""
-        if not self.use_conditional_GAN or self.semantic_code == "none":
-            return 0
-        if self.semantic_code == "learned":
-            return self.channel_bottleneck
-        return self.label_channels * (16 // self.semantic_scale) ** 2
-
-    @property
     def z_parts(self) -> dict[str, int]:
         """Number of channels of each part of z, in their order, as the generator's first convolution sees them."""
         noise = self.noise_channels if self.noise_mode != "layers" else 0  # of `layers`, each block gets its own
         return {"w_hat": self.channel_bottleneck, "noise": noise, "code": self.code_channels, "mask": int(self.selective)}
 
-    @property
-    def coded(self) -> dict[str, tuple[int, int]]:
-        """The sections of a file, in their order: name -> (channels, number of values that a symbol can have)."""
-        symbols, sections = (self.channel_bottleneck, self.L), {}
-        if self.code_channels:
-            lossless = (1, self.n_classes * (1 + self.use_instances))
-            sections["code"] = lossless if self.semantic_code == "lossless" else symbols
-        if self.selective:
-            sections["mask"] = (1, 2)
-        return sections | {"symbols": symbols}
-
     def __post_init__(self) -> None:
         super().__post_init__()
         batch_norm = self.discriminator == "dcgan_discriminator"
         clipped, penalized = self.weight_clipping, self.gan_loss == "wgan_gp"
-        rules = {
+        self._check_rules({
             "use_vanilla_GAN": (not self.use_vanilla_GAN or self.gan_loss in ("lsgan", "vanilla"),
                                 f"means gan_loss=vanilla, and gan_loss is {self.gan_loss}"),
             "gan_loss": (self.gan_loss != "wgan" or clipped or self.spectral_norm,
@@ -357,10 +191,6 @@ class config_train(config_base):
             "spectral_norm": (not self.spectral_norm or not batch_norm, "is undone by the batch norm of dcgan_discriminator"),
             "discriminator": (not penalized or not (batch_norm or self.is_projected),
                               "does not go with wgan_gp, which penalizes the gradient of one image by the image alone"),
-            "n_classes": (self.n_classes * (1 + self.use_instances) <= 255, "is over 127, the most that go with use_instances"),
-            "selective": (not self.selective or (self.use_conditional_GAN and self.semantic_code != "none"),
-                          "needs use_conditional_GAN, and a semantic_code to synthesize from"),
-            "width": (self.width % 16 == 0, "is not a multiple of 16"),
             "lambda_lpips": (not self.uses_alexnet or not 0 < self.crop_size < 48, "needs crops of at least 48 px"),
             "lambda_lpips_vgg": (not self.lambda_lpips_vgg or not 0 < self.crop_size < 48, "needs crops of at least 48 px"),
             "crop_size": (self.crop_size % 16 == 0 and self.crop_size != 16, "is not 0 or a multiple of 16 from 32 up"),
@@ -368,12 +198,7 @@ class config_train(config_base):
                            f"is more than {self.channel_bottleneck} channels of {self.L} values can take, {self.max_bpp:.4f}"),
             "rate_model": (not self.target_bpp or self.rate_model == "context",
                            "does not count the bits of the files, which target_bpp is about; set rate_model=context"),
-            "centers": (2 <= self.L <= 255 and list(self.centers) == sorted(set(self.centers)),
-                        "are not 2 to 255 different values in ascending order"),
-        }
-        for name, (holds, complaint) in rules.items():
-            if not holds:
-                raise UserError(f"knob {name}: {getattr(self, name)!r} {complaint}")
+        })
 
 
 @dataclass(frozen=True)

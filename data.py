@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cGAN import labels as label_maps
-from cGAN import selection
-from cGAN.labels import Classes, LabelBatch, LabelMap
-from codec.pictures import images_in, read_image
 from config import UserError, config_train, directories
+from gcodec import labels as label_maps
+from gcodec import selection
+from gcodec.labels import Classes, LabelBatch, LabelMap
+from gcodec.pictures import images_in, read_image
 from path_tables import Columns, read_columns
 from utils import Utils
 

@@ -20,15 +20,16 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from codec import packet_files, packets, save_picture
-from codec.compressed_files import SUFFIX, compressed_files_in, read_compressed
-from codec.files import refuse_existing, warn
-from codec.folder_run import FolderRun, Input, Row, digest, gather, outputs_of, progress, settings_of_knobs
-from codec.models import Codecs
-from codec.options import add_model_arguments, models_here, named_checkpoint, split_knobs
-from codec.pictures import LOSSLESS_SUFFIXES, picture_path
-from codec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
+from commands.options import add_model_arguments, models_here, named_checkpoint, settings_of, split_knobs
+from commands.runtime import load_codec
 from config import UserError
+from gcodec import packet_files, packets, save_picture
+from gcodec.compressed_files import SUFFIX, compressed_files_in, read_compressed
+from gcodec.files import refuse_existing, warn
+from gcodec.finding import Codecs
+from gcodec.folder_run import FolderRun, Input, Row, digest, gather, outputs_of, progress
+from gcodec.pictures import LOSSLESS_SUFFIXES, picture_path
+from gcodec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
 from utils import Utils
 
 
@@ -47,11 +48,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     where, knobs = split_knobs(args.knob)
-    load = functools.partial(Codecs, models_here(where), knobs, named_checkpoint(args, where))
+    load_model = functools.partial(load_codec, knobs=knobs)
+    load = functools.partial(Codecs, models_here(where), named_checkpoint(args, where), load_model)
     if found := packet_files.find(args.input, (SUFFIX,)):
         if packet_files.is_folder(args.output):
             images = packet_files.by_image(found)
-            return decompress_folder(load(), images, Path(args.output), args.overwrite, decompress_packets)
+            return decompress_folder(load(), images, Path(args.output), settings_of(knobs), args.overwrite, decompress_packets)
         check_streams([str(found[0].path)], args.output)
         return decompress_one_in_packets(load, packet_files.read(source.path for source in found), args.output, args.overwrite)
     check_streams(args.input, args.output)
@@ -60,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         output = Path(args.output)
         if output.suffix.lower() in LOSSLESS_SUFFIXES or output.is_file():
             raise UserError(f"{output}: there are several files, so the output must be a folder")
-        return decompress_folder(load(), {source: [source.path] for source in inputs}, output, args.overwrite, decompress_file)
+        files = {source: [source.path] for source in inputs}
+        return decompress_folder(load(), files, output, settings_of(knobs), args.overwrite, decompress_file)
     source = STANDARD_INPUT if args.input[0] == STREAM else Path(args.input[0])
     data = read_compressed(args.input[0])  # what is wrong with it shows before the model is loaded
     if packets.is_packet(data):  # on standard input, or by another name than packets have
@@ -131,15 +134,17 @@ def decompress_folder(
     codecs: Codecs,
     inputs: Mapping[Input, list[Path]],
     output: Path,
+    settings: str,
     overwrite: bool,
     decompress: Callable[[Codecs, Input, list[Path], Path, bool], Row],
 ) -> int:
     """Decompress each input with its model, into a folder with results.csv. A bad one is named and costs the others nothing.
 
-    inputs: with the files that each consists of. decompress: writes the picture of one of them.
+    inputs: with the files that each consists of. settings: what decides the pictures beside the files; see `settings_of`.
+    decompress: writes the picture of one of them.
     """
     pictures = {source: output / name for source, name in outputs_of(inputs, ".png").items()}
-    run = FolderRun(output, "file", settings_of_knobs(codecs.knobs), overwrite)
+    run = FolderRun(output, "file", settings, overwrite)
     run.check({str(source.name): [picture] for source, picture in pictures.items()})
     done, kept = 0, 0
     for source, picture in progress(pictures.items(), "file"):

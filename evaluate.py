@@ -23,17 +23,17 @@ import math
 import sys
 from pathlib import Path
 
-from codec import Codec
-from codec.checkpoint import resolve_checkpoint
-from codec.files import output_names, printable
-from codec.options import warn_of_large_files
-from codec.pictures import images_in
+from commands.options import warn_of_large_files
+from commands.runtime import load_codec
 from config import UserError, config_test
 from evaluation import packets, report
 from evaluation.baselines import available
 from evaluation.budgets import BudgetedBaseline, BudgetedModels, SlowScan
 from evaluation.measure import MatchedBaseline, Measure, OurCodec, Result, add_miou, add_perceptual
 from evaluation.segmentation import Segmenter
+from gcodec.checkpoint import resolve_checkpoint
+from gcodec.files import output_names, printable
+from gcodec.pictures import images_in
 from utils import Utils
 
 
@@ -119,7 +119,7 @@ def report_failures(measure: Measure) -> int:
 def measure_packets(checkpoints: dict[str, str], size: int, measure: Measure) -> int:
     """Print a table for each checkpoint: what lost packets cost."""
     for name, path in checkpoints.items():
-        codec = Codec.load(path, measure.knobs)
+        codec = load_codec(path, measure.knobs)
         records = measure.attempt(packets.measure_folder, codec, name, size, measure)
         if records:
             print(packets.table(name, size, records))
@@ -134,7 +134,7 @@ def measure_ours(name: str, path: str, measure: Measure) -> Result:
 def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
     """Load a checkpoint. Raises UserError for one whose files have a label map."""
     with Utils.importing_tensorflow():
-        codec = Codec.load(path, knobs)
+        codec = load_codec(path, knobs)
     if codec.config.code_channels:
         raise UserError(f"{path}: its files have a label map; compress.py measures such models, with -sm")
     warn_of_large_files(codec)
@@ -163,7 +163,7 @@ def read_budgets(text: str | None) -> list[int]:
 def measure_budgets(budgets: list[int], checkpoints: dict[str, str], measure: Measure) -> list[Result]:
     """Measure what fits into each budget, ours first, and what slow-scan practice sends."""
     with Utils.importing_tensorflow():
-        ours = [Codec.load(path, measure.knobs) for path in checkpoints.values()]
+        ours = [load_codec(path, measure.knobs) for path in checkpoints.values()]
     others = [codec for codec in available(lambda line: print(line, file=sys.stderr)) if codec.scale == 1]
     measured = []
     for max_bytes in budgets:

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cGAN.labels import Classes
-from codec.checkpoint import write_checkpoint
-from codec.entropy import integer_frequencies
-from codec.files import refuse_existing_folder
 from config import UserError, config_train
+from gcodec.checkpoint import write_checkpoint
+from gcodec.entropy import integer_frequencies
+from gcodec.files import refuse_existing_folder
+from gcodec.labels import Classes
 from utils import Utils
 
 SCOPES = {  # our networks, and where the seed has their variables

@@ -16,10 +16,10 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from cGAN.labels import LabelBatch
-from codec.checkpoint import CENTERS
-from codec.pictures import STRIDE
 from config import UserError, config_train
+from gcodec.checkpoint import CENTERS
+from gcodec.labels import LabelBatch
+from gcodec.pictures import STRIDE
 from network import (
     Network,
     build,

@@ -2,7 +2,7 @@
 
 The graphs have no weights in them: each weight is an initializer whose data is "external", in a file `weights.bin` that does
 not exist. It stands for the arrays of model.npz, one after the other, sorted by name, each as it is stored there. A runtime
-makes it in memory, or hands in the arrays by name, as codec/onnx_runtime.py does.
+makes it in memory, or hands in the arrays by name, as gcodec/onnx_runtime.py does.
 
 This module needs TensorFlow and tf2onnx; running the graphs needs neither.
 """
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from codec.checkpoint import Arrays, Checkpoint, read_arrays, read_checkpoint
-from codec.files import atomic
-from codec.onnx_runtime import FORMAT, GRAPHS_FILE, signature
-from config import UserError
+from config import UserError, config_train
+from gcodec.checkpoint import Arrays, Checkpoint, read_arrays, read_checkpoint
+from gcodec.files import atomic
+from gcodec.onnx_runtime import FORMAT, GRAPHS_FILE, signature
 from utils import Utils
 
 with Utils.importing_tensorflow():
@@ -43,7 +43,7 @@ def write_graphs(folder: Path) -> list[Path]:
     The checkpoint stays the same one: its fingerprint is that of its knobs and arrays.
     """
     checkpoint = read_checkpoint(folder)
-    networks = Model(checkpoint.config).networks
+    networks = Model(checkpoint.knobs(config_train)).networks
     stored = read_arrays(checkpoint.folder / "model.npz")
     graphs = {f"{name}.onnx": graph_of(name, networks[name], stored) for name in INPUTS if name in networks}
     for name, data in graphs.items():

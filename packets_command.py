@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from codec import Codec, packet_files, packets, read_image
-from codec.folder_run import FolderRun, Input, digest, outputs_of, progress, settings_of
-from codec.options import chosen_checkpoint, warn_of_large_files
-from codec.pictures import read_standard_image
-from codec.streams import STANDARD_INPUT, STREAM
+from commands.options import chosen_checkpoint, settings_of, warn_of_large_files
+from commands.runtime import load_codec
 from config import UserError, config_test, directories
 from evaluation.metrics import ms_ssim, psnr
+from gcodec import Codec, packet_files, packets, read_image
+from gcodec.folder_run import FolderRun, Input, digest, outputs_of, progress
+from gcodec.pictures import read_standard_image
+from gcodec.streams import STANDARD_INPUT, STREAM
 from utils import Utils
 
 
@@ -39,7 +40,7 @@ def image_to_packets(args: argparse.Namespace, where: directories, knobs: config
         raise UserError(f"{picture}: is the input itself; write somewhere else")
     packet_files.refuse_existing_packets(start, picture, args.overwrite)
     image = read_standard_image(knobs.max_pixels) if source == STANDARD_INPUT else read_image(source, knobs.max_pixels)
-    codec = Codec.load(chosen_checkpoint(args, where), knobs)
+    codec = load_codec(chosen_checkpoint(args, where), knobs)
     sent, reconstruction, result = encode(codec, image, source, args.packets)
     caption = f"{len(sent)} packets, {result['bytes']:,} bytes, PSNR {result['psnr']:.2f} dB"
     side_by_side = Utils.side_by_side([image, reconstruction], [source.name, caption])
@@ -60,10 +61,11 @@ def folder_to_packets(
     args: argparse.Namespace, where: directories, knobs: config_test, inputs: list[Input], output: Path
 ) -> int:
     """Write the packets of each image into a folder with results.csv. A bad image is named and costs the others nothing."""
-    codec = Codec.load(chosen_checkpoint(args, where), knobs)
+    codec = load_codec(chosen_checkpoint(args, where), knobs)
     packets.check_model(codec)
     starts = {source: output / name.with_suffix("") for source, name in outputs_of(inputs, packet_files.SUFFIX).items()}
-    run = FolderRun(output, "image", settings_of(codec, "packets", args.packets), args.overwrite)
+    settings = settings_of(knobs, codec.checkpoint.fingerprint.hex(), "packets", args.packets)
+    run = FolderRun(output, "image", settings, args.overwrite)
     run.check({str(source.name): packet_files.existing(start) for source, start in starts.items()})
     results, kept = [], 0
     for source, start in progress(starts.items(), "image"):

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from codec.files import open_binary
 from config import UserError
+from gcodec.files import open_binary
 
 if TYPE_CHECKING:
     import h5py

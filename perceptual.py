@@ -15,7 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from codec.files import atomic, refuse_existing
+from gcodec.files import atomic, refuse_existing
 from pretrained import weights as pretrained
 from utils import Utils
 

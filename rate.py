@@ -8,7 +8,8 @@ import tensorflow as tf
 from keras import ops
 
 import losses
-from codec.context_model import (
+from config import config_train
+from gcodec.context_model import (
     HIDDEN_BITS,
     HIDDEN_MAX,
     LOGIT_BITS,
@@ -20,8 +21,7 @@ from codec.context_model import (
     ContextModel,
     Field,
 )
-from codec.entropy import integer_frequencies
-from config import config_train
+from gcodec.entropy import integer_frequencies
 from network import seeded
 from utils import n_replicas, total
 

@@ -10,10 +10,10 @@ import json
 import sys
 from pathlib import Path
 
-from codec.files import open_binary, refuse_existing
-from codec.pictures import picture_path
 from config import UserError
 from evaluation import plots, report
+from gcodec.files import open_binary, refuse_existing
+from gcodec.pictures import picture_path
 from utils import Utils
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cGAN.labels import Classes
 from config import UserError, config_train, directories
 from data import Data
 from evaluation.segmentation import Segmenter, iou, miou
+from gcodec.labels import Classes
 from utils import Utils
 
 

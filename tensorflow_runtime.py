@@ -4,8 +4,9 @@ from typing import Self
 
 import numpy as np
 
-from codec.checkpoint import Checkpoint, restore
-from codec.memory import whole_image
+from config import config_train
+from gcodec.checkpoint import Checkpoint, restore
+from gcodec.memory import whole_image
 from utils import Utils
 
 with Utils.importing_tensorflow():
@@ -15,18 +16,19 @@ with Utils.importing_tensorflow():
 
 
 class TensorFlowRuntime:
-    """A codec.runtime.Runtime."""
+    """A gcodec.runtime.Runtime."""
 
     def __init__(self, model: Model):
         self.model = model
         self.bytes_per_pixel = whole_image(model.config)
+        self.address_space_per_pixel = 7 * 7 * 4 * model.config.width / 16  # windows of the 7x7 convolution, most of it unused
         # As a graph of unknown size, so that each image goes through the same one.
         self._encoder = tf.function(model.encoder, input_signature=[tf.TensorSpec((None, None, None, 3))])
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:
         """Build the networks of a checkpoint, with its weights."""
-        model = Model(checkpoint.config)
+        model = Model(checkpoint.knobs(config_train))
         restore(model.weights, with_todays_names(checkpoint.weights, model.networks), checkpoint.folder)
         return cls(model)
 

@@ -18,7 +18,7 @@ from pretrained import networks
 from utils import n_replicas, own_share, weight_of_mean
 
 if TYPE_CHECKING:
-    from cGAN.labels import LabelBatch
+    from gcodec.labels import LabelBatch
     from model import Model
 
 WITHOUT_D = ("generator", "distortion")  # the stages in which there is no discriminator

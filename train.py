@@ -20,11 +20,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cGAN.labels import Classes
-from codec import Codec
-from codec.checkpoint import read_knobs, resolve_checkpoint
+from commands.runtime import load_codec
 from config import UserError, config_train, directories
 from data import Data, Dataset
+from gcodec.checkpoint import read_knobs_as, resolve_checkpoint
+from gcodec.labels import Classes
 from training import distribution
 from training.folders import RunFolders
 from utils import Utils
@@ -116,8 +116,8 @@ def check_fit(args: argparse.Namespace, changes: dict[str, Any]) -> None:
 
 def fit_entropy(args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset, where: directories) -> int:
     folder = resolve_checkpoint(args.restore or RunFolders.of(args.name, where).checkpoints)
-    codec = Codec.load(folder)
-    config = codec.config.replace(changes)
+    codec = load_codec(folder)
+    config = codec.checkpoint.knobs(config_train).replace(changes)
     if not config.entropy_steps:
         raise UserError("knob entropy_steps: 0 steps fit nothing; give -k entropy_steps=6000")
     from training.fit_entropy import fit_context_models
@@ -133,7 +133,7 @@ def train(args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset, w
     if start is None and not changes.get("classes"):
         changes = changes | known_classes(dataset, config_train().replace(changes))
     source = start or (resolve_checkpoint(args.transfer) if args.transfer else None)
-    config = (read_knobs(source) if source else config_train()).replace(changes)
+    config = (read_knobs_as(config_train, source) if source else config_train()).replace(changes)
     with Utils.importing_tensorflow():
         from training.run import Run
 

@@ -3,22 +3,18 @@
 import argparse
 import contextlib
 import ctypes
-import errno
-import functools
-import io
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from codec.files import printable
 from config import VERSION, UserError
+from gcodec import command_line
 
 PROJECT = Path(__file__).resolve().parent
 
@@ -32,53 +28,10 @@ class Utils:
 
     @staticmethod
     def parser(description: str | None) -> argparse.ArgumentParser:
-        """Return a parser with what every command has: the module's docstring as its help, and --version.
+        """Return a parser with what every command has; see gcodec/command_line.py."""
+        return command_line.parser(description, f"generative-compression {VERSION}")
 
-        An option that is given twice is an error, unless it is declared to collect values; argparse itself takes the last.
-        """
-        parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-        parser.register("action", None, _StoreOnce)
-        parser.add_argument("--version", action="version", version=f"generative-compression {VERSION}")
-        return parser
-
-    @staticmethod
-    def command(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
-        """Decorate a command's main: what ends it early becomes at most one line on stderr, and an exit status.
-
-        That is 2 for a UserError and for what goes wrong with a file that the user named, and 128 + n for signal n. SIGTERM
-        and SIGHUP raise an exception as SIGINT does, so that temporary files are removed. A reader of our output that has
-        gone, as in `| head`, ends the command as SIGPIPE would. Names that the terminal cannot show are printed with escapes.
-        """
-
-        @functools.wraps(main)
-        def wrapped(argv: list[str] | None = None) -> int:
-            if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(errors="backslashreplace")
-            try:
-                with _signals_raise():
-                    try:
-                        return main(argv)
-                    finally:
-                        if sys.stdout is not None:
-                            sys.stdout.flush()  # Python's own, at the end, would write a page about an error
-            except UserError as error:
-                return _fail(str(error))
-            except MemoryError:
-                return _fail("there is not enough memory")
-            except KeyboardInterrupt:
-                return 128 + signal.SIGINT
-            except BrokenPipeError:
-                _discard(sys.stdout)
-                return 128 + signal.SIGPIPE
-            except OSError as error:  # about a path that the command line named, such as a name that is too long
-                if error.filename is not None:
-                    return _fail(f"{error.filename}: {error.strerror}")
-                if error.errno != errno.ENOSPC:
-                    raise
-                _discard(sys.stdout)
-                return _fail(f"standard output: {error.strerror}")
-
-        return wrapped
+    command = staticmethod(command_line.command)
 
     @staticmethod
     @contextlib.contextmanager
@@ -282,54 +235,6 @@ def _leave_terminal() -> None:
         for stream in (1, 2):
             if os.isatty(stream):
                 os.dup2(null, stream)
-
-
-class _StoreOnce(argparse._StoreAction):
-    """Stores a value, and refuses a second one."""
-
-    given = False
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        if self.given and self.option_strings:
-            parser.error(f"argument {option_string}: is given twice")
-        self.given = True
-        super().__call__(parser, namespace, values, option_string)
-
-
-def _fail(message: str) -> int:
-    program = Path(sys.argv[0])
-    name = f"python3 -m {program.parent.name}" if program.name == "__main__.py" else program.name
-    with contextlib.suppress(BrokenPipeError):
-        print(printable(f"{name}: error: {message}"), file=sys.stderr)
-    return 2
-
-
-def _discard(stream: Any) -> None:
-    """Send what is still to be written nowhere."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-@contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Let the signals that ask a process to end raise SystemExit within this context, unless they are handled or ignored."""
-
-    def stop(signum: int, frame: Any) -> None:
-        raise SystemExit(128 + signum)
-
-    wanted = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    ours = [s for s in wanted if signal.getsignal(s) is signal.SIG_DFL] if _in_main_thread() else []
-    for signum in ours:
-        signal.signal(signum, stop)
-    try:
-        yield
-    finally:
-        for signum in ours:
-            signal.signal(signum, signal.SIG_DFL)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def _wrap(text: str, font: Any, width: int) -> list[str]:

@@ -19,9 +19,9 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from codec import Codec
-from codec.pictures import read_image
+from commands.runtime import load_codec
 from config import config_test
+from gcodec.pictures import read_image
 from utils import Utils
 
 
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     image, _ = timed("read the image", read_image, args.input, config_test().max_pixels)
     with Utils.importing_tensorflow():
-        codec, _ = timed("load the model", Codec.load, args.restore)
+        codec, _ = timed("load the model", load_codec, args.restore)
     data, encoding = timed("encode, first", codec.encode, image)
     _, decoding = timed("decode, first", codec.decode, data)
     timed("encode, second", codec.encode, image)

@@ -19,10 +19,10 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from codec import Codec
-from codec.entropy import EntropyModel
-from codec.pictures import STRIDE, images_in, read_image
+from commands.runtime import load_codec
 from config import UserError, config_test
+from gcodec.entropy import EntropyModel
+from gcodec.pictures import STRIDE, images_in, read_image
 from utils import Utils
 
 SIZES = ["384x256", "768x512", "1920x1080", "4096x2160"]  # width x height, px
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     if not paths:
         raise UserError(f"{args.input}: no images")
     with Utils.importing_tensorflow():
-        codec = Codec.load(args.restore)
+        codec = load_codec(args.restore)
     symbols = [codec.contents(read_image(path, config_test().max_pixels)).symbols for path in paths]
     coder = codec.checkpoint.entropy_models["symbols"]
     print_contents([codec.checkpoint.static_tables, coder], symbols)

@@ -19,11 +19,12 @@ sys.path.insert(0, str(PROJECT))
 
 import numpy as np
 
-from codec import Codec
-from codec.pictures import read_image
+from commands.runtime import load_codec
 from config import config_test
 from data import Data
 from evaluation.metrics import ms_ssim, psnr
+from gcodec import Codec
+from gcodec.pictures import read_image
 from utils import Utils
 
 BUDGET = [
@@ -107,9 +108,9 @@ def row(m: dict) -> str:
 def measure(checkpoint: Path, val: str, n: int) -> dict:
     """Return means over the first n held-out images, by files that are decoded again."""
     with Utils.importing_tensorflow():
-        codec = Codec.load(checkpoint)
+        codec = load_codec(checkpoint)
     noises = range(NOISES if codec.config.sample_noise else 1)
-    decoders = [Codec(codec.checkpoint, codec.runtime, config_test(noise_seed=seed)) for seed in noises]
+    decoders = [Codec(codec.checkpoint, codec.runtime, noise_seed=seed) for seed in noises]
     rows = []
     for path in Data.read_table(val)[:n]:
         image = read_image(path, config_test().max_pixels)

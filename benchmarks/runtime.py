@@ -18,8 +18,9 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from codec import Codec, read_image
+from commands.runtime import load_codec
 from config import config_test
+from gcodec import read_image
 from utils import Utils
 
 RUNTIMES = ("onnx", "tensorflow")
@@ -64,7 +65,7 @@ def run(arguments: list) -> tuple[float, float]:
 
 def decoding(args: argparse.Namespace) -> list[float]:
     """Return the seconds that each runtime takes to decode a file once it has decoded one."""
-    codecs = [Codec.load(args.restore, config_test(runtime=runtime)) for runtime in RUNTIMES]
+    codecs = [load_codec(args.restore, config_test(runtime=runtime)) for runtime in RUNTIMES]
     data = codecs[0].encode(read_image(args.input))
     seconds: list[list[float]] = [[], []]
     for _ in range(args.repeat + 1):

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cGAN.labels import Classes, LabelMap, map_of, read_classes, read_label_map, with_boundaries
-from cGAN.selection import Selection
-from codec.files import warn
-from codec.folder_run import Input
-from config import UserError, config_train
+from config import UserError
+from gcodec.files import warn
+from gcodec.folder_run import Input
+from gcodec.knobs import ModelKnobs
+from gcodec.labels import Classes, LabelMap, map_of, read_classes, read_label_map, with_boundaries
+from gcodec.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Guide:
     instances: str | None = None
     selection: Selection = dataclasses.field(default_factory=Selection)
 
-    def check(self, config: config_train, several: bool = False) -> None:
+    def check(self, config: ModelKnobs, several: bool = False) -> None:
         """Raise UserError, once and before the first image, for what the model lacks; warn of what it ignores."""
         wanted = {"-sm": config.code_channels > 0, "--instances": config.code_channels > 0 and config.use_instances}
         for option, given in {"-sm": self.semantic_map, "--instances": self.instances}.items():
@@ -39,7 +40,7 @@ class Guide:
             raise UserError("--preserve, --synthesize, --mask, --box: this model was not trained for that (knob selective)")
         self.selection.check(Classes.parse(config.classes, config.n_classes))
 
-    def read(self, config: config_train, image: np.ndarray, source: Input) -> LabelMap | None:
+    def read(self, config: ModelKnobs, image: np.ndarray, source: Input) -> LabelMap | None:
         """Return the label map of an image, with what is preserved; None for a model that wants none."""
         labels, instances = self.files(config, source)
         if labels is None:
@@ -59,7 +60,7 @@ class Guide:
             warn(f"{source.name}: all of it is preserved: nothing is synthesized")
         return dataclasses.replace(planes, preserved=preserved)
 
-    def files(self, config: config_train, source: Input) -> tuple[Path | None, Path | None]:
+    def files(self, config: ModelKnobs, source: Input) -> tuple[Path | None, Path | None]:
         """Return the label map and the instance map of an image; None for one that the model does not want."""
         if not config.code_channels or self.semantic_map is None:
             return None, None

@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from codec.files import atomic, refuse_existing
-from codec.pictures import images_in
 from config import UserError
 from data import INSTANCE_COLUMN, MAP_COLUMNS
+from gcodec.files import atomic, refuse_existing
+from gcodec.pictures import images_in
 from path_tables import SUFFIXES, write_columns
 from utils import Utils
 

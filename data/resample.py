@@ -13,10 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from codec.files import output_names, warn
-from codec.pictures import images_in, read_image, save_picture
 from config import UserError, config_train
 from data import fit_image
+from gcodec.files import output_names, warn
+from gcodec.pictures import images_in, read_image, save_picture
 from utils import Utils
 
 

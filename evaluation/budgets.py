@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from codec import Codec
-from codec.budget import fit
-from codec.container import unpack
-from codec.pictures import resize
 from config import UserError
 from evaluation.baselines import Baseline
 from evaluation.metrics import quality
+from gcodec import Codec
+from gcodec.budget import fit
+from gcodec.container import unpack
+from gcodec.pictures import resize
 
 REDUCTIONS = tuple(2 ** (k / 2) for k in range(9))  # of the sides: 1, 1.4, 2, ... 16
 SLOW_SCAN = (320, 256)  # pixels; the picture of amateur radio's digital slow-scan television, as a JPEG of the lowest quality

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from cGAN.labels import map_of, read_classes
-from codec.files import atomic
-from codec.folder_run import progress
-from codec.pictures import read_image, save_picture
 from config import UserError, config_test
 from evaluation.baselines import Baseline
 from evaluation.metrics import ms_ssim, psnr, psnr_quarter
+from gcodec.files import atomic
+from gcodec.folder_run import progress
+from gcodec.labels import map_of, read_classes
+from gcodec.pictures import read_image, save_picture
 from utils import Utils
 
 if TYPE_CHECKING:

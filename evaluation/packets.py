@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from codec import Codec, packets
-from codec.files import atomic
-from codec.folder_run import progress
-from codec.pictures import read_image
 from config import UserError
 from evaluation.measure import Measure
 from evaluation.metrics import ms_ssim, psnr
+from gcodec import Codec, packets
+from gcodec.files import atomic
+from gcodec.folder_run import progress
+from gcodec.pictures import read_image
 
 LOSSES = (0.0, 0.1, 0.25, 0.5)  # probability that a packet is lost
 SEEDS = 10  # draws of what is lost, for each image and probability
@@ -75,12 +75,12 @@ def _means(qualities: list[tuple[float, float | None]]) -> list[float | None]:
 def measure_folder(codec: Codec, name: str, size: int, measure: Measure) -> dict[str, Record]:
     """Measure each image, and write the results after each. What was measured by the same model already is kept."""
     path = measure.output / "results" / f"{name}-packets-{size}.json"
-    key = f"{codec.checkpoint.fingerprint.hex()} {codec.knobs.to_json()} {LOSSES} {SEEDS} {packets.VERSION} {packets.BLOCK}"
+    key = f"{codec.checkpoint.fingerprint.hex()} {measure.knobs.to_json()} {LOSSES} {SEEDS} {packets.VERSION} {packets.BLOCK}"
     before = _read(path, key)
     records: dict[str, Record] = {}
     for file, image_name in progress(measure.images.items(), "image", f"{name} in packets"):
         try:
-            image = read_image(file, codec.knobs.max_pixels)
+            image = read_image(file, measure.knobs.max_pixels)
             sha256 = hashlib.sha256(image.tobytes()).hexdigest()[:16]
             known = before.get(image_name, {})
             fresh = known.get("sha256") != sha256

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codec.files import atomic
 from config import UserError
+from gcodec.files import atomic
 from utils import Utils
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from codec.files import atomic
-from codec.pictures import read_image, save_picture
 from evaluation.plots import AXES, plot_rates
+from gcodec.files import atomic
+from gcodec.pictures import read_image, save_picture
 from utils import Utils
 
 COLUMNS = {  # metric -> heading, and how it is written

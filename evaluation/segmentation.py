@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cGAN.labels import Classes
-from codec.files import atomic, refuse_existing
 from config import UserError
 from data import Data
+from gcodec.files import atomic, refuse_existing
+from gcodec.labels import Classes
 
 if TYPE_CHECKING:
     import keras

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from codec.files import atomic
 from config import UserError
+from gcodec.files import atomic
 
 CACHE_VARIABLE = "GENERATIVE_COMPRESSION_CACHE"
 HOW_TO_GET = "python3 perceptual.py --get"

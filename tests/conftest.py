@@ -65,7 +65,7 @@ def model_arrays(
     channels: int, levels: int, hidden: int = 7, spread: int = 300, seed: int = 0, one_hot: bool = False
 ) -> dict[str, np.ndarray]:
     """A context model with arbitrary weights; a large `spread` makes it very sure of itself. one_hot: as those of classes."""
-    from codec.context_model import NEIGHBOURS, SHAPES
+    from gcodec.context_model import NEIGHBOURS, SHAPES
 
     rng = np.random.default_rng(seed)
     sizes = {"N": len(NEIGHBOURS) * ((levels if one_hot else channels) + 1), "C": channels, "H": hidden, "L": levels}

@@ -25,11 +25,12 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from cGAN.labels import LabelMap
-from codec import Codec, packets, read_image
-from codec.container import MAGIC, MAX_SCALE, VERSION_BIT, pack, unpack
-from codec.integers import varint
+from commands.runtime import load_codec
 from config import UserError, config_test, directories
+from gcodec import Codec, packets, read_image
+from gcodec.container import MAGIC, MAX_SCALE, VERSION_BIT, pack, unpack
+from gcodec.integers import varint
+from gcodec.labels import LabelMap
 from utils import Utils
 
 MAX_SECONDS = 3.0  # of processor time, for an error
@@ -281,7 +282,7 @@ def encodings(codec: Codec, image: np.ndarray) -> list[bytes]:
     s = np.kron(coarse, np.ones((40, 40), int))[:height, :width].astype(np.uint8)
     preserved = np.arange(width) < np.full((height, 1), width // 2)
     labels = LabelMap(s, np.zeros_like(s, bool), preserved=preserved) if config.code_channels else None
-    some = Codec(codec.checkpoint, codec.runtime, config_test(channels=1 + config.channel_bottleneck // 2))
+    some = Codec(codec.checkpoint, codec.runtime, channels=1 + config.channel_bottleneck // 2)
     return [codec.encode(image, labels), some.encode(image, labels)]
 
 
@@ -347,7 +348,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-r", "--restore", default=PROJECT / directories().default_checkpoint, metavar="CKPT")
     args = parser.parse_args(argv)
 
-    codec = Codec.load(args.restore)
+    codec = load_codec(args.restore)
     photo = read_image(PROJECT / "images/kodim21.png")
     crops = [photo[200:330, 300:500], photo[250:251, 300:301]]
     sets = args.files // 10 if args.packets is None else args.packets

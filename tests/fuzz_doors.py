@@ -37,12 +37,12 @@ from conftest import label_map, model_arrays, photo
 from fuzz import bit_flips, cut, extended, splice, zeroed_block
 from PIL import Image
 
-from cGAN.labels import Classes, read_instances, read_label_map
-from codec.checkpoint import CENTERS, FINGERPRINT_FILE, read_checkpoint, read_training_state, restore, write_checkpoint
-from codec.entropy import integer_frequencies
-from codec.pictures import read_image
 from config import UserError, config_train
 from data import Data
+from gcodec.checkpoint import CENTERS, FINGERPRINT_FILE, read_checkpoint, read_training_state, restore, write_checkpoint
+from gcodec.entropy import integer_frequencies
+from gcodec.labels import Classes, read_instances, read_label_map
+from gcodec.pictures import read_image
 from path_tables import write_columns
 from utils import Utils
 

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 
-from codec.colour import BRADFORD, SRGB_CHROMATICITIES, _to_xyz
+from gcodec.colour import BRADFORD, SRGB_CHROMATICITIES, _to_xyz
 
 P3 = (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
 D50 = np.array([0.3457 / 0.3585, 1, (1 - 0.3457 - 0.3585) / 0.3585])  # ICC's white

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cGAN.labels import LabelMap
-from codec import Codec
+from gcodec import Codec
+from gcodec.labels import LabelMap
 
 WEB = Path(__file__).parent / "web"
 NODE = shutil.which("node")

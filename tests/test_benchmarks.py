@@ -10,7 +10,7 @@ import pytest
 from conftest import PROJECT, TINY, photo
 from PIL import Image
 
-from codec import Codec
+from commands.runtime import load_codec
 
 
 def benchmark(name: str):
@@ -98,7 +98,7 @@ def test_runtime(photos, capsys):
 @page.needs_node
 def test_page(tmp_path):
     folder, file = PROJECT / "checkpoints/photo_c8", tmp_path / "small.gc"
-    data = Codec.load(folder).encode(photo(40, 60))
+    data = load_codec(folder).encode(photo(40, 60))
     file.write_bytes(data)
     command = [page.NODE, PROJECT / "benchmarks/page.mjs", folder, file, "1"]
     first, *rows = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.splitlines()

@@ -5,8 +5,9 @@ import shutil
 import numpy as np
 
 import checkpoint as export
-from codec import Codec, read_image
-from codec.checkpoint import read_arrays
+from commands.runtime import load_codec
+from gcodec import read_image
+from gcodec.checkpoint import read_arrays
 from training.trainer import Trainer
 
 
@@ -16,7 +17,7 @@ def test_what_ships_of_a_checkpoint_compresses_as_it_does(checkpoint, photos, tm
     assert sorted(file.name for file in shipped.iterdir()) == ["config.json", "fingerprint.txt", "model.npz"]
     source = max(checkpoint.glob("ckpt-*"))
     assert (shipped / "model.npz").stat().st_size < 0.55 * (source / "model.npz").stat().st_size
-    whole, half = Codec.load(checkpoint), Codec.load(shipped)
+    whole, half = load_codec(checkpoint), load_codec(shipped)
     assert whole.checkpoint.fingerprint != half.checkpoint.fingerprint
     contents, rounded = (codec.contents(read_image(photos / "0.png")) for codec in (whole, half))
     assert (contents.symbols == rounded.symbols).mean() > 0.95

@@ -10,8 +10,8 @@ import pytest
 from conftest import PROJECT, photo
 from PIL import Image
 
-from codec import Codec
 from config import VERSION, UserError
+from gcodec import Codec
 from utils import Utils
 
 COMMANDS = ("compress", "decompress", "train", "evaluate", "checkpoint", "import_tf1", "report", "segmentation", "perceptual",
@@ -88,7 +88,7 @@ def test_a_signal_ends_a_command_without_a_traceback_and_removes_what_is_half_wr
     code = f"""
 import sys, time
 sys.path.insert(0, {str(PROJECT)!r})
-from codec.files import atomic
+from gcodec.files import atomic
 from utils import Utils
 
 @Utils.command

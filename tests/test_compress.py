@@ -14,9 +14,10 @@ from test_data import bad_images
 
 import compress
 import decompress
-from codec import Codec, packets, read_image
-from codec.container import Header, pack, unpack
+from commands.runtime import load_codec
 from evaluation.metrics import ms_ssim, psnr
+from gcodec import Codec, packets, read_image
+from gcodec.container import Header, pack, unpack
 
 CAP = 10**6
 
@@ -35,7 +36,7 @@ def image(tmp_path) -> str:
 
 @pytest.fixture(scope="module")
 def codec(checkpoint):
-    return Codec.load(checkpoint)
+    return load_codec(checkpoint)
 
 
 def test_a_photo_becomes_a_file_and_a_picture_and_the_report_is_of_the_file(checkpoint, image, tmp_path, capsys):
@@ -256,7 +257,7 @@ def test_files_of_several_models_are_decoded_together_each_by_its_own_which_is_l
         (tmp_path / "in" / f"{name}_again.gc").write_bytes(data)
     loaded = []
     load = Codec.load
-    monkeypatch.setattr(Codec, "load", lambda path, knobs=None: loaded.append(path) or load(path, knobs))
+    monkeypatch.setattr(Codec, "load", lambda path, *runtime, **options: loaded.append(path) or load(path, *runtime, **options))
     assert decompress.main(["-i", "in", "-o", "out"]) == 0
     assert sorted(path.name for path in loaded) == sorted(small_files)
     for name, data in small_files.items():

@@ -6,10 +6,10 @@ import pytest
 from conftest import PROJECT, photo
 from PIL import Image
 
-from cGAN.labels import Classes, LabelMap
-from codec.pictures import read_image
 from config import UserError, directories
 from data import Data, augment, fit_image
+from gcodec.labels import Classes, LabelMap
+from gcodec.pictures import read_image
 
 CAP = 10**6
 

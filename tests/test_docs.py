@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from conftest import knobs
 
-from codec import Codec, container, packets, read_image
-from codec.context_model import ContextModel
-from codec.entropy import StaticTables, integer_frequencies
-from codec.noise import noise
 from config import config_test, config_train, directories
+from gcodec import Codec, container, packets, read_image
+from gcodec.context_model import ContextModel
+from gcodec.entropy import StaticTables, integer_frequencies
+from gcodec.noise import noise
 from network import Network
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -10,10 +10,10 @@ from reference import Reference
 import compress
 import decompress
 import import_tf1
-from cGAN.labels import Classes
-from codec import read_image
-from codec.checkpoint import read_checkpoint
-from codec.pictures import to_float
+from gcodec import read_image
+from gcodec.checkpoint import read_checkpoint
+from gcodec.labels import Classes
+from gcodec.pictures import to_float
 from model import Model
 from tensorflow_runtime import TensorFlowRuntime
 

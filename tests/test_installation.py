@@ -8,7 +8,7 @@ import pytest
 from conftest import PROJECT, label_map
 from PIL import Image
 
-from codec.pictures import read_image
+from gcodec.pictures import read_image
 
 ABSENT = ("tensorflow", "keras", "pandas", "scipy", "tqdm", "matplotlib", "h5py", "tables")
 

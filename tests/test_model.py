@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from conftest import photo
 
-from codec.pictures import to_float
 from config import UserError
+from gcodec.pictures import to_float
 from model import Model
 from network import Network, conv_block, ops, reflect_conv, upsample_block
 from training.trainer import Trainer

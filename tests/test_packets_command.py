@@ -9,7 +9,7 @@ from PIL import Image
 
 import compress
 import decompress
-from codec import read_image
+from gcodec import read_image
 
 MODEL = ["-r", str(PROJECT / "checkpoints/photo_c4")]
 

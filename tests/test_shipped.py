@@ -13,12 +13,12 @@ import pytest
 from conftest import PROJECT
 
 import compress
-from cGAN.labels import Classes, LabelMap, with_boundaries
-from cGAN.selection import heat_map
-from codec import Codec, read_image
 from config import directories
 from evaluation.metrics import ms_ssim, psnr
 from evaluation.segmentation import Segmenter
+from gcodec import Codec, read_image
+from gcodec.labels import Classes, LabelMap, with_boundaries
+from gcodec.selection import heat_map
 
 CHECKPOINT = PROJECT / directories().default_checkpoint
 
@@ -65,8 +65,8 @@ def test_reconstructions_have_no_colour_cast_and_no_checkerboard(codec):
 CODE_AND_DECODE = """
 import sys, hashlib
 from pathlib import Path
-from codec import Codec, read_image
-from codec.container import unpack
+from gcodec import Codec, read_image
+from gcodec.container import unpack
 codec = Codec.load("{checkpoint}")
 own = Path(sys.argv[1])
 own.write_bytes(codec.encode(read_image("{image}")[:160, :240]))

@@ -14,8 +14,10 @@ import pytest
 from conftest import PROJECT, knobs
 
 import train
-from codec import Codec, read_image
-from codec.checkpoint import newest_checkpoint, read_knobs, resolve_checkpoint
+from commands.runtime import load_codec
+from config import config_train
+from gcodec import read_image
+from gcodec.checkpoint import newest_checkpoint, read_knobs_as, resolve_checkpoint
 from model import named_weights
 from training.trainer import Trainer
 
@@ -74,7 +76,7 @@ def test_a_run_is_not_overwritten(run, finished, capsys):
 
 def test_resuming_keeps_the_checkpoints_knobs_and_takes_overrides(finished, run, photos):
     assert train.main(["-ds", str(photos), "-rl", "--name", "a", "--steps", "6", "-k", "G_learning_rate=0.001"]) == 0
-    config = read_knobs(resolve_checkpoint(finished))
+    config = read_knobs_as(config_train, resolve_checkpoint(finished))
     assert (config.distortion_steps, config.G_learning_rate, config.width) == (2, 0.001, 32)
 
 
@@ -83,7 +85,7 @@ def test_knobs_come_from_files_then_from_k(run, tmp_path, capsys):
     (tmp_path / "b.json").write_text('{"lambda_X": 6}')
     files = ["-c", "a.json", "-c", "b.json"]
     assert run("--name", "a", "--steps", "1", *files, "-k", "seed=4") == 0
-    config = read_knobs(resolve_checkpoint(tmp_path / "checkpoints/a"))
+    config = read_knobs_as(config_train, resolve_checkpoint(tmp_path / "checkpoints/a"))
     assert (config.lambda_X, config.seed, config.width) == (6, 4, 32)
     (tmp_path / "b.json").write_text('{"lambda_Y": 6}')
     assert run("--name", "b", "--steps", "1", *files) == 2
@@ -166,7 +168,7 @@ def test_training_ends_with_a_context_model_of_the_averaged_weights(run, photos,
     assert "bits per symbol" in capsys.readouterr().out
     ours, theirs = (np.load(folder / "context.npz") for folder in (at_the_end, alone))
     assert [name for name in ours if not np.array_equal(ours[name], theirs[name])] == []
-    codec = Codec.load(at_the_end)
+    codec = load_codec(at_the_end)
     assert codec.decode(codec.encode(np.zeros((64, 96, 3), np.uint8))).shape == (64, 96, 3)
 
 
@@ -291,5 +293,5 @@ def test_a_transfer_takes_the_weights_that_fit(checkpoint, run, tmp_path, capsys
     arguments = ["--transfer", str(checkpoint), "--name", "b", "--steps", "1"]
     assert run(*arguments, "-k", "channel_bottleneck=4", distortion_steps=1) == 0
     assert "taken in part, of another shape: encoder/last/kernel, " in capsys.readouterr().out
-    assert read_knobs(resolve_checkpoint(tmp_path / "checkpoints/b")).channel_bottleneck == 4
+    assert read_knobs_as(config_train, resolve_checkpoint(tmp_path / "checkpoints/b")).channel_bottleneck == 4
     assert run(*arguments) == 2  # a run is not overwritten

@@ -12,12 +12,12 @@ import keras
 import numpy as np
 from tqdm import trange
 
-from codec import Codec
-from codec.checkpoint import save_context_model
-from codec.codec import Contents
-from codec.context_model import ContextModel
 from config import UserError, config_train
 from data import Data, Dataset
+from gcodec import Codec
+from gcodec.checkpoint import save_context_model
+from gcodec.codec import Contents
+from gcodec.context_model import ContextModel
 from network import seeded
 from rate import ContextNetwork, network_inputs, network_targets
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from codec.checkpoint import FILES
 from config import UserError, directories
+from gcodec.checkpoint import FILES
 
 PART_OF_A_NAME = re.compile(r"\w[\w .,+=@%~-]*")  # between slashes; it cannot be "..", hidden, an option, or a line break
 CHECKPOINT = re.compile(r"ckpt-(\d{8,})")

@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from cGAN.labels import Classes, LabelMap
-from codec.pictures import save_picture
 from config import UserError, config_train
 from data import Data, Dataset
 from evaluation.metrics import psnr
+from gcodec.labels import Classes, LabelMap
+from gcodec.pictures import save_picture
 from training.devices import describe, warnings
 from training.distribution import Cluster
 from training.fit_entropy import fit_context_models

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from cGAN.labels import LabelBatch
-from codec import Codec
-from codec.checkpoint import (
+from config import UserError, config_train
+from gcodec import Codec
+from gcodec.checkpoint import (
     CENTERS,
     Arrays,
     read_checkpoint,
@@ -23,7 +23,7 @@ from codec.checkpoint import (
     unsaved_checkpoint,
     write_checkpoint,
 )
-from config import UserError, config_train
+from gcodec.labels import LabelBatch
 from model import Model, build_discriminator, named_weights, with_todays_names
 from rate import average_decay
 from tensorflow_runtime import TensorFlowRuntime
@@ -107,8 +107,9 @@ class Trainer:
         """Go on from a checkpoint, its knobs changed. One without training.npz gives its weights, at step 0."""
         folder = resolve_checkpoint(path)
         checkpoint, state = read_checkpoint(folder), read_training_state(folder)
-        config = checkpoint.config.replace(changes)
-        check_changes(checkpoint.config, config, folder, with_state=state is not None)
+        old = checkpoint.knobs(config_train)
+        config = old.replace(changes)
+        check_changes(old, config, folder, with_state=state is not None)
         trainer = cls(config)
         restore(trainer.model.weights, with_todays_names(checkpoint.weights, trainer.model.networks), folder)
         _assign(trainer.averages, trainer.G_variables)
@@ -134,17 +135,18 @@ class Trainer:
         """
         folder = resolve_checkpoint(path)
         checkpoint = read_checkpoint(folder)
-        trainer = cls(checkpoint.config.replace(changes))
+        old = checkpoint.knobs(config_train)
+        trainer = cls(old.replace(changes))
         arrays, networks = checkpoint.weights, dict(trainer.model.networks)
-        theirs = dict(Model(checkpoint.config).networks)
+        theirs = dict(Model(old).networks)
         if "centers" in changes and not np.array_equal(checkpoint.centers, np.float32(changes["centers"])):
             del arrays[CENTERS]
         if (state := read_training_state(folder)) is not None:
             arrays |= {name: array for name, array in state.items() if name.startswith("discriminator/")}
             networks["discriminator"] = trainer.discriminator
-            theirs["discriminator"] = build_discriminator(checkpoint.config)
+            theirs["discriminator"] = build_discriminator(old)
         arrays = with_todays_names(arrays, theirs)
-        transferred = transfer(arrays, checkpoint.config, named_weights(networks), trainer.config)
+        transferred = transfer(arrays, old, named_weights(networks), trainer.config)
         _assign(trainer.averages, trainer.G_variables)
         return trainer, transferred
 

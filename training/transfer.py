@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from codec.checkpoint import Arrays
 from config import config_train
+from gcodec.checkpoint import Arrays
 
 KINDS = ("encoder", "generator", "discriminator")  # networks that a knob of the same name chooses
 FIRST = ("generator/first/kernel", 2)  # the weight and its axis that see z

@@ -18,8 +18,8 @@ WEB = Path(__file__).resolve().parent
 PROJECT = WEB.parent
 sys.path.insert(0, str(PROJECT))
 
-from codec.checkpoint import read_checkpoint  # noqa: E402
-from config import config_train  # noqa: E402
+from gcodec.checkpoint import read_checkpoint  # noqa: E402
+from gcodec.knobs import ModelKnobs  # noqa: E402
 
 
 def models(checkpoints: Path) -> list[dict]:
@@ -38,7 +38,7 @@ def models(checkpoints: Path) -> list[dict]:
     return sorted(found, key=lambda model: (model["label_map"], model["channels"]))
 
 
-def compresses(config: config_train) -> bool:
+def compresses(config: ModelKnobs) -> bool:
     """Say whether the page can make a model's files, and not only decode them: the only label maps it takes are of colours."""
     colours_are_enough = config.semantic_code == "lossless" and bool(config.classes) and not config.use_instances
     return "code" not in config.coded or colours_are_enough

@@ -15,13 +15,14 @@ import decompress
 import losses
 import train
 from cGAN import train as cgan_command
-from cGAN.labels import LabelBatch, LabelMap, boundaries
-from codec import Codec, label_maps
-from codec.checkpoint import read_knobs, resolve_checkpoint
-from codec.container import join, unpack
-from codec.pictures import read_image
+from commands.runtime import load_codec
 from config import config_train, directories
 from data import Data
+from gcodec import label_maps
+from gcodec.checkpoint import read_knobs, resolve_checkpoint
+from gcodec.container import join, unpack
+from gcodec.labels import LabelBatch, LabelMap, boundaries
+from gcodec.pictures import read_image
 from network import code_channels, label_channels, map_symbols
 from training.trainer import Trainer
 
@@ -150,7 +151,7 @@ def test_train_resume_compress_decompress(changes, street, tmp_path, capsys):
     assert ("label map:" in report) == (changes["semantic_code"] != "none")
     assert ("preserved:" in report) == bool(changes.get("selective"))
     data = out.with_suffix(".gc").read_bytes()
-    parts = Codec.load(ckpt).sections(data)
+    parts = load_codec(ckpt).sections(data)
     assert list(parts) == [name for name in ("code", "mask", "symbols") if name in read_knobs(resolve_checkpoint(ckpt)).coded]
     assert join(list(parts.values())) == unpack(data).payload
     assert decompress.main(["-r", ckpt, "-i", str(out.with_suffix(".gc")), "-o", str(tmp_path / "back.png")]) == 0
@@ -184,7 +185,7 @@ def batch(preserved=None) -> tuple:
 
 
 def test_what_is_not_preserved_does_not_change_the_file(tiny):
-    codec = Codec.load(tiny(selective=True))
+    codec = load_codec(tiny(selective=True))
     preserved = np.zeros((80, 96), bool)
     preserved[16:48, 16:64] = True
     labels = LabelMap(label_map(80, 96), np.zeros((80, 96), bool), preserved=preserved)
@@ -244,7 +245,7 @@ def test_a_mask_of_nothing_or_all_is_a_warning_and_the_right_result(light, told,
     assert compress.main([*arguments, "--mask", str(tmp_path / "m.png")]) == 0
     captured = capfd.readouterr()
     assert f"warning: 0.png: {told}" in captured.err and f"preserved:       {light / 255:.1%}" in captured.out
-    parts = Codec.load(ckpt).sections((tmp_path / "o.gc").read_bytes())
+    parts = load_codec(ckpt).sections((tmp_path / "o.gc").read_bytes())
     assert bool(parts["symbols"]) == bool(light)
 
 

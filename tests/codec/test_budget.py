@@ -6,11 +6,11 @@ from conftest import PROJECT, photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec import Codec
-from codec.budget import _smallest_scale, fit
-from codec.container import MAX_SCALE, unpack
 from config import UserError
 from evaluation.metrics import psnr
+from gcodec import Codec
+from gcodec.budget import _smallest_scale, fit
+from gcodec.container import MAX_SCALE, unpack
 
 SIZES = st.lists(st.integers(1, 4000), min_size=MAX_SCALE + 1, max_size=MAX_SCALE + 1).map(lambda s: sorted(s, reverse=True))
 

@@ -9,22 +9,24 @@ import numpy as np
 import pytest
 from conftest import PROJECT, model_arrays
 
-from codec.checkpoint import (
+from config import UserError, config_train
+from gcodec.checkpoint import (
     CENTERS,
     FINGERPRINT_FILE,
     hashed_fingerprint,
     kept_fingerprint,
     newest_checkpoint,
     read_checkpoint,
+    read_knobs,
+    read_knobs_as,
     resolve_checkpoint,
     restore,
     save_context_model,
     unsaved_checkpoint,
     write_checkpoint,
 )
-from codec.context_model import ContextModel
-from codec.entropy import StaticTables, integer_frequencies
-from config import UserError, config_train
+from gcodec.context_model import ContextModel
+from gcodec.entropy import StaticTables, integer_frequencies
 
 CONFIG = config_train(width=32)
 WEIGHTS = {CENTERS: np.array(CONFIG.centers, np.float32), "generator/Conv2D_0/kernel": np.ones((3, 3, 8, 2), np.float32)}
@@ -52,7 +54,7 @@ def test_the_fingerprints_of_what_ships_stay(name, mark):
 
 def test_what_is_written_is_read_again(folder):
     read = read_checkpoint(folder)
-    assert read.config == CONFIG and read.weights.keys() == WEIGHTS.keys()
+    assert read.knobs(config_train) == CONFIG and read.weights.keys() == WEIGHTS.keys()
     np.testing.assert_array_equal(read.static_tables.frequencies, FREQUENCIES)
     np.testing.assert_array_equal(read.centers, CONFIG.centers)
     assert read.fingerprint == unsaved_checkpoint(CONFIG, WEIGHTS, FREQUENCIES).fingerprint == kept_fingerprint(folder)
@@ -150,7 +152,6 @@ def forge_header(file, shape: str) -> None:
         (lambda f: (f / "config.json").unlink(), "no checkpoint in it"),
         (lambda f: (f / "config.json").write_text("{"), "config.json"),
         (lambda f: (f / "config.json").write_text('{"width": "wide"}'), "width"),
-        (lambda f: change_knobs(f, frobnicate=1), "frobnicate"),
         (lambda f: change_knobs(f, channel_bottleneck=4), "model.npz.*do not fit the knobs"),
         (lambda f: (f / "model.npz").unlink(), "model.npz"),
         (lambda f: (f / "model.npz").write_bytes((f / "model.npz").read_bytes()[:500]), "model.npz"),
@@ -179,6 +180,21 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(damage, named, folder):
     damage(folder)
     with pytest.raises(UserError, match=named):
         read_checkpoint(folder)
+
+
+def test_a_knob_that_nobody_knows_is_an_error_where_all_are_read_and_none_of_the_codecs_business(folder):
+    change_knobs(folder, frobnicate=1)
+    with pytest.raises(UserError, match=r"config\.json: unknown knob frobnicate"):
+        read_knobs_as(config_train, folder)
+    (folder / FINGERPRINT_FILE).unlink()  # which covers all knobs
+    assert read_checkpoint(folder).config == read_knobs(folder)
+
+
+def test_knobs_of_networks_far_larger_than_the_weights_are_refused_before_these_are_built(folder):
+    change_knobs(folder, discriminator_width=10**9)
+    (folder / FINGERPRINT_FILE).unlink()
+    with pytest.raises(UserError, match="knob discriminator_width is 1000000000"):
+        read_checkpoint(folder).knobs(config_train)
 
 
 def test_a_missing_checkpoint_is_an_error_that_names_it(tmp_path):

@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 from conftest import PROJECT, photo
 
-from cGAN.labels import LabelMap
-from codec import Codec
-from codec.checkpoint import read_checkpoint, unsaved_checkpoint
-from codec.codec import Contents
-from codec.container import coded_size, pack, unpack
-from codec.entropy import integer_frequencies
-from codec.pictures import padded_size
-from codec.runtime import Runtime
-from config import UserError, config_test, config_train
+from commands.runtime import load_codec
+from config import UserError, config_train
+from gcodec import Codec
+from gcodec.checkpoint import read_checkpoint, unsaved_checkpoint
+from gcodec.codec import Contents
+from gcodec.container import coded_size, pack, unpack
+from gcodec.entropy import integer_frequencies
+from gcodec.labels import LabelMap
+from gcodec.pictures import padded_size
+from gcodec.runtime import Runtime
 
 IMPORTS = """
 import sys
-import codec, codec.options, compress, decompress
+import gcodec, commands.options, commands.runtime, compress, decompress
 assert not {"tensorflow", "keras", "pandas", "scipy", "tqdm", "matplotlib", "h5py"} & set(sys.modules), sorted(sys.modules)
 """
 
@@ -31,7 +32,7 @@ def test_codec_and_its_commands_import_no_training_framework():
 class Gray:
     """A runtime without networks: each symbol is the brightness of a block; the picture is w_hat, plus noise and side."""
 
-    bytes_per_pixel = 100.0
+    bytes_per_pixel, address_space_per_pixel = 100.0, 0.0
 
     def encode(self, x: np.ndarray) -> np.ndarray:
         blocks = x.reshape(1, x.shape[1] // 16, 16, x.shape[2] // 16, 16, 3).mean(axis=(2, 4, 5))
@@ -46,11 +47,11 @@ class Gray:
         return np.clip(image.repeat(16, axis=1).repeat(16, axis=2).repeat(3, axis=3), -1, 1)
 
 
-def gray_codec(knobs: config_test | None = None, **changes) -> tuple[Codec, Gray]:
+def gray_codec(options: dict[str, int] | None = None, **changes) -> tuple[Codec, Gray]:
     config = config_train(channel_bottleneck=2, **changes)
     weights = {"quantizer/Quantizer_0/centers": np.array(config.centers, np.float32)}
     runtime: Runtime = Gray()
-    return Codec(unsaved_checkpoint(config, weights, integer_frequencies(np.ones((2, 5)))), runtime, knobs), runtime
+    return Codec(unsaved_checkpoint(config, weights, integer_frequencies(np.ones((2, 5)))), runtime, **(options or {})), runtime
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (33, 2), (16, 16), (47, 65), (160, 161), (40, 300)])
@@ -77,20 +78,20 @@ def test_the_noise_comes_from_the_files_checksum_and_the_knob():
     first, again = codec.decode(data), codec.decode(data)
     np.testing.assert_array_equal(first, again)
     assert runtime.seen[1].shape == (1, 4, 4, 2)
-    assert (gray_codec(config_test(noise_seed=1), **knobs)[0].decode(data) != first).any()
+    assert (gray_codec({"noise_seed": 1}, **knobs)[0].decode(data) != first).any()
     other = pack(*unpack(codec.encode(photo(50, 60, seed=1)))[:2])
     assert (codec.decode(other) != first).any()
 
 
 def test_channels_that_were_not_sent_are_zeros_for_the_generator():
-    codec, runtime = gray_codec(config_test(channels=1))
+    codec, runtime = gray_codec({"channels": 1})
     data = codec.encode(photo(64, 48))
     assert unpack(data).header.channels == 1
     codec.decode(data)
     w_hat = runtime.seen[0]
     assert w_hat.shape[3] == 2 and (w_hat[..., 1] == 0).all() and (w_hat[..., 0] != 0).any()
     with pytest.raises(UserError, match="channels 3: the model has 2"):
-        gray_codec(config_test(channels=3))
+        gray_codec({"channels": 3})
 
 
 def test_where_nothing_is_preserved_the_encoder_sees_gray_and_the_generator_zeros():
@@ -154,7 +155,7 @@ def test_a_forged_file_is_a_clear_error(forge, named):
 
 
 def test_contents_and_a_checkpoint_on_disk_code_alike(checkpoint):
-    codec = Codec.load(checkpoint)
+    codec = load_codec(checkpoint)
     contents = codec.contents(photo(50, 60))
     assert isinstance(contents, Contents) and contents.symbols.shape == (4, 4, 8)
     assert unpack(codec.encode(photo(50, 60))).header.fingerprint == read_checkpoint(checkpoint).fingerprint

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from codec.concealment import conceal
+from gcodec.concealment import conceal
 
 
 def test_what_was_received_stays_and_a_hole_in_a_slope_continues_the_slope():

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.container import MAX_SCALE, MAX_SIDE, SCALES, Header, coded_size, join, pack, read_header, split, unpack
-from codec.entropy import FREQUENCY_SUM, MOST_BITS_BEYOND, RangeDecoder, StaticTables, integer_frequencies, weights_of
 from config import UserError
+from gcodec.container import MAX_SCALE, MAX_SIDE, SCALES, Header, coded_size, join, pack, read_header, split, unpack
+from gcodec.entropy import FREQUENCY_SUM, MOST_BITS_BEYOND, RangeDecoder, StaticTables, integer_frequencies, weights_of
 
 TABLES = StaticTables(integer_frequencies(np.array([[1, 2, 4, 2, 1], [1, 1, 90, 4, 4], [1e-9, 0, 1, 0, 0]])))
 FINGERPRINT = b"\x01\x02\x03\x04"

@@ -8,10 +8,10 @@ from conftest import model_arrays
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from codec import context_model, entropy
-from codec.context_model import NEIGHBOURS, POWERS, SHAPES, ContextModel, Field
-from codec.entropy import FREQUENCY_SUM, StaticTables, frequencies_of
 from config import UserError
+from gcodec import context_model, entropy
+from gcodec.context_model import NEIGHBOURS, POWERS, SHAPES, ContextModel, Field
+from gcodec.entropy import FREQUENCY_SUM, StaticTables, frequencies_of
 
 
 def symbol_field(kind: str, shape: tuple, levels: int, seed: int) -> np.ndarray:

@@ -5,15 +5,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from conftest import PROJECT
 
-from codec import files, folder_run, memory
-from codec.files import ExistsError, atomic, atomic_together, files_in, new_folder, open_binary, output_names
-from codec.pictures import images_in
-from config import UserError, config_train
+from config import UserError
+from gcodec import files, folder_run, memory
+from gcodec.files import ExistsError, atomic, atomic_together, files_in, new_folder, open_binary, output_names
+from gcodec.pictures import images_in
 
 NAMES = ["new\nline.png", os.fsdecode(b"\xff\xfe.png"), "später.png", '50% #1 "a"?.png']
 
@@ -192,16 +193,28 @@ def test_a_table_that_is_not_of_a_run_is_not_replaced(tmp_path):
         folder_run.FolderRun(tmp_path, "image", "s", overwrite=False)
 
 
+class Taking(NamedTuple):
+    """As much of a runtime as `check_memory` looks at."""
+
+    bytes_per_pixel: float
+    address_space_per_pixel: float = 0
+
+
 def test_an_image_that_takes_more_memory_than_there_is_is_refused(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 10**9)
     monkeypatch.setattr(memory, "available_address_space", lambda: 10**12)
-    memory.check_memory(1000, 1000, 570, config_train(width=192))
+    memory.check_memory(1000, 1000, Taking(570, 2352))
     with pytest.raises(UserError, match=r"12\.0 megapixels take .* GB of memory, but only 1\.0 GB can be had"):
-        memory.check_memory(3000, 4000, 570, config_train(width=192))
+        memory.check_memory(3000, 4000, Taking(570, 2352))
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**12)
+    monkeypatch.setattr(memory, "available_address_space", lambda: 10**10)
+    memory.check_memory(3000, 4000, Taking(570))
+    with pytest.raises(UserError, match=r"take 28\.2 GB of memory, but only 10\.0 GB can be had"):
+        memory.check_memory(3000, 4000, Taking(570, 2352))
 
 
 def test_a_limit_of_the_process_counts(tmp_path):
-    code = "from codec import memory; print(memory.available_memory())"
+    code = "from gcodec import memory; print(memory.available_memory())"
     shell = f"ulimit -v 3000000; exec {sys.executable} -c '{code}'"
     done = subprocess.run(["bash", "-c", shell], cwd=PROJECT, capture_output=True, text=True)
     assert 0 < int(done.stdout) < 3_000_000 * 1024

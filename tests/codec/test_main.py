@@ -1,4 +1,4 @@
-"""python3 -m codec, which prints what files say about themselves."""
+"""python3 -m gcodec, which prints what files say about themselves."""
 
 import io
 import sys
@@ -9,10 +9,10 @@ import pytest
 from conftest import PROJECT, photo
 from PIL import Image
 
-from cGAN.labels import LabelMap
-from codec import Codec, packets
-from codec.__main__ import main
-from codec.container import Header, pack, unpack
+from gcodec import Codec, packets
+from gcodec.__main__ import main
+from gcodec.container import Header, pack, unpack
+from gcodec.labels import LabelMap
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +159,7 @@ def test_a_packet_is_read_from_standard_input_and_one_that_is_no_packet_is_one_l
 
 
 def test_a_folder_without_such_files_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", [str(PROJECT / "codec/__main__.py")])
+    monkeypatch.setattr("sys.argv", [str(PROJECT / "gcodec/__main__.py")])
     (tmp_path / "in").mkdir()
     assert main(["in"]) == 2
-    assert capsys.readouterr().err == "python3 -m codec: error: in: no .gc or .gcp files in this folder\n"
+    assert capsys.readouterr().err == "python3 -m gcodec: error: in: no .gc or .gcp files in this folder\n"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from codec.noise import noise
+from gcodec.noise import noise
 
 MASK = 2**64 - 1
 

@@ -14,15 +14,16 @@ import pytest
 from conftest import PROJECT, TINY, label_map, photo
 
 import checkpoint
-from cGAN.labels import LabelMap
-from codec import Codec, runtime, tiles
-from codec.checkpoint import CENTERS, FINGERPRINT_FILE, read_checkpoint, write_checkpoint
-from codec.codec import Contents
-from codec.entropy import integer_frequencies
-from codec.onnx_runtime import GRAPHS_FILE, OnnxRuntime, generator_margin
-from codec.pictures import to_uint8
-from codec.runtime import load_runtime
+from commands import runtime
+from commands.runtime import load_codec, load_runtime
 from config import UserError, config_test, config_train
+from gcodec import Codec, tiles
+from gcodec.checkpoint import CENTERS, FINGERPRINT_FILE, read_checkpoint, write_checkpoint
+from gcodec.codec import Contents
+from gcodec.entropy import integer_frequencies
+from gcodec.labels import LabelMap
+from gcodec.onnx_runtime import GRAPHS_FILE, OnnxRuntime, generator_margin
+from gcodec.pictures import to_uint8
 
 CHANNEL = {"normalization": "channel"}
 LABELS = {"use_conditional_GAN": True, "n_classes": 4, "n_residual_blocks": 0}
@@ -122,7 +123,7 @@ def test_each_channel_norm_is_one_operation_and_nothing_of_its_parts_stays(local
 
 @page.needs_node
 def test_the_page_decodes_files_of_every_kind_of_model(exported, tmp_path):
-    codec = Codec.load(exported)
+    codec = load_codec(exported)
     image, classes = photo(90, 70), label_map(90, 70)
     labels = LabelMap(classes, classes == 2, preserved=classes > 0) if codec.config.code_channels else None
     page.assert_decodes_alike(codec, image, labels, tmp_path, most_different=0.01)
@@ -137,7 +138,7 @@ def with_ties(source, folder):
     ties = ((centers[:-1] + centers[1:]) / 2)[: read.config.channel_bottleneck]
     kernel = np.zeros_like(read.weights[f"{last}/kernel"])
     weights = read.weights | {f"{last}/kernel": kernel, f"{last}/bias": ties, CENTERS: centers}
-    write_checkpoint(folder, read.config, weights, read.static_tables.frequencies)
+    write_checkpoint(folder, read.knobs(config_train), weights, read.static_tables.frequencies)
     assert checkpoint.main(["-r", str(folder), "--onnx"]) == 0
 
 
@@ -155,7 +156,8 @@ def test_a_value_between_two_centers_goes_to_the_same_one_in_both_runtimes(expor
 
 def test_a_file_decodes_to_the_picture_that_was_shown_whichever_way_its_ties_fell(local):
     """The symbols are in the file: both runtimes decode them, also where neither of them would have chosen them."""
-    codecs = [Codec.load(local, config_test(runtime=name)) for name in ("onnx", "tensorflow")]
+    choices = [config_test(runtime=name) for name in ("onnx", "tensorflow")]
+    codecs = [load_codec(local, choice) for choice in choices]
     image, rng = photo(90, 70), np.random.default_rng(0)
     own = codecs[0].contents(image).symbols
     other = np.clip(own + rng.integers(-1, 2, own.shape), 0, codecs[0].config.L - 1).astype(np.uint8)
@@ -163,8 +165,8 @@ def test_a_file_decodes_to_the_picture_that_was_shown_whichever_way_its_ties_fel
     data = codecs[0].pack(90, 70, Contents(other))
     assert data == codecs[1].pack(90, 70, Contents(other))
     shown = [codec.decode(data) for codec in codecs]
-    for codec, picture in zip(codecs, shown, strict=True):
-        np.testing.assert_array_equal(Codec.load(local, codec.knobs).decode(data), picture)
+    for choice, codec, picture in zip(choices, codecs, shown, strict=True):
+        np.testing.assert_array_equal(load_codec(local, choice).decode(data), picture)
         assert (picture != codec.decode(codec.encode(image))).any()
     difference = np.abs(shown[0].astype(int) - shown[1])
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
@@ -246,13 +248,13 @@ def test_what_is_not_installed_is_one_line(local, tmp_path, monkeypatch, install
         (folder / GRAPHS_FILE).unlink()
     monkeypatch.setattr(runtime, "_installed", lambda package: package in installed)
     with pytest.raises(UserError, match=message):
-        Codec.load(folder, config_test(runtime=choice))
+        load_codec(folder, config_test(runtime=choice))
 
 
 def test_without_graphs_tensorflow_runs_the_networks(local, tmp_path):
     folder = shutil.copytree(local, tmp_path / "copy")
     (folder / GRAPHS_FILE).unlink()
-    assert type(Codec.load(folder).runtime).__name__ == "TensorFlowRuntime"
+    assert type(load_codec(folder).runtime).__name__ == "TensorFlowRuntime"
 
 
 NO_TENSORFLOW = """

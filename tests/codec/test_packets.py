@@ -1,6 +1,5 @@
 """An image in packets: any of them, in any order, give a picture."""
 
-import dataclasses
 import zlib
 from functools import cache
 
@@ -11,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_codec import gray_codec
 
-from codec import packets
-from codec.checkpoint import CENTERS, unsaved_checkpoint
-from codec.concealment import conceal
-from codec.container import coded_size
-from codec.entropy import integer_frequencies
-from config import UserError, config_test, config_train
+from config import UserError, config_train
+from gcodec import packets
+from gcodec.checkpoint import CENTERS, unsaved_checkpoint
+from gcodec.concealment import conceal
+from gcodec.container import coded_size
+from gcodec.entropy import integer_frequencies
 
 SIZE = 64  # bytes of a packet; images of the tests take several
 
@@ -192,4 +191,4 @@ def test_models_with_label_maps_other_models_and_too_many_pixels_are_refused():
     with pytest.raises(UserError, match="another checkpoint"):
         packets.decode(gray_codec(sample_noise=True)[0], named(sent()))
     with pytest.raises(UserError, match="max_pixels"):
-        packets.decode(gray_codec(dataclasses.replace(config_test(), max_pixels=1000))[0], named(sent()))
+        packets.decode(gray_codec({"max_pixels": 1000})[0], named(sent()))

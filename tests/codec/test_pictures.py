@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import photo
 
-from codec.pictures import pad, padded_size, to_float, to_uint8
+from gcodec.pictures import pad, padded_size, to_float, to_uint8
 
 
 @pytest.mark.parametrize(("size", "expected"), [((1, 1), (32, 32)), ((32, 33), (32, 48)), ((512, 768), (512, 768))])

@@ -10,9 +10,9 @@ from conftest import photo
 from icc_profiles import P3, cmyk_profile, lab_of_inks, rgb_profile, srgb_of_lab
 from PIL import ExifTags, Image, ImageCms
 
-from codec import files, pictures
-from codec.pictures import read_image
 from config import UserError
+from gcodec import files, pictures
+from gcodec.pictures import read_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about damaged metadata
 

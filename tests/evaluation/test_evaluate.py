@@ -16,11 +16,11 @@ from PIL import Image
 
 import evaluate
 import report as report_command
-from codec.container import unpack
-from codec.pictures import read_image
 from config import UserError, config_test
 from evaluation import baselines, measure, plots, report
 from evaluation.metrics import psnr, quality
+from gcodec.container import unpack
+from gcodec.pictures import read_image
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from PIL import Image
 
 import evaluate
 import segmentation
-from cGAN.labels import Classes
-from codec.pictures import read_image
 from config import UserError
 from evaluation.segmentation import Segmenter, iou, miou
+from gcodec.labels import Classes
+from gcodec.pictures import read_image
 
 CLASSES = Classes.of(["Dark", "Light"], [[0, 0, 0], [255, 255, 255]], "test")  # and void
 

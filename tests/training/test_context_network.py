@@ -3,7 +3,7 @@
 import numpy as np
 from conftest import label_map
 
-from codec.context_model import ContextModel
+from gcodec.context_model import ContextModel
 from training import context_network
 from training.fit_entropy import fit
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from codec.checkpoint import CENTERS
 from config import UserError, config_train
+from gcodec.checkpoint import CENTERS
 from terms import range_penalty
 from training.knob_roles import FREE, TRAINING, check_changes, contradictions
 from training.trainer import Trainer

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from conftest import PROJECT
 
-from codec import read_image
-from codec.pictures import to_float
 from config import config_train
+from gcodec import read_image
+from gcodec.pictures import to_float
 from rate import FIRST_WEIGHT, Rate
 from training.trainer import Trainer
 

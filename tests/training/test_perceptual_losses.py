@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from conftest import photo
 
-from codec.pictures import to_float
 from config import UserError, config_train
+from gcodec.pictures import to_float
 from model import Model
 from pretrained.networks import lpips
 from terms import window

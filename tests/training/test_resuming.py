@@ -8,10 +8,10 @@ import tensorflow as tf
 from conftest import knobs, photo
 
 import train as command
-from cGAN.labels import LabelBatch
-from codec.checkpoint import read_arrays
-from codec.pictures import to_float
 from config import UserError, config_train
+from gcodec.checkpoint import read_arrays
+from gcodec.labels import LabelBatch
+from gcodec.pictures import to_float
 from training.schedule import stage
 from training.trainer import Trainer
 

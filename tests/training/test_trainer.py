@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 from conftest import photo
 
-from cGAN.labels import LabelBatch
-from codec import Codec
-from codec.checkpoint import CENTERS, read_checkpoint
-from codec.pictures import to_float
+from commands.runtime import load_codec
 from config import UserError
+from gcodec.checkpoint import CENTERS, read_checkpoint
+from gcodec.labels import LabelBatch
+from gcodec.pictures import to_float
 from model import channel_mask
 from network import Network
 from terms import penalty_between
@@ -150,7 +150,7 @@ def test_half_precision_trains_as_float32_does(precision, tiny_config, tmp_path)
     other.save(tmp_path / "ckpt-6")
     assert Trainer.start_from(tmp_path, {}).step == other.step
     image = np.zeros((64, 64, 3), np.uint8)
-    assert Codec.load(tmp_path).encode(image) == Codec.load(tmp_path).encode(image)
+    assert load_codec(tmp_path).encode(image) == load_codec(tmp_path).encode(image)
     assert keras.config.dtype_policy().name == "float32"
 
 
@@ -500,7 +500,7 @@ def test_learned_centers_are_the_decoders_and_the_file_has_their_number(tiny_con
     for _ in range(3):
         train_step(trainer, batch())
     trainer.save(tmp_path / "ckpt-3")
-    codec = Codec.load(tmp_path)
+    codec = load_codec(tmp_path)
     learned = codec.checkpoint.centers
     assert learned.shape == (4,) and np.abs(learned - centers).min() > 0
     data = codec.encode(photo(48, 64))

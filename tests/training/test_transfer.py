@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codec.checkpoint import read_arrays, read_checkpoint, save_arrays
 from config import config_train
+from gcodec.checkpoint import read_arrays, read_checkpoint, save_arrays
 from model import Model, named_weights, numbered_names
 from tensorflow_runtime import TensorFlowRuntime
 from training.trainer import Trainer

@@ -16,14 +16,14 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 from conftest import model_arrays  # noqa: E402
 
-from cGAN.labels import LabelMap  # noqa: E402
-from codec import label_maps  # noqa: E402
-from codec.container import Header, coded_size, join, pack  # noqa: E402
-from codec.context_model import FAMILY, ContextModel  # noqa: E402
-from codec.entropy import RangeEncoder, StaticTables, integer_frequencies, weights_of  # noqa: E402
-from codec.noise import noise as noise_values  # noqa: E402
-from codec.pictures import resize  # noqa: E402
 from config import config_train  # noqa: E402
+from gcodec import label_maps  # noqa: E402
+from gcodec.container import Header, coded_size, join, pack  # noqa: E402
+from gcodec.context_model import FAMILY, ContextModel  # noqa: E402
+from gcodec.entropy import RangeEncoder, StaticTables, integer_frequencies, weights_of  # noqa: E402
+from gcodec.labels import LabelMap  # noqa: E402
+from gcodec.noise import noise as noise_values  # noqa: E402
+from gcodec.pictures import resize  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 CONTEXT = {"channels": 3, "levels": 5, "hidden": 7, "spread": 300}  # a small context model with arbitrary weights

@@ -10,11 +10,11 @@ import pytest
 from page import assert_decodes_alike, needs_node
 from PIL import Image
 
-from cGAN.labels import Classes, LabelMap
-from codec import Codec, read_image
-from codec.checkpoint import read_checkpoint
-from codec.container import unpack
 from config import config_train
+from gcodec import Codec, read_image
+from gcodec.checkpoint import read_checkpoint
+from gcodec.container import unpack
+from gcodec.labels import Classes, LabelMap
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent

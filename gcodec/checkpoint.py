@@ -1,0 +1,343 @@
+"""A checkpoint is a folder. This module finds, reads, checks and writes its files.
+
+config.json     the knobs: those of ModelKnobs, and many more that only training reads
+model.npz       what compressing needs: averaged weights by name, and integer symbol frequencies
+context.npz     the context model that codes the symbols, if one was fitted; context_code.npz and context_mask.npz likewise
+                for label maps and heat maps
+fingerprint.txt the fingerprint as 8 hexadecimal digits, so that a model is found without hashing every checkpoint
+training.npz    what resuming needs: weights, optimizers, averages, step; a checkpoint that ships has none
+"""
+
+import hashlib
+import json
+import math
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gcodec.context_model import ContextModel
+from gcodec.entropy import EntropyModel, StaticTables, integer_frequencies
+from gcodec.errors import UserError
+from gcodec.files import NOT_FETCHED, atomic_together, is_lfs_pointer, new_folder, open_binary
+from gcodec.knobs import Knobs, ModelKnobs
+
+CONTEXT_FILES = {"symbols": "context.npz", "code": "context_code.npz", "mask": "context_mask.npz"}  # by what they code
+FINGERPRINT_FILE = "fingerprint.txt"
+# all that a checkpoint may have
+FILES = frozenset({"config.json", "model.npz", "training.npz", FINGERPRINT_FILE, *CONTEXT_FILES.values()})
+MAX_INFLATION = 50  # an .npz of more than 64 MB in memory, and of so many times its size on disk, is a trap
+UNDOUBTED_SIZE = 1000  # of a network, in channels or blocks; more is believed only of a checkpoint with weights to match
+CENTERS = "quantizer/Quantizer_0/centers"
+Arrays = dict[str, np.ndarray]
+SHIPPED = Path(__file__).with_name("models")  # the models that ship; in the project's working tree:
+if not SHIPPED.is_dir():
+    SHIPPED = Path(__file__).parents[1] / "checkpoints"
+T = TypeVar("T")
+K = TypeVar("K", bound=Knobs)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What compressing and decompressing need of a checkpoint, read and checked.
+
+    weights: by names network/layer_k/weight. entropy_models: what codes the "symbols" and, where there are any, the "code"
+    of the label map and the heat map ("mask"). fingerprint: 4 bytes that tell whether a file was made with this checkpoint.
+    """
+
+    folder: Path
+    config: ModelKnobs
+    weights: Arrays
+    entropy_models: dict[str, EntropyModel]
+    static_tables: StaticTables  # of the symbols, whether a context model codes them or not
+    fingerprint: bytes
+
+    @property
+    def centers(self) -> np.ndarray:
+        """The quantizer's centers, (L,) float32."""
+        return self.weights[CENTERS].astype(np.float32)
+
+    def knobs(self, kind: type[K]) -> K:
+        """Do what `read_knobs_as` does, and check that the weights are of networks of the size that the knobs say."""
+        knobs = read_knobs_as(kind, self.folder)
+        _check_size(knobs, self.weights, self.folder)
+        return knobs
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Finding
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def resolve_checkpoint(path: str | Path) -> Path:
+    """Return a checkpoint's folder: `path` itself, the newest checkpoint of a run's folder, or a shipped model by its name.
+
+    Raises UserError if there is none of them.
+    """
+    path = Path(path)
+    if not path.exists() and path.name == str(path) and (SHIPPED / path / "config.json").is_file():
+        return SHIPPED / path
+    if (path / "config.json").is_file():
+        return path
+    steps = [p for p in path.glob("ckpt-*") if re.fullmatch(r"ckpt-\d+", p.name) and p.is_dir()]
+    if not steps:
+        what = "has no checkpoint in it (config.json, or folders ckpt-STEP)" if path.is_dir() else "is not a folder"
+        raise UserError(f"checkpoint {path}: {what}; train.py writes checkpoints/NAME/ckpt-STEP")
+    return max(steps, key=lambda p: int(p.name.removeprefix("ckpt-")))
+
+
+def newest_checkpoint(folder: str | Path) -> Path:
+    """Return the checkpoint that was written last, of all runs below a folder, and of runs in folders of runs."""
+    written = [config.parent for config in Path(folder).glob("*/**/ckpt-*/config.json")]
+    if not written:
+        raise UserError(f"{folder}: no run below it has a checkpoint; train one, or name one with -r")
+    return max(written, key=lambda p: p.stat().st_mtime)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Reading
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint, or the newest of a run's folder. Raises UserError that names the file for whatever is wrong."""
+    folder = resolve_checkpoint(path)
+    config = read_knobs(folder)
+    arrays = read_arrays(folder / "model.npz")
+    contexts = read_contexts(folder)
+    mark = fingerprint(read_written_knobs(folder), arrays, *contexts.values())
+    checkpoint = _assemble(folder, config, arrays, contexts, mark)
+    _check_kept_fingerprint(checkpoint)
+    return checkpoint
+
+
+def unsaved_checkpoint(config: ModelKnobs, weights: Arrays, frequencies: np.ndarray) -> Checkpoint:
+    """Return the checkpoint that `write_checkpoint` would write of these, for a model in training."""
+    arrays = {**weights, "frequencies": frequencies}
+    return _assemble(Path("unsaved"), config, arrays, {}, fingerprint(json.loads(config.to_json()), arrays))
+
+
+def _assemble(folder: Path, config: ModelKnobs, arrays: Arrays, contexts: dict[str, Arrays], mark: bytes) -> Checkpoint:
+    frequencies = {"symbols": arrays.get("frequencies")}
+    weights = {name: array for name, array in arrays.items() if name != "frequencies"}
+    if CENTERS not in weights:
+        raise UserError(f"checkpoint {folder}: {CENTERS} is missing")
+    if weights[CENTERS].shape != (config.L,):
+        raise UserError(f"checkpoint {folder}: {CENTERS} is {weights[CENTERS].shape}, the knobs want {(config.L,)}")
+    _check_size(config, weights, folder)
+    tables = {of: _tables(shape, frequencies.get(of), folder / "model.npz") for of, shape in config.coded.items()}
+    models: dict[str, EntropyModel] = dict(tables)
+    for of in contexts.keys() & config.coded.keys():
+        models[of] = _context_model(contexts[of], config.coded[of], folder / CONTEXT_FILES[of])
+    return Checkpoint(folder, config, weights, models, tables["symbols"], mark)
+
+
+def _check_size(config: Knobs, weights: Arrays, folder: Path) -> None:
+    """Raise UserError for knobs that want networks far larger than the weights are, before any is built."""
+    largest = max(max(array.shape, default=1) for array in weights.values())
+    for name, limit in {"width": 8 * largest, "noise_dim": 8 * largest, "n_residual_blocks": len(weights),
+                        "n_encoder_blocks": len(weights), "discriminator_width": 8 * largest}.items():  # fmt: skip
+        if (value := getattr(config, name, 0)) > max(limit, UNDOUBTED_SIZE):
+            raise UserError(f"checkpoint {folder}: knob {name} is {value}, far more than its weights are of")
+
+
+def read_knobs(folder: Path) -> ModelKnobs:
+    """Read those knobs of a checkpoint that the codec must know."""
+    return _read(folder / "config.json", lambda file: ModelKnobs.from_json(file.read_text(encoding="utf-8"), others=True))
+
+
+def read_knobs_as(kind: type[K], folder: Path) -> K:
+    """Read a checkpoint's knobs as a class that has all of them. One that the class lacks is an error."""
+    return _read(folder / "config.json", lambda file: kind.from_json(file.read_text(encoding="utf-8")))
+
+
+def read_written_knobs(folder: Path) -> dict[str, Any]:
+    """Read a checkpoint's knobs as they were written, without the defaults of knobs that came later."""
+    return _read(folder / "config.json", lambda file: json.loads(file.read_text(encoding="utf-8")))
+
+
+def read_contexts(folder: Path) -> dict[str, Arrays]:
+    """Read the arrays of the context models that a checkpoint has, by what they code."""
+    return {of: read_arrays(folder / name) for of, name in CONTEXT_FILES.items() if (folder / name).exists()}
+
+
+def read_arrays(file: Path) -> Arrays:
+    """Read an .npz file of numbers. No code can hide in it: pickled objects are refused, and so is what is no finite number."""
+
+    def reader(file: Path) -> Arrays:
+        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            inflated = sum(member.file_size for member in archive.infolist())
+            if inflated > max(MAX_INFLATION * file.stat().st_size, 2**26):
+                raise UserError(f"damaged: it would take {inflated / 1e9:.1f} GB in memory")
+            arrays = {}
+            for member in archive.infolist():
+                with archive.open(member) as source:
+                    arrays[member.filename.removesuffix(".npy")] = _read_array(source, member)
+            return arrays
+
+    return _read(file, reader)
+
+
+def _read_array(source: Any, member: zipfile.ZipInfo) -> np.ndarray:
+    """Read one .npy file of an archive, whose header is checked before memory is taken for what it announces."""
+    version = np.lib.format.read_magic(source)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read_header(source)
+    if dtype.kind not in "fiub":
+        raise UserError(f"{member.filename} is no array of numbers")
+    if (size := math.prod(shape) * dtype.itemsize) > member.file_size:
+        raise UserError(f"damaged: {member.filename} says that it is {size} bytes long")
+    array = np.frombuffer(source.read(), dtype)  # to the end, where zipfile checks the sum
+    array = array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+    with np.errstate(over="ignore"):  # beyond float32, in which the networks have their weights, a number is infinite
+        finite = dtype.kind != "f" or np.isfinite(array.astype(np.float32, copy=False)).all()
+    if not finite:
+        raise UserError(f"{member.filename} is not finite")
+    return array.copy() if not array.flags.writeable else array
+
+
+def read_training_state(folder: Path) -> Arrays | None:
+    """Read what training needs in order to go on, by name; None for a checkpoint that has none."""
+    file = folder / "training.npz"
+    return read_arrays(file) if file.exists() else None
+
+
+def restore(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Assign arrays to the Keras or TensorFlow variables of the same names. Names and shapes must all agree."""
+    if odd := sorted(set(variables) ^ set(arrays)):
+        raise UserError(f"checkpoint {folder}: {odd[0]} is {'missing' if odd[0] in variables else 'of another network'}")
+    for name, var in variables.items():  # before the first is assigned
+        if tuple(var.shape) != arrays[name].shape:
+            raise UserError(f"checkpoint {folder}: {name} is {arrays[name].shape}, the knobs want {tuple(var.shape)}")
+    for name, var in variables.items():
+        var.assign(arrays[name])
+
+
+def _read(file: Path, reader: Callable[[Path], T]) -> T:
+    """Read a file of a checkpoint; an error becomes one line that names the file."""
+    try:
+        return reader(file)
+    except FileNotFoundError:
+        raise UserError(f"checkpoint file {file}: missing") from None
+    except UserError as error:
+        raise UserError(f"checkpoint file {file}: {error}") from None
+    except Exception as error:  # zipfile, numpy and json raise many kinds of errors for a damaged file
+        if is_lfs_pointer(file):
+            raise UserError(f"checkpoint file {file}: {NOT_FETCHED}") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"checkpoint file {file}: damaged, or of another format ({reason})") from None
+
+
+def _tables(shape: tuple[int, int], frequencies: np.ndarray | None, file: Path) -> StaticTables:
+    """Return the tables of a checkpoint's symbol frequencies, or uniform ones if it has none; shape: channels and levels."""
+    if frequencies is None:
+        frequencies = integer_frequencies(np.ones(shape))
+    if frequencies.shape != shape:
+        raise UserError(f"checkpoint file {file}: its symbol frequencies do not fit the knobs; take another checkpoint")
+    return _read(file, lambda _: StaticTables(frequencies))
+
+
+def _context_model(arrays: Arrays, shape: tuple[int, int], file: Path) -> ContextModel:
+    """Return the context model of a file's arrays. Raises UserError if it is not one of `shape`, channels and levels."""
+    model = _read(file, lambda _: ContextModel(arrays))
+    if (model.channels, model.levels) != shape:
+        raise UserError(f"checkpoint file {file}: for {model.channels} channels of {model.levels} values, not for its knobs'")
+    return model
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Fingerprints
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def fingerprint(knobs: dict, *parts: Arrays) -> bytes:
+    """Return 4 bytes of SHA-256 over the knobs and all that decoding depends on."""
+    digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode())
+    for arrays in parts:
+        for name in sorted(arrays):
+            array = arrays[name]
+            digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.digest()[:4]
+
+
+def hashed_fingerprint(folder: Path) -> bytes:
+    """Return the fingerprint of a checkpoint's folder from all that it covers, which is read for that."""
+    return fingerprint(read_written_knobs(folder), read_arrays(folder / "model.npz"), *read_contexts(folder).values())
+
+
+def kept_fingerprint(folder: Path) -> bytes | None:
+    """Return the fingerprint that a checkpoint's folder keeps in a file; None where there is no such file."""
+    file = folder / FINGERPRINT_FILE
+    if not file.exists():
+        return None
+    with open_binary(file) as stream:
+        text = stream.read(16).strip()
+    if not re.fullmatch(rb"[0-9a-f]{8}", text):
+        raise UserError(f"checkpoint file {file}: is no fingerprint of 8 hexadecimal digits; delete it")
+    return bytes.fromhex(text.decode())
+
+
+def keep_fingerprint(file: Path, mark: bytes) -> None:
+    """Write a checkpoint's fingerprint to a file."""
+    file.write_text(mark.hex() + "\n")
+
+
+def _check_kept_fingerprint(checkpoint: Checkpoint) -> None:
+    """Raise UserError if a checkpoint keeps another fingerprint than it has."""
+    kept = kept_fingerprint(checkpoint.folder)
+    if kept not in (None, checkpoint.fingerprint):
+        raise UserError(
+            f"checkpoint file {checkpoint.folder / FINGERPRINT_FILE}: says {kept.hex()}, but the files beside it have the "
+            f"fingerprint {checkpoint.fingerprint.hex()}: they were changed, or belong to another checkpoint; restore the "
+            f"checkpoint, or delete {FINGERPRINT_FILE} to use it as it is"
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Writing
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def write_checkpoint(
+    folder: Path,
+    config: Knobs,
+    weights: Arrays,
+    frequencies: np.ndarray,
+    state: Arrays | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a checkpoint to a new folder, which appears whole or not at all.
+
+    frequencies: (C, L) integers, of the symbols. state: what training needs in order to go on, by name.
+    Raises UserError if a weight is not finite.
+    """
+    for name, array in [*(state or {}).items(), *weights.items()]:  # the same names, of other values: averages are weights
+        if not np.isfinite(array).all():
+            raise UserError(f"{folder}: {name} is not finite; nothing was saved; lower the learning rate")
+    with new_folder(folder, overwrite) as partial:
+        arrays = {"frequencies": frequencies, **weights}
+        (partial / "config.json").write_text(config.to_json())
+        save_arrays(partial / "model.npz", arrays)
+        keep_fingerprint(partial / FINGERPRINT_FILE, fingerprint(json.loads(config.to_json()), arrays))
+        if state is not None:
+            save_arrays(partial / "training.npz", state)
+
+
+def save_context_model(context: ContextModel, folder: Path, of: str = "symbols") -> None:
+    """Make a context model part of a checkpoint, whose fingerprint then changes. The file appears whole or not at all."""
+    contexts = read_contexts(folder) | {of: context.arrays}
+    parts = [contexts[name] for name in CONTEXT_FILES if name in contexts]
+    mark = fingerprint(read_written_knobs(folder), read_arrays(folder / "model.npz"), *parts)
+    with atomic_together([folder / CONTEXT_FILES[of], folder / FINGERPRINT_FILE]) as (file, fingerprint_file):
+        save_arrays(file, context.arrays, compressed=True)
+        keep_fingerprint(fingerprint_file, mark)
+
+
+def save_arrays(file: Path, arrays: Mapping[str, Any], *, compressed: bool = False) -> None:
+    """Write arrays by name to an .npz file."""
+    with file.open("wb") as stream:
+        (np.savez_compressed if compressed else np.savez)(stream, **arrays)

@@ -1,0 +1,264 @@
+"""Files and folders: opening what others made, finding images, and writing outputs that appear whole or not at all.
+
+One rule for what is there already: a command replaces an existing output only with --overwrite. In a folder run, an output that
+would come out the same, byte for byte, is left as it is, so that a run that was interrupted can be started again.
+"""
+
+import contextlib
+import filecmp
+import io
+import os
+import shutil
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gcodec.errors import UserError
+
+LFS_POINTER = b"version https://git-lfs"
+NOT_FETCHED = "is a Git LFS pointer instead of the file itself; fetch it with: git lfs pull"
+REPLACEABLE = (".json", ".npz", ".onnx", ".txt", ".csv")  # what folders consist of that --overwrite replaces as a whole
+PARTIAL = ".partial-"  # how the names of files begin that are being written; names with a dot are never inputs
+
+
+class ExistsError(UserError):
+    """An output is there already, and --overwrite was not given."""
+
+    def __init__(self, path: str | Path, what: str = "is there already"):
+        super().__init__(f"{path}: {what}; write somewhere else, or replace it with --overwrite")
+
+
+def printable(text: str) -> str:
+    """Return text of one line: control characters, and bytes of a file name that are not UTF-8, become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def warn(message: str) -> None:
+    """Print one line of warning on stderr."""
+    print(printable(f"warning: {message}"), file=sys.stderr)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Opening
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def open_binary(path: str | Path) -> io.BufferedReader:
+    """Open a file for reading. Raises UserError, without waiting, for anything that is no file or has nothing in it.
+
+    Opening a named pipe would wait for a writer, and a device such as /dev/zero has no end. A Git LFS pointer, which stands in
+    for a file that was not fetched, is called by its name.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise UserError(f"{path}: is a folder instead of a file")
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{path}: is a device, a pipe or a socket instead of a file")
+        file = open(path, "rb")  # noqa: SIM115  (the caller closes it)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # a zero byte in the name
+        raise UserError(f"{path!r}: cannot be read ({error})") from None
+    try:
+        head = file.read(len(LFS_POINTER))
+        if not head:
+            raise UserError(f"{path}: is empty")
+        if head == LFS_POINTER:
+            raise UserError(f"{path}: {NOT_FETCHED}")
+        file.seek(0)
+    except BaseException as error:
+        file.close()
+        if isinstance(error, OSError):
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise
+    return file
+
+
+def is_empty(path: str | Path) -> bool:
+    """Whether a path is a file with nothing in it."""
+    return os.path.isfile(path) and os.path.getsize(path) == 0
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what Git LFS leaves in the place of a file that was not fetched."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
+    return False
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Finding
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def files_in(folder: str | Path, suffixes: Sequence[str]) -> tuple[list[str], Counter[str]]:
+    """Return all files below a folder that end in one of the suffixes, sorted; and what was left out and why, counted.
+
+    Symbolic links are followed, but no folder is entered twice. Names that begin with a dot are skipped and not counted.
+    """
+    found, left_out, links = [], Counter[str](), [Path(folder)]
+    entered: set[tuple[int, int]] = set()
+    while links:  # the folders themselves come first, so that a file's path has no link in it if it can be without
+        root = links.pop(0)
+        for where, folders, names in os.walk(root, onerror=lambda _: left_out.update(["folder that cannot be read"])):
+            status = os.stat(where)
+            if (status.st_dev, status.st_ino) in entered:
+                folders.clear()
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            links += [Path(where, name) for name in folders if os.path.islink(os.path.join(where, name))]
+            folders[:] = [name for name in folders if not os.path.islink(os.path.join(where, name))]
+            for name in names:
+                if name.startswith("."):
+                    continue
+                path = os.path.join(where, name)
+                if not os.path.isfile(path):  # which follows links
+                    left_out["broken link" if os.path.islink(path) else "pipe, socket or device"] += 1
+                elif (suffix := Path(name).suffix.lower()) in suffixes:
+                    found.append(path)
+                else:
+                    left_out[suffix or "file without a suffix"] += 1
+    return sorted(found), left_out
+
+
+def output_names(images: Sequence[str], source: Path, suffix: str) -> dict[str, Path]:
+    """Return the relative name of the output for each image below the folder `source`.
+
+    The suffix replaces the image's own. Where two images would then share a name, as photo.png and photo.jpg do, it follows
+    the image's own suffix.
+    """
+    relative = {image: Path(image).relative_to(source) for image in images}
+    names = {image: path.with_suffix(suffix) for image, path in relative.items()}
+    while shared := {name for name, n in Counter(names.values()).items() if n > 1}:
+        for image, name in names.items():
+            if name in shared:
+                names[image] = Path(f"{relative[image]}{suffix}")  # which may be another's name, such as that of photo.png.jpg
+    return names
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Writing
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def refuse_existing(*paths: Path, overwrite: bool) -> None:
+    """Raise ExistsError if an output is there already. Call this before the work."""
+    for path in paths:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, but the output is a file")
+        if not overwrite and os.path.lexists(path):
+            raise ExistsError(path)
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, of the same suffix; rename it to `path` if all went well, else remove it.
+
+    With overwrite=False, another file at `path` is left as it is, and ExistsError is raised unless it has the same contents.
+    """
+    with atomic_together([path], overwrite) as (partial,):
+        yield partial
+
+
+@contextlib.contextmanager
+def atomic_together(paths: Sequence[str | Path], overwrite: bool = True) -> Iterator[list[Path]]:
+    """Do what `atomic` does for several files that belong together: they are renamed, in this order, once all are written."""
+    targets = [Path(path) for path in paths]
+    partials: list[Path] = []
+    try:
+        for target in targets:
+            if target.is_dir():
+                raise UserError(f"{target}: is a folder, but the output is a file")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove_partials(target.parent)
+            partial = target.parent / f"{PARTIAL}{os.getpid()}-{os.urandom(4).hex()}{target.suffix}"
+            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            partials.append(partial)
+        yield partials
+        pairs = list(zip(partials, targets, strict=True))
+        for partial, target in pairs:
+            if not overwrite and os.path.lexists(target) and not _same(partial, target):
+                raise ExistsError(target, "is there already, with other contents")
+        for partial, target in pairs:
+            partial.replace(target)
+    except OSError as error:
+        known = dict(zip(map(str, partials), targets, strict=False))
+        failed = known.get(str(error.filename), targets[min(len(partials), len(targets) - 1)])
+        raise UserError(f"{failed}: cannot be written ({error.strerror or error})") from error
+    finally:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what a process that was killed left behind in a folder. Files of processes that live are not touched."""
+    key = str(folder.resolve())
+    if key in _cleaned or not folder.is_dir():
+        return
+    _cleaned.add(key)
+    with os.scandir(folder) as entries:
+        stale = [Path(entry.path) for entry in entries if entry.name.startswith(PARTIAL)]
+    for path in stale:
+        pid = path.name.removeprefix(PARTIAL).partition("-")[0]
+        if pid.isdigit() and not _alive(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+_cleaned: set[str] = set()  # folders, once in a process
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it belongs to another user
+        return True
+    return True
+
+
+def _same(first: Path, second: Path) -> bool:
+    return second.is_file() and filecmp.cmp(first, second, shallow=False)
+
+
+def refuse_existing_folder(folder: Path, overwrite: bool) -> None:
+    """Raise ExistsError if a folder is there already, or UserError if it holds more than a command writes there."""
+    if not os.path.lexists(folder):
+        return
+    if not overwrite:
+        raise ExistsError(folder)
+    if not folder.is_dir() or folder.is_symlink():
+        raise UserError(f"{folder}: is no folder, and is not replaced; write somewhere else")
+    for path in folder.iterdir():
+        if path.suffix not in REPLACEABLE or not path.is_file():
+            raise UserError(f"{path}: is not ours, so the folder is not replaced; remove it, or write somewhere else")
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; rename it to `folder` if all went well, else remove it.
+
+    With `overwrite`, an older folder of the same kind makes room at the end.
+    """
+    refuse_existing_folder(folder, overwrite)
+    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if folder.exists():
+            refuse_existing_folder(folder, overwrite)
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,166 @@
+"""Runs over many files: what goes in, and what is finished, so that a run that was interrupted goes on where it stopped."""
+
+import contextlib
+import csv
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gcodec.errors import UserError
+from gcodec.files import ExistsError, atomic, is_empty, open_binary, output_names, warn
+
+RESULTS = "results.csv"
+OUTPUT_SUFFIXES = (".png", ".gc", ".gcp")  # of single files that compress.py writes
+MARKS = ("settings", "sha256")  # columns by which a row is recognized: of the run, and of the file that went in
+Row = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file to work on. `root` is the folder that the user named, or the file's own folder."""
+
+    path: Path
+    root: Path
+
+    @property
+    def name(self) -> Path:
+        return self.path.relative_to(self.root)
+
+
+def gather(named: Iterable[str], find: Callable[[str], list[str]]) -> list[Input]:
+    """Return the files that the user named, and those that `find` finds in the folders that the user named."""
+    inputs = []
+    for path in map(Path, named):
+        inputs += [Input(Path(file), path) for file in find(str(path))] if path.is_dir() else [Input(path, path.parent)]
+    return list(dict.fromkeys(inputs))
+
+
+def outputs_of(inputs: Iterable[Input], suffix: str) -> dict[Input, Path]:
+    """Return the relative name of each output. Raises UserError where two inputs are called the same below their folders."""
+    named: dict[str, Input] = {}
+    for source in inputs:
+        if other := named.get(str(source.name)):
+            raise UserError(
+                f"{source.path} and {other.path}: both would write {source.name.with_suffix(suffix)}; run them apart"
+            )
+        named[str(source.name)] = source
+    return {named[name]: output for name, output in output_names(list(named), Path(), suffix).items()}
+
+
+def check_output_folder(folders: Iterable[Path], output: Path) -> None:
+    """Raise UserError for an output that does not go with several images, or that lies in a folder of images."""
+    if output.suffix.lower() in OUTPUT_SUFFIXES or output.is_file():
+        raise UserError(f"{output}: there are several images, so the output must be a folder")
+    for folder in folders:
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{output}: write to a folder apart from {folder}")
+
+
+def progress(items: Iterable[T], unit: str, description: str | None = None) -> Iterator[T]:
+    """Iterate, with a bar if stderr is a terminal and tqdm is installed."""
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        yield from items
+        return
+    yield from tqdm(items, description, unit=unit, disable=None)  # None: where stderr is no terminal
+
+
+def digest(*files: str | Path | None) -> str:
+    """Return a fingerprint of the contents of files. Empty ones, such as damaged packets, do not count."""
+    sha256 = hashlib.sha256()
+    for path in files:
+        if path is None or is_empty(path):
+            continue
+        with open_binary(path) as file:
+            sha256.update(hashlib.file_digest(file, "sha256").digest())
+    return sha256.hexdigest()[:16]
+
+
+class FolderRun:
+    """The finished work of a run over many files, in results.csv of its output folder.
+
+    A row is written as soon as the outputs of its file are complete. A row of other settings, or of a file that has changed,
+    stands for outputs that are not ours to replace without `overwrite`. Rows of files that this run does not have are kept.
+    """
+
+    def __init__(self, folder: Path, key: str, settings: str, overwrite: bool):
+        """key: the column that names the file. settings: a fingerprint of whatever decides the outputs beside the file."""
+        self.path, self.key, self.settings, self.overwrite = folder / RESULTS, key, settings, overwrite
+        self.failures = 0
+        self.rows: dict[str, Row] = {}
+        if self.path.exists():
+            self.rows = _read(self.path, key)
+            if not self.rows and not overwrite:
+                raise ExistsError(self.path, "is there already, and is not of a run like this")
+
+    def check(self, outputs: Mapping[str, list[Path]]) -> None:
+        """Raise ExistsError, before the work, if outputs are of other settings. outputs: by the name of their file."""
+        for name, paths in outputs.items():
+            if name in self.rows and self.rows[name]["settings"] != self.settings:
+                self._refuse(paths, "is there already, by another model or other settings")
+
+    def finished(self, name: str, sha256: str, outputs: list[Path]) -> Row | None:
+        """Return the row of a file whose outputs are there, or None for a file that is still to do."""
+        row = self.rows.get(name)
+        if row is None:
+            return None
+        if (row["settings"], row["sha256"]) == (self.settings, sha256):
+            return row if all(path.is_file() and path.stat().st_size > 0 for path in outputs) else None
+        self._refuse(outputs, "is there already, made from another file or with other settings")
+        return None
+
+    @contextlib.contextmanager
+    def skipping(self) -> Iterator[None]:
+        """Do the work on one file. If the file is at fault, it is named in a warning and costs the others nothing."""
+        try:
+            yield
+        except ExistsError:
+            raise
+        except UserError as error:
+            warn(f"skipped: {error}")
+            self.failures += 1
+
+    def add(self, name: str, sha256: str, row: Row) -> None:
+        """Note that a file is finished."""
+        self.rows[name] = {self.key: name} | row | {"settings": self.settings, "sha256": sha256}
+        self.write()
+
+    def write(self) -> None:
+        """Write results.csv. It is complete at any moment."""
+        rows = [self.rows[name] for name in sorted(self.rows)]
+        columns = list(dict.fromkeys(column for row in rows for column in row if column not in MARKS)) + list(MARKS)
+        with atomic(self.path) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def _refuse(self, paths: list[Path], what: str) -> None:
+        if not self.overwrite:
+            for path in paths:
+                if path.exists():
+                    raise ExistsError(path, what)
+
+
+def _read(path: Path, key: str) -> dict[str, Row]:
+    """Return the rows of results.csv by the file's name; {} for a file that no run of this kind wrote."""
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    whole = [row for row in rows if None not in row and None not in row.values() and row.keys() >= {key, *MARKS}]
+    return {row[key]: {name: text if name in (key, *MARKS) else _value(text) for name, text in row.items()} for row in whole}
+
+
+def _value(text: str) -> Any:
+    """Return a cell as the number that it is, or None if it is empty."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text or None

@@ -1,0 +1,233 @@
+"""Label maps: the classes, one map by its planes, and how maps are read and checked.
+
+A plane is an array (H, W) of the image's size. What a plane means is said by its name in `LabelMap`.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from gcodec.errors import UserError
+from gcodec.files import open_binary
+from gcodec.pictures import READ_FORMATS
+
+MAP_SUFFIXES = (".png", ".bmp")  # of the maps that are looked for in a folder
+LOSSY_FORMATS = ("JPEG", "MPO")  # their noise makes classes that nobody drew
+MAX_VOID_SHARE = 0.95  # a map with more void than this was probably made for other classes
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """The label map of one image. Every plane is an array (H, W); a plane that nobody needs is None."""
+
+    classes: np.ndarray  # uint8, 0..n-1; the last class is void and stands for everything unknown
+    boundaries: np.ndarray | None = None  # bool, True where a 4-neighbour belongs to another instance
+    instances: np.ndarray | None = None  # int32, a different number for each instance
+    preserved: np.ndarray | None = None  # bool, False where the picture is synthesized from the label map
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "LabelMap":
+        """Apply a function to every plane that is there."""
+        planes = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: function(plane) for name, plane in planes.items() if plane is not None})
+
+
+class LabelBatch(NamedTuple):
+    """The label maps of a training batch, as uint8 tensors (B, H, W); the planes mean what they mean in `LabelMap`."""
+
+    classes: Any
+    boundaries: Any
+    preserved: Any
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Names and RGB colours of the classes, by index. The last class is void."""
+
+    names: tuple[str, ...]
+    colours: np.ndarray  # (n, 3) uint8
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def void(self) -> int:
+        return len(self.names) - 1
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Classes":
+        """Read a CSV file with the columns index, name, R, G, B. A last class "Void" is added if there is none."""
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                rows = sorted((int(row["index"]), row["name"], [int(row[c]) for c in "RGB"]) for row in csv.DictReader(file))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: not a CSV file with the columns index, name, R, G, B ({error})") from None
+        if [row[0] for row in rows] != list(range(len(rows))):
+            raise UserError(f"{path}: the indices are not 0, 1, 2, ...")
+        return cls.of([row[1] for row in rows], [row[2] for row in rows], path)
+
+    @classmethod
+    def parse(cls, text: str, n: int) -> "Classes":
+        """Parse the knobs `classes` ("Sky 128 128 128, Road 128 64 128, ...") and `n_classes`.
+
+        An empty text gives n classes that have numbers for names.
+        """
+        if not text:
+            hues = np.arange(n) * 0.61803 % 1  # neighbours get very different colours
+            colours = [[round(127.5 + 127.5 * np.cos(2 * np.pi * (hue - shift / 3))) for shift in range(3)] for hue in hues]
+            return cls.of([str(i) for i in range(n - 1)] + ["Void"], colours, "knob n_classes")
+        parts = [part.strip().rsplit(" ", 3) for part in text.split(",")]
+        try:
+            classes = cls.of([part[0] for part in parts], [[int(v) for v in part[1:]] for part in parts], "knob classes")
+        except ValueError:
+            raise UserError("knob classes: write it as NAME R G B, NAME R G B, ...") from None
+        if len(classes) != n:
+            raise UserError(f"knob n_classes: {n}, but the knob classes lists {len(classes)} classes, void included")
+        return classes
+
+    @classmethod
+    def of(cls, names: Sequence[str], colours: Sequence, source: str | Path) -> "Classes":
+        """Check names and colours that come from `source`, and add a class "Void" if the last is another."""
+        if not names or names[-1].lower() != "void":
+            names, colours = [*names, "Void"], [*colours, [0, 0, 0]]
+        lower = [name.lower() for name in names]
+        if len(set(lower)) < len(names) or any("," in name or not name.strip() for name in names):
+            raise UserError(f"{source}: class names must be unique, not empty and free of commas; Void must come last")
+        array = np.array(colours)
+        if array.shape != (len(names), 3) or array.min() < 0 or array.max() > 255:
+            raise UserError(f"{source}: the colour of each class must be three numbers from 0 to 255")
+        if not 2 <= len(names) <= 255:
+            raise UserError(f"{source}: {len(names)} classes, void included; 2 to 255 are possible")
+        return cls(tuple(names), array.astype(np.uint8))
+
+    def __str__(self) -> str:
+        pairs = zip(self.names, self.colours.tolist(), strict=True)
+        return ", ".join(" ".join([name, *map(str, colour)]) for name, colour in pairs)
+
+    def indices(self, text: str) -> list[int]:
+        """Return the indices of "Car,Road". Raises UserError for a name that is not among the classes."""
+        known = {name.lower(): i for i, name in enumerate(self.names)} | {str(i): i for i in range(len(self.names))}
+        wanted = [name.strip() for name in text.split(",")]
+        if unknown := [name for name in wanted if name.lower() not in known]:
+            raise UserError(f"class {unknown[0]!r}: not among {', '.join(self.names)}")
+        return [known[name.lower()] for name in wanted]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Reading maps
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened(path: str | Path, size: tuple[int, int] | None, what: str) -> Iterator[Image.Image]:
+    """Open a map and check it before it is decoded: its size (H, W), if given, and whether its format is lossless.
+
+    Raises UserError for everything that is wrong with the file. `what` names its kind in the message.
+    """
+    try:
+        with open_binary(path) as file, Image.open(file, formats=tuple(READ_FORMATS)) as image:
+            if image.format in LOSSY_FORMATS and what != "mask":
+                raise UserError(f"{path}: is a JPEG, whose noise changes the values of any {what}; save maps as PNG")
+            if size and image.size[::-1] != tuple(size):
+                raise UserError(f"{path}: {image.width}x{image.height} px, but its image is {size[1]}x{size[0]} px")
+            yield image
+    except UserError:
+        raise
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: cannot be decoded as a {what}; save it as PNG") from None
+    except Exception as error:  # Pillow's decoders raise many kinds of errors for a damaged file
+        raise UserError(f"{path}: cannot be decoded as a {what} ({error})") from None
+
+
+def map_of(image: str | Path, root: str | Path, folder: str | Path) -> Path:
+    """Return where the map of an image below `root` is expected: at the same place below `folder`, with the same name."""
+    stem = Path(folder) / Path(image).relative_to(root).with_suffix("")
+    named = [stem.with_name(stem.name + suffix) for suffix in MAP_SUFFIXES]
+    return next((file for file in named if file.exists()), named[0])
+
+
+def read_indices(path: str | Path, classes: Classes, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read a picture of class indices, or of the classes' RGB colours, as (H, W) int16; unknown values become -1."""
+    with opened(path, size, "label map") as image:
+        mode = image.mode
+        pixels = np.asarray(image.convert("RGB") if mode in ("RGB", "RGBA") else image)
+    if mode in ("RGB", "RGBA"):
+        indices = np.full(pixels.shape[:2], -1, np.int16)
+        codes = pixels.astype(np.int32) @ (65536, 256, 1)
+        for index, colour in reversed(list(enumerate(classes.colours.astype(np.int32) @ (65536, 256, 1)))):
+            indices[codes == colour] = index
+        return indices
+    if mode in ("L", "P", "1") or mode.startswith("I"):
+        pixels = pixels.astype(np.int64)  # the mode decides whether they are bool, uint8, uint16 or int32
+        return np.where((pixels >= 0) & (pixels < len(classes)), pixels, -1).astype(np.int16)
+    raise UserError(f"{path}: a picture of mode {mode}; a label map has class indices, or the classes' RGB colours")
+
+
+def read_classes(path: str | Path, classes: Classes, size: tuple[int, int]) -> np.ndarray:
+    """Read the class of each pixel, (H, W) uint8. Unknown values become void.
+
+    Raises UserError for a file that cannot be read, that is not of `size`, or that is almost entirely void.
+    """
+    indices = read_indices(path, classes, size)
+    s = np.where(indices < 0, classes.void, indices).astype(np.uint8)
+    if (s == classes.void).mean() > MAX_VOID_SHARE:
+        raise UserError(
+            f"{path}: over {MAX_VOID_SHARE:.0%} of its pixels are none of the {len(classes) - 1} classes: either it is no "
+            f"label map, or its classes are not those of the knobs n_classes and classes"
+        )
+    return s
+
+
+def read_instances(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+    """Read an instance map of `size`, such as Cityscapes' instanceIds: (H, W) int32, a different number for each instance."""
+    with opened(path, size, "instance map") as image:
+        pixels = np.asarray(image)
+    if pixels.ndim != 2:
+        raise UserError(f"{path}: has {pixels.shape[2]} channels, but an instance map has one")
+    return pixels.astype(np.int32)
+
+
+def read_label_map(path: str | Path, instances: str | Path | None, classes: Classes, size: tuple[int, int]) -> LabelMap:
+    """Read classes and instances of an image of size (H, W), from a label map and an instance map.
+
+    Without an instance map, the connected regions of a class stand for instances. Boundaries are not computed yet, because
+    they have to be those of the map at its final size: see `with_boundaries`.
+    """
+    s = read_classes(path, classes, size)
+    return LabelMap(s, instances=connected_regions(s) if instances is None else read_instances(instances, size))
+
+
+def with_boundaries(labels: LabelMap) -> LabelMap:
+    """Return the label map with the boundaries of its instances."""
+    if labels.instances is None:
+        raise ValueError("a label map without instances has no boundaries")
+    return LabelMap(labels.classes, boundaries(labels.instances), labels.instances, labels.preserved)
+
+
+def boundaries(instances: np.ndarray) -> np.ndarray:
+    """Return (H, W) bool: the pixels with a 4-neighbour of another instance (Wang et al. 2018, section 3.3)."""
+    edge = np.zeros(instances.shape, bool)
+    down, right = instances[1:] != instances[:-1], instances[:, 1:] != instances[:, :-1]
+    edge[1:] |= down
+    edge[:-1] |= down
+    edge[:, 1:] |= right
+    edge[:, :-1] |= right
+    return edge
+
+
+def connected_regions(s: np.ndarray) -> np.ndarray:
+    """Number the 4-connected regions of equal class, (H, W) int32. They stand in for a missing instance map."""
+    from scipy import ndimage  # late: whoever only decodes files need not install scipy
+
+    numbers = np.zeros(s.shape, np.int32)
+    for index in np.unique(s):
+        found, _ = ndimage.label(s == index)
+        numbers += np.where(found, found + numbers.max(), 0)
+    return numbers
