@@ -1,1 +1,1 @@
-"""The conditional GAN: label maps, selective compression, and the command that trains it."""  # noqa: N999
+"""The conditional GAN: the command that trains it, and what guides compress.py."""  # noqa: N999

@@ -17,6 +17,7 @@ from config import config_test, config_train, directories
 from gcodec import Codec, container, packets, read_image
 from gcodec.context_model import ContextModel
 from gcodec.entropy import StaticTables, integer_frequencies
+from gcodec.knobs import ModelKnobs
 from gcodec.noise import noise
 from network import Network
 
@@ -170,6 +171,13 @@ def apply(diff: str, folder: Path) -> None:
 def specification():
     """The decoder that docs/file-format.md spells out."""
     return run_python("docs/file-format.md")
+
+
+def test_the_page_of_the_format_has_the_default_of_every_knob_that_a_decoder_needs():
+    text = (PROJECT / "docs/file-format.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| ", text, re.M) + re.findall(r"`(\w+)`\s\(`([^`]+)`\)", text)
+    assert ModelKnobs.from_json("{" + ", ".join(f'"{name}": {default}' for name, default in listed) + "}") == ModelKnobs()
+    assert sorted(name for name, _ in listed) == sorted(ModelKnobs.__dataclass_fields__)
 
 
 SHAPE = (5, 7)  # positions of a feature map

@@ -209,7 +209,7 @@ def test_an_image_that_takes_more_memory_than_there_is_is_refused(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 10**12)
     monkeypatch.setattr(memory, "available_address_space", lambda: 10**10)
     memory.check_memory(3000, 4000, Taking(570))
-    with pytest.raises(UserError, match=r"take 28\.2 GB of memory, but only 10\.0 GB can be had"):
+    with pytest.raises(UserError, match=r"take 28\.3 GB of memory, but only 10\.0 GB can be had"):
         memory.check_memory(3000, 4000, Taking(570, 2352))
 
 

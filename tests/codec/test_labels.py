@@ -117,5 +117,5 @@ def test_a_jpeg_is_no_map(tmp_path):
 
 
 def test_label_maps_need_no_scipy_until_regions_are_numbered():
-    code = "import sys; import cGAN.labels, cGAN.selection; sys.exit('scipy' in sys.modules or 'tensorflow' in sys.modules)"
+    code = "import sys; import gcodec.labels, gcodec.selection; sys.exit('scipy' in sys.modules or 'tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0

@@ -1,6 +1,7 @@
 """python3 -m gcodec, which prints what files say about themselves."""
 
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -163,3 +164,34 @@ def test_a_folder_without_such_files_is_one_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "in").mkdir()
     assert main(["in"]) == 2
     assert capsys.readouterr().err == "python3 -m gcodec: error: in: no .gc or .gcp files in this folder\n"
+
+
+def test_an_image_becomes_a_file_and_a_picture_by_models_that_ship_or_are_in_a_folder(tmp_path, capsys):
+    Image.fromarray(photo(150, 200)).save("a.png")
+    assert main(["compress", "a.png", "a.gc"]) == 0
+    data = (tmp_path / "a.gc").read_bytes()
+    codec = Codec.load(PROJECT / "checkpoints/photo_c8")
+    assert data == codec.encode(photo(150, 200))
+    assert main(["decompress", "a.gc", "b.png"]) == 0
+    np.testing.assert_array_equal(np.asarray(Image.open("b.png")), codec.decode(data))
+    shutil.copytree(PROJECT / "checkpoints/photo_c4", tmp_path / "models/mine")
+    assert main(["compress", "a.png", "c.gc", "--models", "models", "-r", "mine", "--max-bytes", "120"]) == 0
+    assert (tmp_path / "c.gc").stat().st_size <= 120
+    assert main(["inspect", "c.gc", "--models", "models"]) == 0 and "model:     mine" in capsys.readouterr().out
+    assert main(["decompress", "c.gc", "c.png", "--models", "models"]) == 0
+
+
+@pytest.mark.parametrize(("arguments", "line"), [
+    (["compress", "a.png", "a.png"], "a.png: the output must end in .gc"),
+    (["compress", "a.png", "b.gc", "-r", "nowhere"], "checkpoint nowhere: is not a folder; "),
+    (["compress", "a.png", "b.gc", "--max-bytes", "9"], "a.png: does not fit into 9 bytes; "),
+    (["decompress", "a.png", "b.png"], "a.png: is a picture (PNG), not a .gc file; "),
+    (["decompress", "b.gc", "b.png"], "b.gc: no such file"),
+    (["inspect", "b.gc", "--models", "nowhere"], "nowhere: no such folder of models"),
+])  # fmt: skip
+def test_a_mistake_is_one_line_and_status_2_and_leaves_nothing_behind(arguments, line, tmp_path, capsys):
+    Image.fromarray(photo(20, 30)).save("a.png")
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert not out and f"error: {line}" in err and err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
