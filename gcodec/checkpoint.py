@@ -85,8 +85,9 @@ def resolve_checkpoint(path: str | Path) -> Path:
         return path
     steps = [p for p in path.glob("ckpt-*") if re.fullmatch(r"ckpt-\d+", p.name) and p.is_dir()]
     if not steps:
+        names = ", ".join(sorted(file.parent.name for file in SHIPPED.glob("*/config.json")))
         what = "has no checkpoint in it (config.json, or folders ckpt-STEP)" if path.is_dir() else "is not a folder"
-        raise UserError(f"checkpoint {path}: {what}; train.py writes checkpoints/NAME/ckpt-STEP")
+        raise UserError(f"checkpoint {path}: {what}; train.py writes checkpoints/NAME/ckpt-STEP, and there are {names}")
     return max(steps, key=lambda p: int(p.name.removeprefix("ckpt-")))
 
 
