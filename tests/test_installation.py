@@ -43,7 +43,7 @@ def test_nothing_heavy_is_installed(python):
 
 
 def test_help(python):
-    for command in (["compress.py"], ["decompress.py"], ["-m", "codec"]):
+    for command in (["compress.py"], ["decompress.py"], ["-m", "gcodec"]):
         assert "usage:" in run(python, *command, "--help")
 
 
@@ -68,5 +68,5 @@ def test_a_label_map(python, tmp_path):
     ours = ("-r", "checkpoints/camvid_sc_c8")
     run(python, "compress.py", *ours, "-i", tmp_path / "street.png", "-sm", tmp_path / "labels.png", "-o", tmp_path / "a.gc")
     run(python, "decompress.py", "-i", tmp_path / "a.gc", "-o", tmp_path / "b.png")
-    assert "camvid_sc_c8" in run(python, "-m", "codec", tmp_path / "a.gc")
+    assert "camvid_sc_c8" in run(python, "-m", "gcodec", tmp_path / "a.gc")
     assert read_image(tmp_path / "b.png", 10**6).shape == (64, 96, 3)
