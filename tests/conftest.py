@@ -118,7 +118,7 @@ def make_steps_eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def build_eager(trainer: Trainer, config) -> None:
         build(trainer, config)
-        trainer._compiled_step = trainer._distributed_step
+        trainer._compiled_step = trainer._step_of_all
 
     monkeypatch.setattr(Trainer, "__init__", build_eager)
 
