@@ -1,10 +1,10 @@
 /**
  * The service worker: what the page fetches is kept, and serves when the network does not answer. The network comes first, so
- * a new version of the page is seen at once.
+ * a new version of the page is seen at once. Models' weights are left to weight_store.js, which keeps them in a form of its own.
  */
 
 const CACHE = "codec";
-const PAGE = ["./", "index.html", "style.css", "app.js", "icon.svg", "models.json", "images/kodim21.png"];
+const PAGE = ["./", "style.css", "app.js", "icon.svg", "models.json", "images/kodim21.png"];
 
 self.addEventListener("install", (event) => {
   self.skipWaiting();
@@ -15,7 +15,8 @@ self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim(
 
 self.addEventListener("fetch", (event) => {
   const { method, url } = event.request;
-  if (method === "GET" && url.startsWith(self.location.origin)) event.respondWith(networkFirst(event));
+  const keeps = method === "GET" && url.startsWith(self.location.origin) && !url.endsWith("/model.npz");
+  if (keeps) event.respondWith(networkFirst(event));
 });
 
 async function networkFirst({ request }) {

@@ -65,7 +65,7 @@ function encodeSymbol(coder, frequencies, symbol) {
 
 /** A fixed table of symbol frequencies for each channel; one channel is coded after the other. */
 export class StaticTables {
-  /** @param {import("./npz.js").NpyArray} frequencies (C, L), each row with the sum 2^16 */
+  /** @param {Pick<import("./npz.js").NpyArray, "shape" | "data">} frequencies (C, L), each row with the sum 2^16 */
   constructor({ shape: [channels, levels], data }) {
     this.channels = channels;
     this.levels = levels;
@@ -80,7 +80,7 @@ export class StaticTables {
     const row = new Array(levels).fill(Math.round(FREQUENCY_SUM / levels));
     row[0] += FREQUENCY_SUM - levels * row[0];
     const data = Uint32Array.from({ length: channels * levels }, (_, i) => row[i % levels]);
-    return new StaticTables({ dtype: "<u4", shape: [channels, levels], bytes: new Uint8Array(data.buffer), data });
+    return new StaticTables({ shape: [channels, levels], data });
   }
 
   /** @type {EntropyModel["encode"]} */

@@ -1,0 +1,17 @@
+/** Where time goes: `performance.getEntriesByType("measure")` in the worker lists it, and benchmarks/first_decode.mjs prints it. */
+
+/**
+ * What an action returns; how long it took is measured under a name.
+ * @template T
+ * @param {string} name
+ * @param {() => Promise<T>} action
+ * @returns {Promise<T>}
+ */
+export async function measured(name, action) {
+  const start = performance.now();
+  try {
+    return await action();
+  } finally {
+    performance.measure(name, { start, end: performance.now() });
+  }
+}
