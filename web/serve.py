@@ -67,9 +67,7 @@ def page_files(checkpoints: Path) -> dict[str, Path | bytes]:
 
     Raises UserError if a library or every model is missing.
     """
-    found: dict[str, Path | bytes] = {}
-    for pattern in ("*.html", "*.css", "*.js", "*.svg", "codec/*.js"):
-        found |= {str(path.relative_to(WEB)): path for path in sorted(WEB.glob(pattern))}
+    found: dict[str, Path | bytes] = {**own_files()}
     for name, source in LIBRARIES.items():
         found[name] = WEB / "node_modules" / source
         if not (WEB / "node_modules" / source).is_file():
@@ -80,9 +78,15 @@ def page_files(checkpoints: Path) -> dict[str, Path | bytes]:
     for model in listed:
         for pattern in MODEL_FILES:
             found |= {f"{model['folder']}/{path.name}": path for path in sorted((checkpoints / model["name"]).glob(pattern))}
-    found[SAMPLE] = PROJECT / SAMPLE
     found["models.json"] = (json.dumps(listed, indent=1) + "\n").encode()
     return found
+
+
+def own_files() -> dict[str, Path]:
+    """Return the files of the page that this project has, by their paths below its address."""
+    patterns = ("*.html", "*.css", "*.js", "*.svg", "codec/*.js")
+    found = {path.relative_to(WEB).as_posix(): path for pattern in patterns for path in sorted(WEB.glob(pattern))}
+    return found | {SAMPLE: PROJECT / SAMPLE}
 
 
 def models(checkpoints: Path) -> list[dict]:
@@ -178,15 +182,10 @@ class Handler(BaseHTTPRequestHandler):
             super().log_message(*arguments)
 
 
-def port(text: str) -> int:
-    """Convert a port's number. argparse makes one line of the error."""
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not a port: 0 to 65535")
-    return int(text)
-
-
 def serve(files: dict[str, Path | bytes], number: int, quiet: bool) -> None:
     """Serve the page until Ctrl-C. Raises UserError for a port that cannot be had."""
+    if not 0 <= number <= 65535:
+        raise UserError(f"--port {number}: must be 0 to 65535")
     handler = functools.partial(Handler, files=files, quiet=quiet)
     try:
         server = ThreadingHTTPServer(("127.0.0.1", number), handler)
@@ -202,7 +201,7 @@ def serve(files: dict[str, Path | bytes], number: int, quiet: bool) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=port, default=8000, help="0: any that is free (default: 8000)")
+    parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default: 8000)")
     parser.add_argument("--checkpoints", type=Path, default=PROJECT / "checkpoints", metavar="FOLDER", help="models to offer")
     parser.add_argument("--dist", type=Path, metavar="FOLDER", help="write the page into this folder, and serve nothing")
     parser.add_argument("--quiet", action="store_true", help="do not print requests")

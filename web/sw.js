@@ -4,7 +4,11 @@
  */
 
 const CACHE = "codec";
-const PAGE = ["./", "style.css", "app.js", "icon.svg", "models.json", "images/kodim21.png"];
+/** What is fetched before this listens; what comes later is kept when it comes. */
+const PAGE = [
+  "./", "style.css", "icon.svg", "app.js", "compare.js", "share.js", "state.js", "view.js", "codec/errors.js", "vendor/fflate.js",
+  "models.json", "images/kodim21.png",
+];
 
 self.addEventListener("install", (event) => {
   self.skipWaiting();
@@ -19,11 +23,17 @@ self.addEventListener("fetch", (event) => {
   if (keeps) event.respondWith(networkFirst(event));
 });
 
+/** Whether the server says that nothing has changed: a library's megabytes are not written anew at each visit. */
+function isSame(response, kept) {
+  const tag = response.headers.get("ETag") ?? response.headers.get("Last-Modified");
+  return tag !== null && tag === (kept?.headers.get("ETag") ?? kept?.headers.get("Last-Modified"));
+}
+
 async function networkFirst({ request }) {
   const cache = await caches.open(CACHE);
   try {
     const response = await fetch(request);
-    if (response.ok) await cache.put(request, response.clone());
+    if (response.ok && !isSame(response, await cache.match(request))) await cache.put(request, response.clone());
     return response;
   } catch (error) {
     const kept = await cache.match(request);

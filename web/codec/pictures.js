@@ -51,14 +51,15 @@ const WEIGHT_STEPS = 2 ** 22; // for a weight of 1, as in Pillow; sums of pixels
 
 /**
  * The picture at another size, as Pillow does it with Lanczos' filter of three lobes: first each row gets its new length, then
- * each column, and values are rounded after both.
+ * each column, and values are rounded after both. Pillow shrinks the columns of tall pictures first.
  * @param {Picture} picture
  * @param {number} width
  * @param {number} height
  * @returns {Picture}
  */
 export function resize(picture, width, height) {
-  return withHeight(withWidth(picture, width), height);
+  const isTall = picture.height > 2 * picture.width && height < picture.height;
+  return isTall ? withWidth(withHeight(picture, height), width) : withHeight(withWidth(picture, width), height);
 }
 
 /** @param {Picture} picture */
