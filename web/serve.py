@@ -48,8 +48,8 @@ TYPES = {
     ".wasm": "application/wasm",
 }
 HEADERS = {  # of every answer; index.html has the policy too, for hosts that set no headers
-    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:; "
-                               "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
+    "img-src 'self' blob:; connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # the browser asks whether its copy is still good
@@ -112,7 +112,7 @@ def compresses(config: config_train) -> bool:
 
 
 def write_page(files: dict[str, Path | bytes], folder: Path) -> None:
-    """Write the page into a folder of its own, which is replaced if it holds a page. Raises UserError if it holds anything else."""
+    """Write the page into a folder. One that holds a page is replaced; raises UserError for one that holds anything else."""
     if folder.exists() and not (folder / "models.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there, and is not a page that this command wrote; name another folder")
     if folder.exists():

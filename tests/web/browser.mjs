@@ -40,7 +40,8 @@ export async function openBrowser(flags, more = {}) {
 /** Opens the page; waits for its list of models. What the console complains about, ours to answer for, is put into `complaints`. */
 export async function openPage(browser, address, complaints = []) {
   const page = await browser.newPage();
-  page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()));
+  const ours = (message) => ["error", "warning"].includes(message.type()) && !/blocked by Playwright/.test(message.text());
+  page.on("console", (message) => ours(message) && complaints.push(message.text()));
   page.on("pageerror", (error) => complaints.push(error.message));
   await page.goto(address);
   await page.waitForSelector("#models input", { state: "attached" });

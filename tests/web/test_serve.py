@@ -20,7 +20,7 @@ import serve  # noqa: E402
 @pytest.fixture(scope="module")
 def files():
     """What the page consists of, with stand-ins for what npm fetches."""
-    found = {name: b"library" for name in serve.LIBRARIES}
+    found = dict.fromkeys(serve.LIBRARIES, b"library")
     return found | serve.own_files() | {"models.json": b"[]\n", "checkpoints/m/config.json": b"{}"}
 
 
@@ -59,8 +59,8 @@ def test_the_page_and_its_files_are_served(port, files):
 
 @pytest.mark.parametrize("path", [
     "/serve.py", "/.gitignore", "/package.json", "/screenshot.jpg", "/node_modules/fflate/package.json", "/config.py",
-    "/codec", "/codec/", "/vendor/", "/checkpoints/", "/checkpoints/m", "/images/", "/%00", "/index.html%00", "/%2e%2e/config.py",
-    "/../config.py", "/codec/../../config.py", "//etc/passwd", "/checkpoints/m/../../config.py", "/%ff", "/index.html/",
+    "/codec", "/codec/", "/vendor/", "/checkpoints/", "/checkpoints/m", "/images/", "/%00", "/index.html%00", "/index.html/",
+    "/../config.py", "/codec/../../config.py", "//etc/passwd", "/checkpoints/m/../../config.py", "/%ff", "/%2e%2e/config.py",
 ])  # fmt: skip
 def test_nothing_else_is_served(port, path):
     assert ask(port, path)[0] == 404
@@ -84,7 +84,8 @@ def test_the_page_itself_carries_the_policy_for_hosts_that_set_no_headers():
 
 @pytest.mark.parametrize(("host", "status"), [
     ("127.0.0.1", 200), ("localhost:9000", 200), ("[::1]:8000", 200),
-    ("evil.example", 421), ("evil.example:8000", 421), ("127.0.0.1.evil.example", 421), ("localhost@evil.example:1", 421), ("", 421),
+    ("evil.example", 421), ("evil.example:8000", 421), ("127.0.0.1.evil.example", 421), ("localhost@evil.example:1", 421),
+    ("", 421),
 ])  # fmt: skip
 def test_only_this_machine_s_own_names_are_answered(port, host, status):
     assert ask(port, "/", Host=host)[0] == status
