@@ -143,7 +143,9 @@ function fileRow({ id }) {
 function drawFile(item, row, isSelected) {
   const { file, stand } = item;
   const [select, save] = row.children;
+  const comes = isSelected && select.getAttribute("aria-current") !== "true";
   select.setAttribute("aria-current", String(isSelected));
+  if (comes) requestAnimationFrame(() => ($("files").scrollTop = row.offsetTop - row.offsetHeight)); // the list has a scroll bar of its own
   select.querySelector(".name").textContent = file.name;
   select.querySelector(".stand").textContent = standOf(item);
   row.dataset.kind = stand.kind;

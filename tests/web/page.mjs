@@ -10,7 +10,8 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import path from "node:path";
 
-import { answer, figures, give, openBrowser, openPage, options, PROJECT, save, WINDOWS } from "./browser.mjs";
+import { answer, figures, give, openBrowser, openPage, options, save, WINDOWS } from "./browser.mjs";
+import { PROJECT } from "./chromium.mjs";
 
 const PHOTO = path.join(PROJECT, "images/kodim21.png");
 const complaints = [];

@@ -46,6 +46,7 @@ export function runtimeOf(ort, provider) {
   return async (graph, weights) => {
     const session = await ort.InferenceSession.create(graph, {
       executionProviders: [provider],
+      logSeverityLevel: 3, // errors; it would warn of constants that its own optimizer has made superfluous
       externalData: [{ path: "weights.bin", data: weights }],
     });
     const [output] = session.outputNames;
