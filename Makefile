@@ -19,17 +19,17 @@ test: .venv/installed-dev
 	$(BIN)/mypy . && $(BIN)/mypy data/*.py
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
-web: .venv/installed web/node_modules/installed
+web: .venv/installed web/node_modules/fflate/package.json
 	$(BIN)/python web/serve.py --port $(PORT)
 
-web-dist: .venv/installed web/node_modules/installed
+web-dist: .venv/installed web/node_modules/fflate/package.json
 	$(BIN)/python web/serve.py --dist web/dist
 
 test-web:
 	@test -x $(BIN)/pytest || { echo "make test-web: needs $(BIN)/pytest; make test installs it"; exit 2; }
 	$(BIN)/python -m pytest -q -rs tests/web
 
-web/node_modules/installed: web/package-lock.json
+web/node_modules/fflate/package.json: web/package-lock.json
 	cd web && npm ci --omit=dev --ignore-scripts --no-audit --no-fund
 	touch $@
 

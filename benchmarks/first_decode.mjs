@@ -35,7 +35,7 @@ async function visit(address, profile) {
     const seconds = (performance.now() - start) / 1000;
     const cpu = await cpuSeconds(page);
     const parts = await page.workers()[0].evaluate(() => performance.getEntriesByType("measure").map(({ name, duration }) => [name, duration / 1000]));
-    await page.waitForTimeout(3000); // in which the browser stores the compiled code, as it does while a visitor looks
+    await page.waitForTimeout(6000); // in which the browser stores the compiled code, as it does while a visitor looks
     return { seconds, cpu, parts: Object.fromEntries(parts) };
   } finally {
     await browser.close();

@@ -88,6 +88,7 @@ async function listModels() {
 
 /** @param {Iterable<File>} files */
 function open(files) {
+  if (![...files].length) return; // such as of text that is pasted
   if (location.hash) history.replaceState(null, "", location.pathname + location.search); // the link's picture is no longer all
   become(states.opened(state, [...files]));
 }

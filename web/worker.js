@@ -14,7 +14,7 @@ import { Codec } from "./codec/codec.js";
 import { codedSize, looksLikeGc, unpack } from "./codec/container.js";
 import { UserError } from "./codec/errors.js";
 import { openRuntime } from "./codec/runtime.js";
-import { measured } from "./measure.js";
+import { measured, noted } from "./measure.js";
 import { readLabelMap, readPhoto, toPng } from "./photos.js";
 import { keepOnly, weightStore } from "./weight_store.js";
 
@@ -112,6 +112,7 @@ async function decodeFile({ file, models }, status) {
   await measured("generator", () => codec.network("generator"));
   status("Decoding …");
   const { picture, seconds } = await measured("decoding", () => codec.decode(bytes));
+  noted("decoding", seconds);
   const decoded = await measured("PNG", () => toPng(picture));
   return { decoded, width, height, coded: header.scale ? coded : undefined, bytes, decoding: sum(seconds), model: model.name };
 }
