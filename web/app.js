@@ -1,84 +1,63 @@
-/** The page: takes files, hands them to the worker, shows what comes back. */
+/** The page: what visitors and the worker do becomes the next state; view.js draws it, and the worker gets what is to be done. */
 
-const $ = (id) => document.getElementById(id);
-const number = new Intl.NumberFormat("en");
+import { UserError } from "./codec/errors.js";
+import { fromText, linkTo } from "./share.js";
+import * as states from "./state.js";
+import { zipSync } from "./vendor/fflate.js";
+import { $, draw } from "./view.js";
 
-/** The file on the stage, and what the worker made of it. */
-const shown = { /** @type {File | null} */ file: null, /** @type {any} */ result: null };
-/** The newest files that the worker was given; answers to older jobs are ignored. */
-const job = { id: 0, /** @type {File | null} */ file: null, /** @type {File | null} */ map: null };
+let state = states.EMPTY;
+const SAMPLE = "images/kodim21.png";
+const TOO_OLD = "This browser is too old for this page, or a part of it is missing.";
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Files in
-// ---------------------------------------------------------------------------------------------------------------------
-
-/**
- * @param {File} file a photo or a .gc file
- * @param {File | null} map the photo's label map
- */
-function open(file, map = null) {
-  const id = ++job.id;
-  Object.assign(job, { file, map });
-  askForMap();
-  $("error").hidden = true;
-  $("busy").hidden = false;
-  $("status").textContent = "Reading …";
-  worker.then((it) => it.postMessage({ id, file, map, model: chosenModel()?.value }));
-}
-
-function listenForFiles() {
-  $("choose").onclick = $("another").onclick = () => $("file").click();
-  $("file").onchange = ({ target }) => {
-    if (target.files[0]) open(target.files[0]);
-    target.value = ""; // so that the same file may be chosen again
-  };
-  $("add-map").onclick = () => $("map").click();
-  $("map").onchange = ({ target }) => {
-    if (target.files[0]) open(job.file, target.files[0]);
-    target.value = "";
-  };
-  $("example").onclick = async () => {
-    const response = await fetch("images/kodim21.png");
-    open(new File([await response.blob()], "kodim21.png"));
-  };
-  const drag = (on) => (event) => {
-    event.preventDefault();
-    $("stage").classList.toggle("dragging", on);
-  };
-  window.addEventListener("dragover", drag(true));
-  window.addEventListener("dragleave", drag(false));
-  window.addEventListener("drop", (event) => {
-    drag(false)(event);
-    if (event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
-  });
-  window.addEventListener("paste", (event) => {
-    if (event.clipboardData.files[0]) open(event.clipboardData.files[0]);
-  });
+/** The one place where the state changes. @param {import("./state.js").State} next */
+function become(next) {
+  state = next;
+  draw(state);
+  work();
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The worker
 // ---------------------------------------------------------------------------------------------------------------------
 
-function answered({ data: { id, status, result, error } }) {
-  if (id !== job.id) return;
-  if (status) {
-    $("status").textContent = status;
-    return;
+/** @type {Worker | null} */
+let worker = null;
+let job = 0; // that the worker has; 0 for none
+
+/** Ends work that nobody wants any more, and begins the next. */
+function work() {
+  if (job && !states.isWanted(state, job)) {
+    worker.terminate();
+    [worker, job] = [null, 0];
   }
-  $("stage").dataset.answered = String(id);
-  $("busy").hidden = true;
-  $("status").textContent = "";
-  if (error) {
-    $("error").textContent = error;
-    $("error").hidden = false;
-  } else {
-    Object.assign(shown, { file: job.file, result });
-    show(result);
-  }
+  const item = states.next(state);
+  if (!item || job) return;
+  worker ??= startWorker();
+  const given = states.jobOf(state, item);
+  job = state.count + 1;
+  become(states.started(state, item.id));
+  worker.postMessage({ id: job, ...given });
 }
 
-/** The service worker keeps all that is fetched, for use without a network; work begins when it listens. */
+function startWorker() {
+  const it = new Worker("worker.js", { type: "module" });
+  it.onmessage = ({ data: { id, status, result, error, again } }) => {
+    if (id !== job) return;
+    if (status) return become(states.told(state, id, status));
+    job = 0;
+    become(error ? states.failed(state, id, error, again) : states.finished(state, id, result));
+  };
+  it.onerror = () => {
+    if (it !== worker) return;
+    const id = job;
+    [worker, job] = [null, 0];
+    become(id ? states.failed(state, id, TOO_OLD, true) : states.broken(state, TOO_OLD));
+  };
+  return it;
+}
+
+/** The service worker keeps what is fetched, for use without a network; the list of models comes when it listens. */
 async function listenOffline() {
   if (!("serviceWorker" in navigator)) return;
   try {
@@ -91,117 +70,156 @@ async function listenOffline() {
   }
 }
 
-const worker = listenOffline().then(() => {
-  const it = new Worker("worker.js", { type: "module" });
-  it.onmessage = answered;
-  it.onerror = () => answered({ data: { id: job.id, error: "This browser is too old for this page, or a part of it is missing." } });
-  return it;
-});
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Pictures and figures out
-// ---------------------------------------------------------------------------------------------------------------------
-
-function show({ original, shrunkFrom, decoded, coded, bytes, encoding, decoding, model, engine }) {
-  const { width, height } = decoded;
-  const promptHadFocus = $("prompt").contains(document.activeElement);
-  $("stage").dataset.state = "result";
-  $("prompt").hidden = true;
-  $("compare").hidden = $("figures").hidden = $("actions").hidden = false;
-  $("compare").style.setProperty("--aspect", String(width / height));
-  for (const id of ["original", "original-tag", "line", "divider"]) $(id).hidden = !original;
-  $("decoded-tag").textContent = original ? "What comes back" : shown.file.name;
-  draw($("decoded"), decoded);
-  if (original) draw($("original"), original);
-
-  const figures = [
-    ["in the file", `${number.format(bytes.length)} bytes`],
-    ["bits per pixel", ((8 * bytes.length) / (width * height)).toFixed(4)],
-    ["pixels", `${width} × ${height}`],
-  ];
-  if (coded) figures.push(["pixels coded", `${coded.width} × ${coded.height}`]);
-  if (original) figures.push(["to compress", duration(encoding)]);
-  figures.push(["to decode", duration(decoding)]);
-  $("figures").replaceChildren(...figures.map(([what, value]) => {
-    const pair = document.createElement("div");
-    pair.append(element("dt", what), element("dd", value));
-    return pair;
-  }));
-  if (shrunkFrom) {
-    $("status").textContent = `The photo has ${shrunkFrom.width} × ${shrunkFrom.height} pixels; this page shrank it to ${width} × ${height} first.`;
+async function listModels() {
+  await listenOffline();
+  worker ??= startWorker(); // which compiles ONNX Runtime
+  try {
+    const response = await fetch("models.json");
+    if (!response.ok) throw new Error(`the server answers ${response.status}`);
+    become(states.modelsListed(state, await response.json()));
+  } catch (error) {
+    become(states.broken(state, `This page is incomplete: its list of models, models.json, cannot be read (${error.message}).`));
   }
-  $("engine").textContent = `Networks run by ${engine}.`;
-  const input = document.querySelector(`#models input[value="${model}"]`);
-  if (input) input.checked = true; // this page may only decode a model's files
-  askForMap();
-  if (promptHadFocus) $(original ? "divider" : "save-png").focus(); // the focus would be lost with the prompt
-  $("save-gc").hidden = !original;
-  $("save-png").classList.toggle("primary", !original);
 }
 
-/** @param {HTMLCanvasElement} canvas */
-function draw(canvas, { width, height, data }) {
-  canvas.width = width;
-  canvas.height = height;
-  canvas.getContext("2d").putImageData(new ImageData(data, width, height), 0, 0);
+// ---------------------------------------------------------------------------------------------------------------------
+// Files in
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** @param {Iterable<File>} files */
+function open(files) {
+  if (![...files].length) return; // such as of text that is pasted
+  if (location.hash) history.replaceState(null, "", location.pathname + location.search); // the link's picture is no longer all
+  become(states.opened(state, [...files]));
 }
 
-function element(tag, text) {
-  const it = document.createElement(tag);
-  it.textContent = text;
-  return it;
+function openLink() {
+  const text = location.hash.slice(1);
+  if (!text) return;
+  try {
+    become(states.opened(state, [new File([fromText(text)], "picture.gc")]));
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    become(states.opened(state, [new File([], "picture.gc")], error.message));
+  }
 }
 
-const duration = (seconds) => `${Object.values(seconds).reduce((a, b) => a + b).toFixed(2)} s`;
+async function openSample() {
+  try {
+    const response = await fetch(SAMPLE);
+    if (!response.ok) throw new Error(`the server answers ${response.status}`);
+    open([new File([await response.blob()], SAMPLE.split("/").at(-1))]);
+  } catch (error) {
+    become(states.opened(state, [new File([], "sample photo")], `The sample cannot be loaded (${error.message}).`));
+  }
+}
+
+/** Calls back with the files that a hidden input gets; the same may be chosen again. */
+function onFiles(id, action) {
+  $(id).onchange = ({ target }) => {
+    const files = [...target.files];
+    target.value = "";
+    if (files.length) action(files);
+  };
+}
+
+function listenForFiles() {
+  for (const id of ["choose", "other", "add"]) $(id).onclick = () => $("file").click();
+  onFiles("file", open);
+  $("example").onclick = openSample;
+  const drag = (isOver) => (event) => {
+    event.preventDefault();
+    if (state.dragging !== isOver) become(states.dragged(state, isOver));
+  };
+  window.addEventListener("dragover", drag(true));
+  window.addEventListener("dragleave", (event) => event.relatedTarget || drag(false)(event));
+  window.addEventListener("drop", (event) => {
+    drag(false)(event);
+    open(event.dataTransfer.files);
+  });
+  window.addEventListener("paste", ({ clipboardData }) => {
+    const link = /^\s*https?:\S*#([\w-]+)\s*$/.exec(clipboardData.getData("text"));
+    if (link) location.hash = link[1];
+    else open(clipboardData.files);
+  });
+  window.addEventListener("hashchange", openLink);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Files out
+// ---------------------------------------------------------------------------------------------------------------------
+
+const named = ({ file }, suffix) => file.name.replace(/\.[^.]*$/, "") + suffix;
+
+/** @param {Blob} blob */
+function save(blob, name) {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+const saveGc = (item) => save(new Blob([item.stand.result.bytes], { type: "application/octet-stream" }), named(item, ".gc"));
+const savePng = (item) => save(item.stand.result.decoded, named(item, ".png"));
+
+/** What an item was opened for: of a photo its .gc file, of that its picture. */
+const saveMade = (item) => (states.isPhoto(item) ? saveGc(item) : savePng(item));
+
+async function saveAll() {
+  const files = {};
+  for (const item of state.items.filter(({ stand }) => stand.kind === "result")) {
+    const { bytes, decoded } = item.stand.result;
+    const [suffix, data] = states.isPhoto(item) ? [".gc", bytes] : [".png", new Uint8Array(await decoded.arrayBuffer())];
+    let name = named(item, suffix);
+    for (let i = 2; name in files; i++) name = named(item, ` (${i})${suffix}`);
+    files[name] = data;
+  }
+  save(new Blob([zipSync(files, { level: 0 })], { type: "application/zip" }), "pictures.zip"); // they are compressed already
+}
+
+async function share() {
+  const { bytes } = states.selectedItem(state).stand.result;
+  const link = linkTo(bytes, location.href);
+  try {
+    await navigator.clipboard.writeText(link);
+    become(states.noticed(state, `The link was copied. It has ${link.length} characters and holds the picture itself.`, link));
+  } catch {
+    become(states.noticed(state, `This browser does not let the page copy; take the link, of ${link.length} characters, from here.`, link));
+    $("link").select();
+  }
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Controls
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** @returns {HTMLInputElement | null} */
-const chosenModel = () => document.querySelector("#models input:checked");
-
-const isPhoto = (file) => file !== null && !/\.gc$/i.test(file.name);
-
-/** Offers to add a label map where there is a photo, and the model wants one. */
-function askForMap() {
-  $("label-map").hidden = !("labelMap" in (chosenModel()?.dataset ?? {}) && isPhoto(job.file));
+function listenToControls() {
+  $("cancel").onclick = () => become(states.cancelled(state));
+  $("again").onclick = () => become(states.triedAgain(state, state.selected));
+  $("models").onchange = ({ target }) => become(states.chosen(state, { model: target.value }));
+  $("target").onchange = ({ target: { value } }) => {
+    const isFree = value === "free";
+    become(states.chosen(state, { free: isFree, target: isFree ? state.settings.target ?? 1024 : Number(value) || null }));
+    if (isFree) $("bytes").select();
+  };
+  $("bytes").onchange = ({ target }) => {
+    if (target.value && target.reportValidity()) become(states.chosen(state, { target: Number(target.value) }));
+  };
+  $("add-map").onclick = () => $("map").click();
+  onFiles("map", ([map]) => become(states.mapGiven(state, state.selected, map)));
+  $("drop-map").onclick = () => become(states.mapGiven(state, state.selected, null));
+  $("save-gc").onclick = () => saveGc(states.selectedItem(state));
+  $("save-png").onclick = () => savePng(states.selectedItem(state));
+  $("share").onclick = share;
+  $("save-all").onclick = saveAll;
+  $("clear").onclick = () => become(states.cleared(state));
+  $("files").onclick = ({ target }) => {
+    const { select, save: saved } = target.closest("button")?.dataset ?? {};
+    if (select) become(states.selected(state, Number(select)));
+    if (saved) saveMade(state.items.find(({ id }) => id === Number(saved)));
+  };
 }
 
-async function listModels() {
-  const response = await fetch("models.json");
-  if (!response.ok) throw new Error("models.json is missing");
-  const models = (await response.json()).filter(({ compresses }) => compresses);
-  if (!models.length) return;
-  const usual = models.find(({ name }) => name === "photo_c8") ?? models[0];
-  const segments = document.createElement("div");
-  segments.className = "segments";
-  for (const { name, label_map: labelMap } of models) {
-    const input = document.createElement("input");
-    Object.assign(input, { type: "radio", name: "model", value: name, checked: name === usual.name });
-    if (labelMap) input.dataset.labelMap = "";
-    input.onchange = () => isPhoto(job.file) && open(job.file, job.map);
-    const label = element("label", name);
-    label.append(input);
-    segments.append(label);
-  }
-  $("models").append(segments);
-  $("models").hidden = false;
-}
-
-function save(blob, suffix) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = shown.file.name.replace(/\.[^.]*$/, "") + suffix;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
-
-$("save-gc").onclick = () => save(new Blob([shown.result.bytes], { type: "application/octet-stream" }), ".gc");
-$("save-png").onclick = () => $("decoded").toBlob((blob) => save(blob, ".png"), "image/png");
-$("divider").oninput = ({ target }) => $("compare").style.setProperty("--split", `${target.value}%`);
 listenForFiles();
-listModels().catch((error) => {
-  $("error").textContent = `The page is incomplete: ${error.message}.`;
-  $("error").hidden = false;
-});
+listenToControls();
+openLink();
+listModels();

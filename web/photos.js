@@ -2,8 +2,15 @@
 
 import { UserError } from "./codec/errors.js";
 import { classesOf } from "./codec/label_maps.js";
+import { withoutOrientation } from "./webp.js";
 
 const MAX_PIXELS = 2_000_000; // of what is compressed; on one thread, networks take some ten seconds for as many
+
+/** What drawing a bitmap upright takes, by its orientation: a, b, c, d of a transform, and whether it starts at the right, at the bottom. */
+const TURNS = {
+  1: [1, 0, 0, 1, 0, 0], 2: [-1, 0, 0, 1, 1, 0], 3: [-1, 0, 0, -1, 1, 1], 4: [1, 0, 0, -1, 0, 1],
+  5: [0, 1, 1, 0, 0, 0], 6: [0, 1, -1, 0, 1, 0], 7: [0, -1, -1, 0, 1, 1], 8: [0, -1, 1, 0, 0, 1],
+};
 
 /**
  * A photo's pixels, in sRGB, turned as the camera's tag says, transparency laid over white. A photo of more than MAX_PIXELS is
@@ -13,16 +20,20 @@ const MAX_PIXELS = 2_000_000; // of what is compressed; on one thread, networks 
  */
 export async function readPhoto(file) {
   let bitmap;
+  let orientation = 1;
   try {
-    bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
+    const webp = withoutOrientation(new Uint8Array(await file.arrayBuffer()));
+    if (webp) orientation = webp.orientation;
+    bitmap = await createImageBitmap(webp ? new Blob([webp.bytes]) : file, { imageOrientation: "from-image" });
   } catch {
     throw new UserError(`${file.name} is neither a photo that this browser can read nor a .gc file.`);
   }
-  const scale = Math.min(1, Math.sqrt(MAX_PIXELS / (bitmap.width * bitmap.height)));
-  const width = Math.max(1, Math.floor(bitmap.width * scale));
-  const height = Math.max(1, Math.floor(bitmap.height * scale));
-  const shrunkFrom = scale < 1 ? { width: bitmap.width, height: bitmap.height } : undefined;
-  return { picture: pixels(bitmap, width, height, { imageSmoothingQuality: "high" }), shrunkFrom };
+  const [ownWidth, ownHeight] = orientation > 4 ? [bitmap.height, bitmap.width] : [bitmap.width, bitmap.height];
+  const scale = Math.min(1, Math.sqrt(MAX_PIXELS / (ownWidth * ownHeight)));
+  const width = Math.max(1, Math.floor(ownWidth * scale));
+  const height = Math.max(1, Math.floor(ownHeight * scale));
+  const shrunkFrom = scale < 1 ? { width: ownWidth, height: ownHeight } : undefined;
+  return { picture: pixels(bitmap, width, height, { imageSmoothingQuality: "high" }, orientation), shrunkFrom };
 }
 
 /**
@@ -49,13 +60,22 @@ export async function readLabelMap(file, { picture, shrunkFrom }, code) {
   return classesOf(pixels(bitmap, picture.width, picture.height, { imageSmoothingEnabled: false }), code);
 }
 
-/** A bitmap's pixels at a size, over white; closes the bitmap. */
-function pixels(bitmap, width, height, smoothing) {
+/** A picture as a PNG file, which takes little memory while nobody looks at it. @param {import("./codec/pictures.js").Picture} picture */
+export function toPng({ width, height, data }) {
+  const canvas = new OffscreenCanvas(width, height);
+  canvas.getContext("2d").putImageData(new ImageData(/** @type {any} */ (data), width, height), 0, 0);
+  return canvas.convertToBlob({ type: "image/png" });
+}
+
+/** A bitmap's pixels, upright, at a size, over white; closes the bitmap. */
+function pixels(bitmap, width, height, smoothing, orientation = 1) {
   const context = new OffscreenCanvas(width, height).getContext("2d", { colorSpace: "srgb", willReadFrequently: true });
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);
   Object.assign(context, smoothing);
-  context.drawImage(bitmap, 0, 0, width, height);
+  const [a, b, c, d, right, bottom] = TURNS[orientation];
+  context.setTransform(a, b, c, d, right * width, bottom * height);
+  context.drawImage(bitmap, 0, 0, ...(orientation > 4 ? [height, width] : [width, height]));
   bitmap.close();
   return context.getImageData(0, 0, width, height);
 }

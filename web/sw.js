@@ -1,10 +1,14 @@
 /**
  * The service worker: what the page fetches is kept, and serves when the network does not answer. The network comes first, so
- * a new version of the page is seen at once.
+ * a new version of the page is seen at once. Models' weights are left to weight_store.js, which keeps them in a form of its own.
  */
 
 const CACHE = "codec";
-const PAGE = ["./", "index.html", "style.css", "app.js", "icon.svg", "models.json", "images/kodim21.png"];
+/** What is fetched before this listens; what comes later is kept when it comes. */
+const PAGE = [
+  "./", "style.css", "icon.svg", "app.js", "compare.js", "share.js", "state.js", "view.js", "codec/errors.js", "vendor/fflate.js",
+  "models.json", "images/kodim21.png",
+];
 
 self.addEventListener("install", (event) => {
   self.skipWaiting();
@@ -15,14 +19,21 @@ self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim(
 
 self.addEventListener("fetch", (event) => {
   const { method, url } = event.request;
-  if (method === "GET" && url.startsWith(self.location.origin)) event.respondWith(networkFirst(event));
+  const keeps = method === "GET" && url.startsWith(self.location.origin) && !url.endsWith("/model.npz");
+  if (keeps) event.respondWith(networkFirst(event));
 });
+
+/** Whether the server says that nothing has changed: a library's megabytes are not written anew at each visit. */
+function isSame(response, kept) {
+  const tag = response.headers.get("ETag") ?? response.headers.get("Last-Modified");
+  return tag !== null && tag === (kept?.headers.get("ETag") ?? kept?.headers.get("Last-Modified"));
+}
 
 async function networkFirst({ request }) {
   const cache = await caches.open(CACHE);
   try {
     const response = await fetch(request);
-    if (response.ok) await cache.put(request, response.clone());
+    if (response.ok && !isSame(response, await cache.match(request))) await cache.put(request, response.clone());
     return response;
   } catch (error) {
     const kept = await cache.match(request);

@@ -1,95 +1,129 @@
 /**
  * Does the work beside the page, so that the page stays responsive. It is asked for one job at a time:
  *
- *     {id, file, map, model}   a photo or a .gc file, a Blob; the photo's label map, if there is one; and the name of the model
- *                              to compress with
+ *     {id, file, map, models, model, target}   a photo or a .gc file, a Blob; the photo's label map, if there is one; what
+ *                                              models.json says; and for a photo, the name of the model to compress with, or
+ *                                              how many bytes its file may have, by any of the photo models
  *
- * and answers with any number of {id, status}, then {id, result} or {id, error}.
+ * and answers with any number of {id, status}, then {id, result} or {id, error, again}. A job is given up by ending the worker.
  */
 
+import { fit } from "./codec/budget.js";
 import { readCheckpoint } from "./codec/checkpoint.js";
 import { Codec } from "./codec/codec.js";
 import { codedSize, looksLikeGc, unpack } from "./codec/container.js";
 import { UserError } from "./codec/errors.js";
 import { openRuntime } from "./codec/runtime.js";
-import { readLabelMap, readPhoto } from "./photos.js";
+import { measured, noted } from "./measure.js";
+import { readLabelMap, readPhoto, toPng } from "./photos.js";
+import { keepOnly, weightStore } from "./weight_store.js";
 
 const MAX_FILE = 64_000_000; // bytes
 const MAX_DECODED = 4_000_000; // pixels at the coded size; the networks take about 400 bytes of memory for each
 const MAX_SHOWN = 25_000_000; // pixels of the picture, as decompress.py has it
 
+/** @typedef {import("./state.js").ModelInfo} ModelInfo */
+
 /**
- * What serve.py says of a model. label_map: its files have one; compresses: whether this page can also make its files.
- * @typedef {{name: string, folder: string, fingerprint: string, label_map: boolean, compresses: boolean}} ModelInfo
+ * What became of a file; pictures are PNG files. original: of a photo; coded: the size at which the picture was coded, if that is
+ * not its own; encoding: seconds, of a photo.
+ * @typedef {{original?: Blob, decoded: Blob, width: number, height: number, coded?: {width: number, height: number},
+ *     shrunkFrom?: {width: number, height: number}, bytes: Uint8Array, encoding?: number, decoding: number, model: string,
+ *     engine: string}} Result
  */
 
-/** @type {Promise<ModelInfo[]>} */
-const models = fetch("models.json").then((response) => response.json());
-const runtime = openRuntime();
+/** Another try may help, as when the network comes back. */
+class NetworkError extends UserError {}
+
+const runtime = measured("runtime", openRuntime);
 /** Loaded when first used, by name. @type {Map<string, Promise<Codec>>} */
 const codecs = new Map();
 
-self.onmessage = async ({ data: { id, file, map, model } }) => {
+self.onmessage = async ({ data: { id, ...job } }) => {
   const status = (text) => self.postMessage({ id, status: text });
   try {
-    const result = await work(file, map, model, status);
+    const result = await work(job, status);
     self.postMessage({ id, result: { ...result, engine: (await runtime).name } });
   } catch (error) {
     if (!(error instanceof UserError)) console.error(error);
     const message = error instanceof UserError ? error.message : `That did not work: ${error.message ?? error}`;
-    self.postMessage({ id, error: message });
+    self.postMessage({ id, error: message, again: !(error instanceof UserError) || error instanceof NetworkError });
   }
+  keepOnly(job.models.map(({ fingerprint }) => fingerprint)).catch(() => {}); // a browser may allow no storage
 };
 
-async function work(file, map, model, status) {
+async function work(job, status) {
+  const { file } = job;
   if (file.size > MAX_FILE) {
     throw new UserError(`${file.name} has ${Math.round(file.size / 1e6)} MB; this page takes files up to ${MAX_FILE / 1e6} MB.`);
   }
   const start = new Uint8Array(await file.slice(0, 2).arrayBuffer());
-  return looksLikeGc(start) || /\.gc$/i.test(file.name) ? decodeFile(file, status) : compressPhoto(file, map, model, status);
+  if (looksLikeGc(start) || /\.gc$/i.test(file.name)) return decodeFile(job, status);
+  const photo = await readPhoto(file);
+  const { picture, shrunkFrom } = photo;
+  const { width, height } = picture;
+  const original = toPng(picture); // beside the networks, on another thread
+  const made = await (job.target ? fitPhoto(photo, job, status) : compressPhoto(photo, job, status));
+  return { ...made, original: await original, decoded: await toPng(made.decoded), width, height, shrunkFrom };
 }
 
-async function compressPhoto(file, map, name, status) {
-  const photo = await readPhoto(file);
-  const model = (await models).find((each) => each.name === name);
+/** By one model, at the photo's own size. */
+async function compressPhoto(photo, { map, models, model: name }, status) {
+  const model = models.find((each) => each.name === name);
   if (!model) throw new UserError("No model of this page compresses photos; it only decodes .gc files.");
-  if (model.label_map && !map) throw new UserError(`${name} also needs the photo's label map; add it below.`);
   const codec = await load(model, status);
   const classes = model.label_map ? await readLabelMap(map, photo, codec.checkpoint.labels) : undefined;
-  const { picture, shrunkFrom } = photo;
   await codec.network("encoder");
-  status("Compressing …");
-  const { bytes, seconds: encoding } = await codec.encode(picture, classes);
+  status(`Compressing by ${name} …`);
+  const { bytes, seconds: encoding } = await codec.encode(photo.picture, classes);
   await codec.network("generator");
   status("Decoding …");
   const { picture: decoded, seconds: decoding } = await codec.decode(bytes);
-  return { original: picture, shrunkFrom, decoded, bytes, encoding, decoding, model: name };
+  return { decoded, bytes, encoding: sum(encoding), decoding: sum(decoding), model: name };
 }
 
-async function decodeFile(file, status) {
+/** Into so many bytes, by the model and at the size that look best. */
+async function fitPhoto({ picture }, { models, target }, status) {
+  const known = models.filter(({ compresses, label_map: labelMap }) => compresses && !labelMap);
+  if (!known.length) throw new UserError("No model of this page compresses photos; it only decodes .gc files.");
+  const loaded = [];
+  for (const model of known) loaded.push(await load(model, status));
+  const tell = (i, { width, height }) => status(`Trying ${known[i].name} at ${width} × ${height} pixels …`);
+  const { codec, bytes, picture: decoded, encoding, decoding } = await fit(picture, loaded, target, tell);
+  return { decoded, bytes, encoding, decoding, coded: codedSize(unpack(bytes)), model: known[codec].name };
+}
+
+async function decodeFile({ file, models }, status) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   const header = unpack(bytes);
   const { width, height, fingerprint } = header;
   const coded = codedSize(header);
-  if (coded.width * coded.height > MAX_DECODED || width * height > MAX_SHOWN) {
-    throw new UserError(`This .gc file holds ${width}x${height} pixels, more than this page can decode; decompress.py can.`);
+  if (width * height > MAX_SHOWN) {
+    throw new UserError(`This .gc file holds ${width} × ${height} pixels, more than this page shows (${MAX_SHOWN / 1e6} million).`);
   }
-  const model = (await models).find((each) => each.fingerprint === fingerprint);
+  if (coded.width * coded.height > MAX_DECODED) {
+    throw new UserError(`This .gc file holds ${width} × ${height} pixels, more than this page can decode; decompress.py can.`);
+  }
+  const model = models.find((each) => each.fingerprint === fingerprint);
   if (!model) {
     throw new UserError(`This .gc file was made with a model that this page does not have (its fingerprint is ${fingerprint}).`);
   }
   const codec = await load(model, status);
-  await codec.network("generator");
+  await measured("generator", () => codec.network("generator"));
   status("Decoding …");
-  const { picture: decoded, seconds: decoding } = await codec.decode(bytes);
-  return { decoded, coded: header.scale ? coded : undefined, bytes, decoding, model: model.name };
+  const { picture, seconds } = await measured("decoding", () => codec.decode(bytes));
+  noted("decoding", seconds);
+  const decoded = await measured("PNG", () => toPng(picture));
+  return { decoded, width, height, coded: header.scale ? coded : undefined, bytes, decoding: sum(seconds), model: model.name };
 }
+
+const sum = (seconds) => Object.values(seconds).reduce((a, b) => a + b);
 
 /** @param {ModelInfo} model */
 async function load(model, status) {
   if (!codecs.has(model.name)) {
-    status("Loading the model …");
-    const checkpoint = readCheckpoint(reader(model.folder), model.fingerprint);
+    status(`Loading the model ${model.name} …`);
+    const checkpoint = measured("weights", () => readCheckpoint(reader(model.folder), model.fingerprint, weightStore));
     const loading = Promise.all([checkpoint, runtime]).then(([files, opened]) => new Codec(files, opened.runtime));
     loading.catch(() => codecs.delete(model.name)); // so that the next try is a new one
     codecs.set(model.name, loading);
@@ -100,10 +134,10 @@ async function load(model, status) {
 function reader(folder) {
   return async (file) => {
     const response = await fetch(`${folder}/${file}`).catch(() => {
-      throw new UserError("The model cannot be loaded: the server does not answer, and this model was not used before.");
+      throw new NetworkError("The model cannot be loaded: the server does not answer, and this model was not used before.");
     });
     if (response.ok) return response.arrayBuffer();
     if (response.status === 404) return null;
-    throw new UserError(`The model cannot be loaded: the server answers ${response.status} for ${file}.`);
+    throw new NetworkError(`The model cannot be loaded: the server answers ${response.status} for ${file}.`);
   };
 }

@@ -1,31 +1,34 @@
-/** The page in headless Chromium, for the scripts beside this file; their options are --checkpoints, --out and --python. */
+/** The page in headless Chromium, for the scripts beside this file; their options are --checkpoints, --out, --dist and --python. */
 
-import { spawn } from "node:child_process";
+import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 
-export const PROJECT = path.resolve(import.meta.dirname, "../..");
-const { chromium } = createRequire(path.join(PROJECT, "web/package.json"))("playwright-core");
+import { FLAGS, launch, listen, PROJECT, serve } from "./chromium.mjs";
+
 export const { values: options } = parseArgs({ options: {
   checkpoints: { type: "string", default: path.join(PROJECT, "checkpoints") },
   out: { type: "string", default: path.join(tmpdir(), "page") },
+  dist: { type: "string", default: "" }, // a folder as `make web-dist` writes it, which Python's plain server then serves
   python: { type: "string", default: "python3" },
 } });
-const FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync"];
-export const PATIENCE = 300_000; // ms; WebGPU in software is slow
+export const PATIENCE = 60_000; // ms, on a busy machine
+export const WINDOWS = { desk: { width: 1200, height: 860 }, phone: { width: 390, height: 780 } };
+const PLAIN_SERVER = `
+import functools, http.server, sys
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+print(f"http://127.0.0.1:{server.server_port}/", flush=True)
+server.serve_forever()
+`;
 
-/** Serves the page and opens a browser with these flags; `close` ends both. */
-export async function openBrowser(...flags) {
-  const { address, stop } = await serve();
+/** Serves the page and opens a browser with these flags; `close` ends both. more: options of Playwright's browser contexts. */
+export async function openBrowser(flags, more = {}) {
+  const { address, stop } = await (options.dist ? listen(options.python, ["-c", PLAIN_SERVER, options.dist]) : serve({ ...options }));
   const profile = await mkdtemp(path.join(tmpdir(), "chromium-"));
-  const browser = await chromium.launchPersistentContext(profile, {
-    executablePath: "/usr/bin/chromium", headless: true, args: [...FLAGS, ...flags], acceptDownloads: true,
-    viewport: { width: 1200, height: 860 },
-  });
+  const browser = await launch(profile, [...FLAGS, ...flags], more);
   const close = async () => {
     await browser.close();
     stop();
@@ -34,32 +37,29 @@ export async function openBrowser(...flags) {
   return { address, browser, stop, close };
 }
 
-/** Starts the page's server; returns its address and what ends it. */
-async function serve() {
-  const server = spawn(options.python, [path.join(PROJECT, "web/serve.py"), "--port", "0", "--quiet", "--checkpoints", options.checkpoints]);
-  let said = "";
-  const address = await new Promise((resolve, reject) => {
-    server.stdout.on("data", (text) => {
-      said += text;
-      const found = /http:\S+/.exec(said);
-      if (found) resolve(found[0]);
-    });
-    server.stderr.on("data", (text) => (said += text));
-    server.on("exit", () => reject(new Error(`serve.py ended: ${said}`)));
-  });
-  return { address, stop: () => server.kill() };
+/** Opens the page; waits for its list of models. What the console complains about, ours to answer for, is put into `complaints`. */
+export async function openPage(browser, address, complaints = []) {
+  const page = await browser.newPage();
+  const ours = (message) => ["error", "warning"].includes(message.type()) && !/blocked by Playwright/.test(message.text());
+  page.on("console", (message) => ours(message) && complaints.push(message.text()));
+  page.on("pageerror", (error) => complaints.push(error.message));
+  await page.goto(address);
+  await page.waitForSelector("#models input", { state: "attached" });
+  return page;
 }
 
-/** Does something, and waits for the page's picture or its error; returns the error's text, "" for none. */
-export async function answer(page, action) {
-  const answered = () => document.querySelector("#stage").dataset.answered ?? "";
-  const before = await page.evaluate(answered);
+/** Waits until the stage shows a result or an error of another job than before; returns the error's text, "" for none. */
+export async function answer(page, action, patience = PATIENCE) {
+  const before = await page.getAttribute("#stage", "data-job");
   await action();
-  await page.waitForFunction((n) => (document.querySelector("#stage").dataset.answered ?? "") !== n, before, { timeout: PATIENCE });
-  return page.locator("#error").isVisible().then((seen) => (seen ? page.locator("#error").textContent() : ""));
+  await page.waitForFunction((job) => {
+    const { state, job: now } = document.querySelector("#stage").dataset;
+    return now !== job && (state === "result" || state === "error");
+  }, before, { timeout: patience });
+  return page.locator("#error").textContent();
 }
 
-export const give = (page, file) => answer(page, () => page.setInputFiles("#file", file));
+export const give = (page, files, patience = PATIENCE) => answer(page, () => page.setInputFiles("#file", files), patience);
 
 export async function save(page, button, name) {
   const [download] = await Promise.all([page.waitForEvent("download"), page.click(button)]);
@@ -68,3 +68,45 @@ export async function save(page, button, name) {
 }
 
 export const figures = (page) => page.locator("#figures").innerText().then((text) => text.replaceAll("\n", " "));
+
+/** Role and name of what has the focus, as the accessibility tree has it. */
+export async function focused(page) {
+  const tree = await accessibleNodes(page);
+  const node = tree.findLast(({ focused: has, role }) => has && role !== "RootWebArea");
+  return node ? `${node.role} ${node.name}` : "nothing";
+}
+
+/** What assistive technology sees: role, name and focus of each node that is not ignored. */
+export async function accessibleNodes(page) {
+  const session = await page.context().newCDPSession(page);
+  const { nodes } = await session.send("Accessibility.getFullAXTree");
+  await session.detach();
+  return nodes.filter(({ ignored }) => !ignored).map(({ role, name, properties = [] }) => ({
+    role: role.value,
+    name: name?.value ?? "",
+    focused: properties.some((property) => property.name === "focused" && property.value.value),
+  }));
+}
+
+/** Checks that these are in the accessibility tree, and those not, as "role name". */
+export async function assertSeen(page, { there, gone = [] }) {
+  const seen = (await accessibleNodes(page)).map(({ role, name }) => `${role} ${name}`);
+  for (const node of there) assert.ok(seen.includes(node), `${node} is not among ${seen.join(", ")}`);
+  for (const node of gone) assert.ok(!seen.includes(node), `${node} is still there`);
+}
+
+/** Checks that the page fits its window, and that all that can be touched is high enough for a finger. */
+export async function assertFits(page) {
+  const { wider, low, nameless } = await page.evaluate(() => {
+    const controls = [...document.querySelectorAll("button, select, summary, .segments label, input:not([type=range], [type=radio], [hidden])")];
+    const seen = controls.filter((control) => control.checkVisibility());
+    return {
+      wider: document.documentElement.scrollWidth > innerWidth,
+      low: seen.filter((control) => control.getBoundingClientRect().height < 44).map((control) => control.id || control.textContent),
+      nameless: seen.filter((control) => control.matches("button") && !(control.textContent.trim() || control.ariaLabel)).length,
+    };
+  });
+  assert.ok(!wider, "the page is wider than its window");
+  assert.deepEqual(low, []);
+  assert.equal(nameless, 0);
+}

@@ -17,6 +17,7 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 from conftest import model_arrays  # noqa: E402
 
 from config import config_train  # noqa: E402
+from evaluation.metrics import psnr, quality  # noqa: E402
 from gcodec import label_maps  # noqa: E402
 from gcodec.container import Header, coded_size, join, pack  # noqa: E402
 from gcodec.context_model import FAMILY, ContextModel  # noqa: E402
@@ -96,19 +97,31 @@ def coded_sizes() -> list[dict]:
     return found
 
 
-def enlargements() -> list[dict]:
-    """Return pictures with hard edges, and the same enlarged by Pillow; bytes are RGB."""
+def resizings() -> list[dict]:
+    """Return pictures with hard edges, and the same at another size by Pillow; bytes are RGB."""
     rng = np.random.default_rng(5)
     found = []
     sizes = {(1, 1): (3, 5), (2, 9): (2, 31), (9, 2): (20, 2), (7, 11): (61, 12), (20, 13): (37, 29)}
+    sizes |= {(61, 12): (7, 11), (37, 29): (20, 13), (40, 31): (1, 1), (9, 20): (30, 7)}
     for (height, width), size in sizes.items():
         picture = rng.choice(np.array([0, 20, 128, 255], np.uint8), (height, width, 3))
         found.append({
             "width": width,
             "height": height,
             "data": picture.tobytes().hex(),
-            "enlarged": {"width": size[1], "height": size[0], "data": resize(picture, *size).tobytes().hex()},
+            "resized": {"width": size[1], "height": size[0], "data": resize(picture, *size).tobytes().hex()},
         })  # fmt: skip
+    return found
+
+
+def qualities() -> list[dict]:
+    """Return how alike evaluation/metrics.py finds two pictures, which a formula makes: see `waves` in modules.test.mjs."""
+    found = []
+    for height, width in ((161, 170), (183, 200), (40, 30)):
+        y, x, c = np.mgrid[:height, :width, :3]
+        a, b = (((x * y + 31 * x * (c + 1) + 7 * y * shift) % 256).astype(np.uint8) for shift in (1, 2))
+        mixed = ((3 * a.astype(int) + b) // 4).astype(np.uint8)
+        found.append({"width": width, "height": height, "quality": quality(a, mixed), "psnr": psnr(a, mixed)})
     return found
 
 
@@ -188,7 +201,8 @@ def golden() -> dict:
         "label_codes": label_codes(),
         "containers": [container(channels, scale) for channels, scale in ((0, 0), (7, 9), (255, 63))],
         "coded_sizes": coded_sizes(),
-        "enlargements": enlargements(),
+        "resizings": resizings(),
+        "qualities": qualities(),
         "noise": noise(),
         "arrays": {
             name: {"dtype": array.dtype.str, "shape": array.shape, "data": array.astype(np.float64).ravel().tolist()}

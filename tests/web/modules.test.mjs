@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 
+import { fit, smallestScale } from "../../web/codec/budget.js";
 import { codedSize, crc32, join, looksLikeGc, pack, split, unpack } from "../../web/codec/container.js";
 import { ContextModel, StaticTables } from "../../web/codec/entropy.js";
 import { UserError } from "../../web/codec/errors.js";
@@ -11,8 +12,12 @@ import { readVarint, varint } from "../../web/codec/integers.js";
 import { classesOf, labelCode, mapSymbols, oneHotBlocks } from "../../web/codec/label_maps.js";
 import { noise, philox } from "../../web/codec/noise.js";
 import { readNpz } from "../../web/codec/npz.js";
-import { enlarge, fromNetwork, paddedSide, toNetwork } from "../../web/codec/pictures.js";
+import { fromNetwork, paddedSide, resize, toNetwork } from "../../web/codec/pictures.js";
+import { psnr, quality } from "../../web/codec/quality.js";
 import { RangeDecoder, RangeEncoder } from "../../web/codec/range_coder.js";
+import { fromText, linkTo, toText } from "../../web/share.js";
+import * as states from "../../web/state.js";
+import { withoutOrientation } from "../../web/webp.js";
 
 const file = (name) => readFile(new URL(`golden/${name}`, import.meta.url));
 const npz = async (name) => {
@@ -260,13 +265,151 @@ function pictureOf({ width, height, data }) {
   return { width, height, data: Uint8ClampedArray.from(rgba) };
 }
 
-test("pictures: enlarged as Pillow does it", () => {
-  for (const { enlarged, ...small } of golden.enlargements) {
-    const expected = pictureOf(enlarged);
-    const { width, height, data } = enlarge(pictureOf(small), enlarged.width, enlarged.height);
+test("pictures: enlarged and shrunk as Pillow does it", () => {
+  for (const { resized, ...own } of golden.resizings) {
+    const expected = pictureOf(resized);
+    const { width, height, data } = resize(pictureOf(own), resized.width, resized.height);
     assert.deepEqual([width, height, data.length], [expected.width, expected.height, expected.data.length]);
     assert.ok(data.every((value, i) => Math.abs(value - expected.data[i]) <= 1));
     const different = data.filter((value, i) => value !== expected.data[i]).length;
     assert.ok(different <= 0.001 * data.length, `${different} of ${data.length} values`);
   }
+});
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Budgets
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** What make_golden.py's `qualities` makes by the same formula. */
+function waves(width, height) {
+  const at = (i, shift) => {
+    const [c, x, y] = [i % 4, Math.floor(i / 4) % width, Math.floor(i / 4 / width)];
+    return c === 3 ? 255 : (x * y + 31 * x * (c + 1) + 7 * y * shift) % 256;
+  };
+  const make = (value) => ({ width, height, data: Uint8ClampedArray.from({ length: 4 * width * height }, (_, i) => value(i)) });
+  return [make((i) => at(i, 1)), make((i) => Math.floor((3 * at(i, 1) + at(i, 2)) / 4))];
+}
+
+test("quality: that of evaluation/metrics.py", () => {
+  for (const { width, height, ...expected } of golden.qualities) {
+    const [a, b] = waves(width, height);
+    assert.ok(Math.abs(quality(a, b) - expected.quality) < 1e-4, `${quality(a, b)} is not ${expected.quality}`);
+    assert.ok(Math.abs(psnr(a, b) - expected.psnr) < 1e-9);
+  }
+});
+
+test("budget: the largest coded size that fits, whatever is guessed first", async () => {
+  const sizes = Array.from({ length: 64 }, (_, scale) => 14 + Math.round(1300 * 2 ** (-scale / 5)));
+  for (const budget of [15, 20, 100, 340, 1000, 1313, 1314, 5000]) {
+    const expected = sizes.findIndex((size) => size <= budget);
+    for (const guess of [0, 10, 63]) {
+      const found = await smallestScale(async (scale) => new Uint8Array(sizes[scale]), budget, guess);
+      assert.equal(found, expected < 0 ? null : expected);
+    }
+  }
+  assert.equal(await smallestScale(async () => new Uint8Array(14), 14, 0), null);
+});
+
+test("budget: of the models' files, the one whose picture is most alike; or what would be enough", async () => {
+  const [picture, other] = waves(40, 30);
+  const codec = (size, decoded) => ({
+    encode: async (_, __, scale) => ({ bytes: new Uint8Array(Math.max(20, size - scale)) }),
+    decode: async () => ({ picture: decoded, seconds: { network: 1 } }),
+  });
+  const found = await fit(picture, [codec(50, other), codec(60, picture), codec(90, picture)], 45);
+  assert.deepEqual([found.codec, found.bytes.length], [1, 45]);
+  await assert.rejects(fit(picture, [codec(120, other), codec(110, other)], 40), /does not fit into 40 bytes; 47 are enough/);
+});
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The page's own modules
+// ---------------------------------------------------------------------------------------------------------------------
+
+test("links: any bytes, and what is none", () => {
+  const bytes = Uint8Array.from({ length: 70_001 }, (_, i) => (i * i) % 251);
+  for (const part of [bytes, bytes.subarray(0, 1), bytes.subarray(3, 5), Uint8Array.of(255, 254, 253, 252)]) {
+    assert.equal(toText(part), Buffer.from(part).toString("base64url"));
+    assert.deepEqual(fromText(toText(part)), Uint8Array.from(part));
+  }
+  assert.equal(linkTo(bytes.subarray(0, 3), "https://here/page?x#old"), "https://here/page?x#AAEE");
+  for (const text of ["", "a", "ab+c", "a b", "AAAA=", "é"]) assert.throws(() => fromText(text), /damaged/);
+});
+
+/** A WebP file of these chunks. */
+function webp(...chunks) {
+  const parts = chunks.flatMap(([name, data]) => {
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(data.length);
+    return [Buffer.from(name), length, Buffer.from(data), Buffer.alloc(data.length % 2)];
+  });
+  return new Uint8Array(Buffer.concat([Buffer.from("RIFF____WEBP"), ...parts]));
+}
+
+test("webp: the orientation, which is hidden from the browser", () => {
+  const little = [0x49, 0x49, 42, 0, 8, 0, 0, 0, 1, 0, 0x12, 1, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0];
+  const big = [0x4d, 0x4d, 0, 42, 0, 0, 0, 8, 0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0, 8, 0, 0];
+  const named = [...Buffer.from("Exif"), 0, 0, ...little];
+  for (const [exif, orientation] of [[little, 6], [big, 8], [named, 6], [little.slice(0, 15), 1], [[], 1], [little.with(18, 9), 1]]) {
+    const found = withoutOrientation(webp(["VP8L", [1, 2, 3]], ["EXIF", exif]));
+    assert.equal(found.orientation, orientation);
+    assert.ok(!Buffer.from(found.bytes).includes("EXIF"));
+  }
+  assert.equal(withoutOrientation(webp(["VP8L", [1]])).orientation, 1);
+  assert.equal(withoutOrientation(new Uint8Array(30)), null);
+  assert.equal(withoutOrientation(webp(["VP8L", [1]]).subarray(0, 15)).orientation, 1);
+});
+
+const MODELS = [["photo_c4", false], ["photo_c8", false], ["street", true]].map(([name, labels]) => ({ name, folder: name, fingerprint: name, label_map: labels, compresses: true }));
+const named = (name) => /** @type {any} */ ({ name });
+
+/** A state with these files; the first is done. */
+function worked(...names) {
+  const state = states.started(states.opened(states.modelsListed(states.EMPTY, MODELS), names.map(named)), 1);
+  return states.finished(state, state.count, { original: {}, engine: "WebAssembly" });
+}
+
+test("states: files wait for the list of models, and for one another", () => {
+  const early = states.opened(states.EMPTY, [named("a.png"), named("b.png")]);
+  assert.equal(states.stage(early).kind, "busy");
+  assert.equal(states.next(early), undefined);
+  const listed = states.modelsListed(early, MODELS);
+  assert.equal(states.next(listed).file.name, "a.png");
+  assert.equal(states.next(states.selected(listed, 2)).file.name, "b.png"); // what is looked at comes first
+  assert.equal(states.next(states.started(listed, 1)), undefined);
+  assert.equal(listed.settings.model, "photo_c8");
+  assert.deepEqual(states.photoModels(listed).map(({ name }) => name), ["photo_c4", "photo_c8"]);
+});
+
+test("states: another model or size leaves no result of the former, and touches no .gc file", () => {
+  const both = worked("a.png", "b.gc");
+  const decoded = states.finished(states.started(both, 2), both.count + 1, { engine: "WebAssembly" });
+  for (const settings of [{ model: "photo_c4" }, { target: 340 }]) {
+    assert.deepEqual(states.chosen(decoded, settings).items.map(({ stand }) => stand.kind), ["waiting", "result"]);
+  }
+  assert.deepEqual(states.chosen(decoded, { free: true }).items.map(({ stand }) => stand.kind), ["result", "result"]);
+});
+
+test("states: answers to a job that nobody wants change nothing", () => {
+  const busy = states.started(worked("a.png", "b.png"), 2);
+  const job = busy.count;
+  assert.ok(states.isWanted(busy, job));
+  for (const left of [states.cancelled(busy), states.cleared(busy), states.chosen(busy, { model: "photo_c4" })]) {
+    assert.ok(!states.isWanted(left, job));
+    assert.equal(states.told(left, job, "late"), left);
+    assert.deepEqual(states.failed(left, job, "late", false).items, left.items);
+  }
+});
+
+test("states: cancelling keeps what is finished, and a click brings the rest back", () => {
+  const left = states.cancelled(states.started(worked("a.png", "b.png", "c.png"), 2));
+  assert.deepEqual(left.items.map(({ stand }) => stand.kind), ["result", "error", "error"]);
+  assert.equal(states.next(left), undefined);
+  assert.equal(states.next(states.triedAgain(left, 3)).file.name, "c.png");
+});
+
+test("states: a label map brings its own model, and no target", () => {
+  const mapped = states.mapGiven(states.chosen(worked("a.png"), { target: 340 }), 1, named("map.png"));
+  const { model, target, map } = states.jobOf(mapped, mapped.items[0]);
+  assert.deepEqual([model, target, map.name], ["street", null, "map.png"]);
+  assert.equal(states.jobOf(mapped, { file: named("b.png"), map: null }).target, 340);
 });

@@ -3,12 +3,13 @@
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from page import assert_decodes_alike, needs_node
-from PIL import Image
+from PIL import ExifTags, Image
 
 from config import config_train
 from gcodec import Codec, read_image
@@ -19,7 +20,9 @@ from gcodec.labels import Classes, LabelMap
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
 WEB = PROJECT / "web"
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(WEB)]
+
+import serve  # noqa: E402
 
 NODE = shutil.which("node")
 
@@ -52,9 +55,6 @@ def test_label_maps_and_heat_maps_decode_as_in_python(tmp_path):
 
 def test_models_that_the_page_offers(tmp_path):
     """Those that have ONNX graphs, photo models first, from few channels to many, with the fingerprints of their files."""
-    sys.path.insert(0, str(WEB))
-    import serve
-
     for name in ("photo_c16", "photo_c4", "photo_c8", "camvid_sc_c8"):
         shutil.copytree(PROJECT / "checkpoints" / name, tmp_path / name, ignore=shutil.ignore_patterns("*.onnx"))
         if name != "photo_c8":
@@ -75,22 +75,36 @@ def test_models_that_the_page_offers(tmp_path):
     ({"classes": ""}, False),
 ])  # fmt: skip
 def test_which_label_maps_the_page_takes(knobs, expected):
-    sys.path.insert(0, str(WEB))
-    import serve
-
     labels = {"use_conditional_GAN": True, "n_classes": 2, "classes": "Sky 1 2 3, Void 0 0 0"}
     assert serve.compresses(config_train(**(labels | knobs))) == expected
 
 
 def missing_for_the_page() -> str:
-    """Return what the test of the whole page lacks on this machine, in words; "" if it lacks nothing."""
+    """Return what the tests of the whole page lack on this machine, and where it comes from; "" if they lack nothing."""
     if NODE is None or not Path("/usr/bin/chromium").exists():
-        return "Node and /usr/bin/chromium"
-    if not (WEB / "node_modules/playwright-core").is_dir():
-        return "playwright-core (`npm ci` in web/)"
+        return "Node 20 or newer and /usr/bin/chromium (Debian: `apt install nodejs npm chromium`)"
+    if not all((WEB / "node_modules" / name).is_dir() for name in ("playwright-core", "fflate", "onnxruntime-web")):
+        return "playwright-core and the page's libraries (`npm ci --ignore-scripts` in web/)"
     if not (PROJECT / "checkpoints/photo_c8/generator.onnx").exists():
         return "a model with ONNX graphs"
     return ""
+
+
+needs_browser = pytest.mark.skipif(missing_for_the_page() != "", reason=f"the page's tests need {missing_for_the_page()}")
+
+
+def drive(script: str, folder: Path, *options: str) -> None:
+    """Run one of the scripts beside this file, which drive the page in Chromium, and check that it came to its end."""
+    command = [NODE, str(HERE / script), "--out", str(folder), "--python", sys.executable, *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0 and "all well" in done.stdout, done.stdout + done.stderr
+
+
+def assert_same_file(theirs: Path, ours: Path) -> None:
+    """Check that the page made the command's file. A tie of the quantizer may fall differently, which costs few bytes."""
+    page, command = unpack(theirs.read_bytes()), unpack(ours.read_bytes())
+    assert page.header == command.header
+    assert abs(len(page.payload) - len(command.payload)) <= 4
 
 
 def write_label_map(path: Path) -> None:
@@ -101,9 +115,12 @@ def write_label_map(path: Path) -> None:
     Image.fromarray(classes.colours[indices]).save(path)
 
 
-@pytest.mark.skipif(missing_for_the_page() != "", reason=f"the page's test needs {missing_for_the_page()}")
+@needs_browser
 def test_page(tmp_path):
-    """In Chromium, files go both ways: what the page writes is what Python writes, and it shows what Python decodes."""
+    """In Chromium, files go both ways: what the page writes is what Python writes, and it shows what Python decodes.
+
+    The page is the folder that `make web-dist` writes, on a server that knows nothing of it.
+    """
     import compress
     import decompress
 
@@ -118,14 +135,10 @@ def test_page(tmp_path):
     street += ["-sm", str(tmp_path / "labels.png")]
     assert compress.main([*street, "-o", str(tmp_path / "python/labelled.gc")]) == 0
     assert compress.main([*street, "--preserve", "Building,Car", "-o", str(tmp_path / "selected.gc")]) == 0
-    command = [NODE, str(HERE / "page.mjs"), "--out", str(tmp_path), "--python", sys.executable]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0 and "all well" in done.stdout, done.stdout + done.stderr
-    for name in ("kodim21", "given", "labelled"):
-        theirs = unpack((tmp_path / f"{name}.gc").read_bytes())
-        ours = unpack((tmp_path / f"python/{name}.gc").read_bytes())
-        assert theirs.header == ours.header
-        assert abs(len(theirs.payload) - len(ours.payload)) <= 4  # a tie of the quantizer may fall differently
+    assert serve.main(["--dist", str(tmp_path / "dist")]) == 0
+    drive("page.mjs", tmp_path, "--dist", str(tmp_path / "dist"))
+    for name in ("kodim21", "labelled"):
+        assert_same_file(tmp_path / f"{name}.gc", tmp_path / f"python/{name}.gc")
     models = {"kodim21": "photo_c8", "given": "photo_c8", "scaled": "photo_c4", "selected": "camvid_sc_c8"}
     for name, checkpoint in models.items():
         output = tmp_path / f"python/shown_{name}.png"
@@ -136,8 +149,30 @@ def test_page(tmp_path):
         assert (difference > 0).mean() < 1e-3
 
 
+@needs_browser
+def test_states_of_the_page(tmp_path):
+    """In each state, at two window sizes, the page says and offers what belongs to it, and nothing of another file or model."""
+    import compress
+
+    photo = Image.open(PROJECT / "images/kodim21.png").convert("RGB").crop((200, 150, 456, 342))
+    photo.save(tmp_path / "photo.png")
+    Image.open(PROJECT / "images/kodim23.png").convert("RGB").crop((200, 150, 360, 246)).save(tmp_path / "second.png")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    photo.crop((0, 0, 160, 96)).save(tmp_path / "turned.webp", lossless=True, exif=turned)
+    commands = {"photo": ["photo.png"], "turned": ["turned.webp"], "fitted": ["photo.png", "--max-bytes", "340"]}
+    for name, (source, *options) in commands.items():
+        assert compress.main(["-i", str(tmp_path / source), "-o", str(tmp_path / f"python/{name}.gc"), *options]) == 0
+    drive("states.mjs", tmp_path)
+    for name in commands:
+        assert_same_file(tmp_path / f"{name}.gc", tmp_path / f"python/{name}.gc")
+    with zipfile.ZipFile(tmp_path / "all.zip") as file:
+        assert file.namelist() == ["photo.gc", "second.gc", "photo.png"]
+        assert file.read("photo.gc") == (tmp_path / "photo.gc").read_bytes()
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(missing_for_the_page() != "", reason=f"the page's test needs {missing_for_the_page()}")
+@needs_browser
 def test_page_on_webgpu(tmp_path):
     """It writes the file that Python writes, and shows the picture that Python decodes, within one level."""
     codec = Codec.load(PROJECT / "checkpoints/photo_c8")
@@ -145,9 +180,7 @@ def test_page_on_webgpu(tmp_path):
     Image.fromarray(image).save(tmp_path / "photo.png")
     data = codec.encode(image)
     (tmp_path / "given.gc").write_bytes(data)
-    command = [NODE, str(HERE / "webgpu.mjs"), "--out", str(tmp_path), "--python", sys.executable]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0 and "all well" in done.stdout, done.stdout + done.stderr
+    drive("webgpu.mjs", tmp_path)
     assert (tmp_path / "photo.gc").read_bytes() == data
     shown = np.array(Image.open(tmp_path / "given.png")).astype(int)[..., :3]
     assert np.abs(shown - codec.decode(data)).max() <= 1

@@ -7,18 +7,16 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 
-import { figures, give, openBrowser, options, save } from "./browser.mjs";
+import { figures, give, openBrowser, openPage, options, save } from "./browser.mjs";
 
 const { address, browser, close } = await openBrowser(
-  "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan",
+  ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"],
 );
+const PATIENCE = 300_000; // ms; WebGPU in software is slow
 try {
-  const page = await browser.newPage();
-  page.on("console", (message) => ["error", "warning"].includes(message.type()) && console.log("page:", message.text()));
-  await page.goto(address);
-  await page.waitForSelector("#models input");
+  const page = await openPage(browser, address);
   for (const [file, button, saved] of [["photo.png", "#save-gc", "photo.gc"], ["given.gc", "#save-png", "given.png"]]) {
-    assert.equal(await give(page, path.join(options.out, file)), "");
+    assert.equal(await give(page, path.join(options.out, file), PATIENCE), "");
     console.log(`${file}:`, await figures(page));
     assert.match(await page.locator("#engine").textContent(), /WebGPU/);
     await save(page, button, saved);

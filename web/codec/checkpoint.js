@@ -12,7 +12,7 @@
 import { ContextModel, StaticTables } from "./entropy.js";
 import { UserError } from "./errors.js";
 import { labelCode } from "./label_maps.js";
-import { readNpz } from "./npz.js";
+import { NpyArray, readNpz } from "./npz.js";
 import { STRIDE } from "./pictures.js";
 
 /**
@@ -23,6 +23,16 @@ import { STRIDE } from "./pictures.js";
  * @property {number} side pixels a side of one of its positions
  * @property {number} channels
  * @property {import("./entropy.js").EntropyModel} entropy
+ */
+
+/**
+ * All arrays of model.npz, one after the other and sorted by name, as the graphs want them, and where each is.
+ * @typedef {{index: {name: string, dtype: string, shape: number[], offset: number, length: number}[], bytes: Uint8Array}} Weights
+ */
+
+/**
+ * Where weights are kept, by fingerprint, so that they need not be unpacked again.
+ * @typedef {{get: (fingerprint: string) => Promise<Weights | null>, put: (fingerprint: string, weights: Weights) => Promise<void>}} WeightStore
  */
 
 /** @typedef {"encoder" | "generator" | "noise_generator"} NetworkName */
@@ -43,17 +53,19 @@ import { STRIDE } from "./pictures.js";
 /**
  * @param {(file: string) => Promise<ArrayBuffer | null>} read a file of the checkpoint; null where there is none
  * @param {string} fingerprint
+ * @param {WeightStore} [store] of weights that were read before
  * @returns {Promise<Checkpoint>}
  */
-export async function readCheckpoint(read, fingerprint) {
+export async function readCheckpoint(read, fingerprint, store) {
   /** @param {string} file */
   const required = async (file) => {
     const buffer = await read(file);
     if (!buffer) throw new UserError(`The model cannot be loaded: its file ${file} is missing.`);
     return buffer;
   };
-  const config = JSON.parse(new TextDecoder().decode(await required("config.json")));
-  const arrays = await readNpz(await required("model.npz"));
+  const [json, weights] = await Promise.all([required("config.json"), readWeights(() => required("model.npz"), fingerprint, store)]);
+  const config = JSON.parse(new TextDecoder().decode(json));
+  const arrays = arraysOf(weights);
   return {
     fingerprint,
     channels: config.channel_bottleneck,
@@ -62,12 +74,12 @@ export async function readCheckpoint(read, fingerprint) {
     centers: /** @type {Float32Array} */ (arrays.get("quantizer/Quantizer_0/centers").data),
     parts: await readParts(read, config, arrays),
     labels: labelCode(config),
-    weights: concatenated(arrays),
+    weights: weights.bytes,
     graph: async (network) => new Uint8Array(await required(`${network}.onnx`)),
   };
 }
 
-/** @returns {Promise<Part[]>} */
+/** @param {Map<string, NpyArray>} arrays @returns {Promise<Part[]>} */
 async function readParts(read, config, arrays) {
   const labels = labelCode(config);
   const [channels, levels] = arrays.get("frequencies").shape;
@@ -96,14 +108,30 @@ function noiseChannels(config) {
   return upsampling.reduce((sum, scale) => sum + scale ** 2, 1 + config.n_residual_blocks);
 }
 
-/** The arrays as they are in model.npz, one after the other, sorted by name. */
+/** @returns {Promise<Weights>} */
+async function readWeights(readModel, fingerprint, store) {
+  const kept = await store?.get(fingerprint);
+  if (kept) return kept;
+  const weights = concatenated(await readNpz(await readModel()));
+  store?.put(fingerprint, weights); // which nothing waits for
+  return weights;
+}
+
+/** @param {Map<string, NpyArray>} arrays @returns {Weights} */
 function concatenated(arrays) {
-  const parts = [...arrays.keys()].sort().map((name) => arrays.get(name).bytes);
-  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let offset = 0;
-  for (const part of parts) {
-    all.set(part, offset);
-    offset += part.length;
+  const index = [];
+  let end = 0;
+  for (const name of [...arrays.keys()].sort()) {
+    const { dtype, shape, bytes } = arrays.get(name);
+    index.push({ name, dtype, shape, offset: end, length: bytes.length });
+    end += bytes.length;
   }
-  return all;
+  const all = new Uint8Array(end);
+  for (const { name, offset } of index) all.set(arrays.get(name).bytes, offset);
+  return { index, bytes: all };
+}
+
+/** @param {Weights} weights */
+function arraysOf({ index, bytes }) {
+  return new Map(index.map(({ name, dtype, shape, offset, length }) => [name, new NpyArray(dtype, shape, bytes.subarray(offset, offset + length))]));
 }

@@ -11,7 +11,7 @@ import { codedSize, join, pack, split, unpack } from "./container.js";
 import { UserError } from "./errors.js";
 import { mapSymbols, oneHotBlocks } from "./label_maps.js";
 import { noise } from "./noise.js";
-import { enlarge, fromNetwork, paddedSide, STRIDE, toNetwork } from "./pictures.js";
+import { fromNetwork, paddedSide, resize, STRIDE, toNetwork } from "./pictures.js";
 
 /** Values and their shape, whose first side is 1. @typedef {[values: Float32Array, shape: number[]]} Tensor */
 
@@ -27,7 +27,7 @@ import { enlarge, fromNetwork, paddedSide, STRIDE, toNetwork } from "./pictures.
  * @typedef {{symbols: Uint8Array, code?: Uint8Array, mask?: Uint8Array}} Contents
  */
 
-/** Seconds that the parts took. @typedef {{network: number, entropy: number, noise: number, enlarging: number}} Seconds */
+/** Seconds that the parts took. @typedef {{network: number, entropy: number, noise: number, resizing: number}} Seconds */
 
 export class Codec {
   /** Made when first used. @type {Record<string, Promise<Network>>} */
@@ -51,24 +51,28 @@ export class Codec {
   /**
    * @param {import("./pictures.js").Picture} picture
    * @param {Uint8Array} [map] the class of each pixel, for a model whose files have a label map. All of the picture is preserved.
+   * @param {number} [scale] 0..63: the picture is coded at 2^(-scale/8) times its size. It does not go with a label map.
    * @returns {Promise<{bytes: Uint8Array, seconds: Seconds}>}
    */
-  async encode(picture, map) {
+  async encode(picture, map, scale = 0) {
     const { width, height } = picture;
+    const size = codedSize({ width, height, scale });
     const { channels, centers, fingerprint, parts, labels } = this.checkpoint;
     const encoder = await this.network("encoder");
     const clock = new Clock();
-    const w = await encoder([toNetwork(picture), [1, paddedSide(height), paddedSide(width), 3]]);
+    const small = resize(picture, size.width, size.height);
+    clock.lap("resizing");
+    const w = await encoder([toNetwork(small), [1, paddedSide(size.height), paddedSide(size.width), 3]]);
     clock.lap("network");
     /** @type {Contents} */
     const contents = {
       symbols: Uint8Array.from(w, (value) => nearest(centers, value)),
       mask: new Uint8Array(w.length / channels).fill(1),
-      code: labels ? mapSymbols(map, picture, labels) : undefined,
+      code: labels ? mapSymbols(map, size, labels) : undefined,
     };
-    const sections = parts.map((part) => part.entropy.encode(contents[part.name], shapeOf(part, picture)));
+    const sections = parts.map((part) => part.entropy.encode(contents[part.name], shapeOf(part, size)));
     clock.lap("entropy");
-    const bytes = pack({ width, height, scale: 0, channels: 0, fingerprint, payload: join(sections) });
+    const bytes = pack({ width, height, scale, channels: 0, fingerprint, payload: join(sections) });
     return { bytes, seconds: clock.seconds };
   }
 
@@ -92,8 +96,8 @@ export class Codec {
     const x = await generator([z, [1, height, width, z.length / (height * width)]]);
     const small = fromNetwork(x, coded.width, coded.height);
     clock.lap("network");
-    const picture = enlarge(small, file.width, file.height);
-    clock.lap("enlarging");
+    const picture = resize(small, file.width, file.height);
+    clock.lap("resizing");
     return { picture, seconds: clock.seconds };
   }
 
@@ -193,7 +197,7 @@ function nearest(centers, value) {
 /** Sums up seconds by name. */
 class Clock {
   /** @type {Seconds} */
-  seconds = { network: 0, entropy: 0, noise: 0, enlarging: 0 };
+  seconds = { network: 0, entropy: 0, noise: 0, resizing: 0 };
   #start = performance.now();
 
   /** What passed since the last lap belongs to `name`. @param {keyof Seconds} name */

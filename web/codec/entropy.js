@@ -65,7 +65,7 @@ function encodeSymbol(coder, frequencies, symbol) {
 
 /** A fixed table of symbol frequencies for each channel; one channel is coded after the other. */
 export class StaticTables {
-  /** @param {import("./npz.js").NpyArray} frequencies (C, L), each row with the sum 2^16 */
+  /** @param {Pick<import("./npz.js").NpyArray, "shape" | "data">} frequencies (C, L), each row with the sum 2^16 */
   constructor({ shape: [channels, levels], data }) {
     this.channels = channels;
     this.levels = levels;
@@ -80,7 +80,7 @@ export class StaticTables {
     const row = new Array(levels).fill(Math.round(FREQUENCY_SUM / levels));
     row[0] += FREQUENCY_SUM - levels * row[0];
     const data = Uint32Array.from({ length: channels * levels }, (_, i) => row[i % levels]);
-    return new StaticTables({ dtype: "<u4", shape: [channels, levels], bytes: new Uint8Array(data.buffer), data });
+    return new StaticTables({ shape: [channels, levels], data });
   }
 
   /** @type {EntropyModel["encode"]} */
@@ -141,6 +141,7 @@ export class ContextModel {
       }
     }
     this.depth = depth; // values that the networks see of a position's symbols
+    this.scratch = { second: new Int32Array(H), logits: new Int32Array(L) }; // of one symbol: memory for each anew takes longer
     /** @type {Record<string, Int32Array>} */
     this.weights = Object.fromEntries([...arrays].map(([name, { data }]) => [name, Int32Array.from(data)]));
   }
@@ -210,14 +211,15 @@ export class ContextModel {
   /** Writes channel c's table at one position: positive frequencies with the sum 2^16. */
   #frequencies(c, sums, field, cell, table) {
     const { weights, hidden: H, channels: C, levels: L } = this;
-    const first = sums.subarray(c * H, (c + 1) * H); // of this channel alone, so it may be overwritten
+    const start = c * H; // of the sums of this channel alone, so they may be overwritten
     for (let k = 0; k < c; k++) {
       const value = field.values[cell + k];
-      for (let j = 0, w = (c * C + k) * H; j < H; j++, w++) first[j] += Math.imul(value, weights.before[w]);
+      for (let j = 0, w = (c * C + k) * H; j < H; j++, w++) sums[start + j] += Math.imul(value, weights.before[w]);
     }
-    const second = weights.bias2.slice(c * H, (c + 1) * H);
-    for (let i = 0; i < H; i++) addRow(second, clip(first[i] >> (WEIGHT_BITS - HIDDEN_BITS)), weights.hidden, (c * H + i) * H);
-    const logits = weights.bias3.slice(c * L, (c + 1) * L);
+    const { second, logits } = this.scratch;
+    for (let j = 0; j < H; j++) second[j] = weights.bias2[c * H + j];
+    for (let i = 0; i < H; i++) addRow(second, clip(sums[start + i] >> (WEIGHT_BITS - HIDDEN_BITS)), weights.hidden, (c * H + i) * H);
+    for (let j = 0; j < L; j++) logits[j] = weights.bias3[c * L + j];
     for (let i = 0; i < H; i++) addRow(logits, clip(second[i] >> WEIGHT_BITS), weights.logits, (c * H + i) * L);
     toFrequencies(logits, table);
   }

@@ -2,10 +2,26 @@
 
 import { UserError } from "./errors.js";
 
-/**
- * `bytes`: as stored; `data`: the same as numbers, of float16 as Float32Array.
- * @typedef {{dtype: string, shape: number[], bytes: Uint8Array, data: Float32Array | Int16Array | Int32Array | Uint32Array}} NpyArray
- */
+/** An array as a file stores it. */
+export class NpyArray {
+  /**
+   * @param {string} dtype
+   * @param {number[]} shape
+   * @param {Uint8Array} bytes
+   */
+  constructor(dtype, shape, bytes) {
+    this.dtype = dtype;
+    this.shape = shape;
+    this.bytes = bytes;
+  }
+
+  /** The numbers; those of half precision as Float32Array. Made anew each time: of millions of weights, few are ever read here. */
+  get data() {
+    const bytes = this.bytes.slice(); // from a buffer's start, as numbers of several bytes want it
+    if (this.dtype === "<f2") return halves(new Uint16Array(bytes.buffer));
+    return new KINDS[this.dtype](bytes.buffer);
+  }
+}
 
 /**
  * The arrays of an .npz file, by name.
@@ -60,11 +76,8 @@ export function parseNpy(file) {
   const dtype = /'descr': '([^']+)'/.exec(header)?.[1] ?? "";
   const shape = (/'shape': \(([^)]*)\)/.exec(header)?.[1] ?? "").split(",").filter((side) => side.trim()).map(Number);
   if (header.includes("'fortran_order': True")) throw new UserError("An array of the model is in Fortran's order.");
-  const bytes = file.slice(start);
-  if (dtype === "<f2") return { dtype, shape, bytes, data: halves(new Uint16Array(bytes.buffer)) };
-  const Kind = KINDS[dtype];
-  if (!Kind) throw new UserError(`An array of the model has the type ${dtype}, which this page cannot read.`);
-  return { dtype, shape, bytes, data: new Kind(bytes.buffer) };
+  if (dtype !== "<f2" && !KINDS[dtype]) throw new UserError(`An array of the model has the type ${dtype}, which this page cannot read.`);
+  return new NpyArray(dtype, shape, file.subarray(start));
 }
 
 /**

@@ -50,38 +50,39 @@ const LOBES = 3;
 const WEIGHT_STEPS = 2 ** 22; // for a weight of 1, as in Pillow; sums of pixels with such weights are exact
 
 /**
- * The picture at a larger size, as Pillow does it with Lanczos' filter of three lobes: first each row becomes longer, then each
- * column, and values are rounded after both.
+ * The picture at another size, as Pillow does it with Lanczos' filter of three lobes: first each row gets its new length, then
+ * each column, and values are rounded after both. Pillow shrinks the columns of tall pictures first.
  * @param {Picture} picture
  * @param {number} width
  * @param {number} height
  * @returns {Picture}
  */
-export function enlarge(picture, width, height) {
-  return heightened(widened(picture, width), height);
+export function resize(picture, width, height) {
+  const isTall = picture.height > 2 * picture.width && height < picture.height;
+  return isTall ? withWidth(withHeight(picture, height), width) : withHeight(withWidth(picture, width), height);
 }
 
 /** @param {Picture} picture */
-function widened({ width, height, data }, newWidth) {
+function withWidth({ width, height, data }, newWidth) {
   if (width === newWidth) return { width, height, data };
-  const wide = new Uint8ClampedArray(4 * newWidth * height).fill(255);
+  const resized = new Uint8ClampedArray(4 * newWidth * height).fill(255);
   filters(width, newWidth).forEach(({ first, weights }, column) => {
     for (let row = 0; row < height; row++) {
       const [from, to] = [4 * (row * width + first), 4 * (row * newWidth + column)];
-      for (let c = 0; c < 3; c++) wide[to + c] = weighted(data, from + c, 4, weights);
+      for (let c = 0; c < 3; c++) resized[to + c] = weighted(data, from + c, 4, weights);
     }
   });
-  return { width: newWidth, height, data: wide };
+  return { width: newWidth, height, data: resized };
 }
 
 /** @param {Picture} picture */
-function heightened({ width, height, data }, newHeight) {
+function withHeight({ width, height, data }, newHeight) {
   if (height === newHeight) return { width, height, data };
-  const high = new Uint8ClampedArray(4 * width * newHeight).fill(255);
+  const resized = new Uint8ClampedArray(4 * width * newHeight).fill(255);
   filters(height, newHeight).forEach(({ first, weights }, row) => {
-    for (let i = 0; i < 4 * width; i++) high[4 * row * width + i] = weighted(data, 4 * first * width + i, 4 * width, weights);
+    for (let i = 0; i < 4 * width; i++) resized[4 * row * width + i] = weighted(data, 4 * first * width + i, 4 * width, weights);
   });
-  return { width, height: newHeight, data: high };
+  return { width, height: newHeight, data: resized };
 }
 
 /** The weighted sum of every `step`th value, rounded; ties are rounded up. */
@@ -92,17 +93,18 @@ function weighted(values, start, step, weights) {
 }
 
 /**
- * What the pixels of a line are made of when n pixels become more: the first of the pixels that count, and their weights.
+ * What the pixels of a line are made of when n pixels become newN: the first of the pixels that count, and their weights.
  * @returns {{first: number, weights: Float64Array}[]}
  */
 function filters(n, newN) {
+  const stretch = Math.max(1, n / newN); // of the filter, for a smaller picture
   return Array.from({ length: newN }, (_, i) => {
     const center = (i + 0.5) * (n / newN); // in pixels, whose own centers are at 0.5, 1.5, ...
-    const first = Math.max(0, Math.floor(center - LOBES + 0.5));
-    const end = Math.min(n, Math.floor(center + LOBES + 0.5));
-    const weights = Float64Array.from({ length: end - first }, (_, k) => lanczos(first + k + 0.5 - center));
-    const factor = WEIGHT_STEPS / weights.reduce((a, b) => a + b);
-    return { first, weights: weights.map((weight) => Math.round(weight * factor) / WEIGHT_STEPS) };
+    const first = Math.max(0, Math.floor(center - LOBES * stretch + 0.5));
+    const end = Math.min(n, Math.floor(center + LOBES * stretch + 0.5));
+    const weights = Float64Array.from({ length: end - first }, (_, k) => lanczos((first + k - center + 0.5) * (1 / stretch)));
+    const sum = weights.reduce((a, b) => a + b);
+    return { first, weights: weights.map((weight) => Math.round((weight / sum) * WEIGHT_STEPS) / WEIGHT_STEPS) };
   });
 }
 

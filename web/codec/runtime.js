@@ -1,6 +1,6 @@
 /** Networks by ONNX Runtime, from this page's own copy: WebGPU where there is one, else WebAssembly on one thread. */
 
-const DIST = new URL("../node_modules/onnxruntime-web/dist/", import.meta.url);
+const DIST = new URL("../vendor/onnxruntime-web/", import.meta.url);
 
 /** The graph y = x, to try an execution provider on. */
 const IDENTITY = Uint8Array.from(
@@ -21,7 +21,9 @@ export async function openRuntime() {
       console.warn("WebGPU does not work here, so WebAssembly is used:", error);
     }
   }
-  return { name: "WebAssembly", runtime: runtimeOf(await load("ort.wasm.bundle.min.mjs"), "wasm") };
+  const ort = await load("ort.wasm.bundle.min.mjs");
+  await ort.InferenceSession.create(IDENTITY, { executionProviders: ["wasm"] }); // compiles it, while the weights arrive
+  return { name: "WebAssembly", runtime: runtimeOf(ort, "wasm") };
 }
 
 async function hasGpu() {
@@ -44,6 +46,7 @@ export function runtimeOf(ort, provider) {
   return async (graph, weights) => {
     const session = await ort.InferenceSession.create(graph, {
       executionProviders: [provider],
+      logSeverityLevel: 3, // errors; it would warn of constants that its own optimizer has made superfluous
       externalData: [{ path: "weights.bin", data: weights }],
     });
     const [output] = session.outputNames;
