@@ -75,7 +75,7 @@ class Rate:
         """Raise the weight while symbols cost more than the knob target_bpp, and lower it while they cost less.
 
         This integrates the relative error, cut to +-1, into the logarithm of the weight. While a model learns to use more bits,
-        its weight has to grow, and the bits stay above their target by that growth over the gain: 6% early in a run, less later.
+        the weight has to grow, and the bits stay above their target by that growth over the gain: 6% early in a run, then less.
         The bits follow their weight within some hundred steps, so that a larger gain would swing.
         """
         error = total(bpp) / n_replicas() / self.config.target_bpp - 1

@@ -7,7 +7,11 @@ import pytest
 import tensorflow as tf
 from conftest import PROJECT
 
+import compress
+import decompress
+import train
 from config import config_train
+from evaluation.metrics import ms_ssim, psnr
 from gcodec import read_image
 from gcodec.pictures import to_float
 from rate import FIRST_WEIGHT, Rate
@@ -75,3 +79,16 @@ def test_the_weight_stays_where_nothing_follows_it(eager_steps):
     trainer = Trainer(config_train(**knobs, freeze_encoder=True))
     trainer.train_step(batch())
     assert float(trainer.rate.steered) == pytest.approx(FIRST_WEIGHT)
+
+
+@pytest.mark.slow
+def test_the_first_try_makes_a_picture_to_recognize(tmp_path, monkeypatch):
+    """By the README's two commands: five minutes of training, and a file of the photo that ships."""
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["-c", str(PROJECT / "presets/first_try.toml"), "--name", "first"]) == 0
+    photo = PROJECT / "data/sample/coffee.png"
+    assert compress.main(["-r", "checkpoints/first", "-i", str(photo), "-o", "out.gc"]) == 0
+    assert decompress.main(["-r", "checkpoints/first", "-i", "out.gc", "-o", "back.png"]) == 0
+    image, back = read_image(photo), read_image(tmp_path / "back.png")
+    assert psnr(image, back) > 20 and ms_ssim(image, back) > 0.7
+    assert (tmp_path / "out.gc").stat().st_size < 1500
