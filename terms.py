@@ -19,7 +19,6 @@ from utils import n_replicas, own_share, weight_of_mean
 
 if TYPE_CHECKING:
     from gcodec.labels import LabelBatch
-    from model import Model
 
 WITHOUT_D = ("generator", "distortion")  # the stages in which there is no discriminator
 WITH_D = ("discriminator", "gan")
@@ -32,12 +31,12 @@ MAX_SHIFT = 7  # px, of both images before AlexNet sees them
 class Pass:
     """One forward pass, and what the losses look at. What only some of them need is computed when the first one asks.
 
-    x, x_hat: images (B, H, W, 3) in [-1, 1].  visible: (B, H, W, 1), 1 where the image is preserved.  w: (B, h, w, C).
-    w_code: the feature map of a learned code of the label map, or None.  assignment: (B, h, w, C, L), soft.  symbols: the
-    same, one-hot.  coded: (B, h, w, 1), 1 where symbols are coded.
+    model: model.Model, with the networks.  x, x_hat: images (B, H, W, 3) in [-1, 1].  visible: (B, H, W, 1), 1 where the image
+    is preserved.  w: (B, h, w, C).  w_code: the feature map of a learned code of the label map, or None.  assignment, symbols:
+    (B, h, w, C, L), soft and one-hot.  coded: (B, h, w, 1), 1 where symbols are coded.
     """
 
-    model: "Model"
+    model: Any
     step: Any
     stage: str
     labels: "LabelBatch | None"
