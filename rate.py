@@ -28,7 +28,8 @@ from utils import n_replicas, total
 HIDDEN_UNITS = 48  # of the context model
 HISTOGRAM_DECAY = 0.999  # a step
 FIRST_WEIGHT = 0.3  # of the rate, where it is steered: low, since a model must send something before it can send less
-STEERING = 0.006  # relative change of the rate's weight, a step, while the bits are twice their target or more
+INTEGRAL, PROPORTIONAL = 0.003, 3.0  # gains of the controller that steers the weight; see Rate.steer
+ERROR_DECAY = 0.99  # a step, of the running average that the proportional part looks at
 
 
 class Rate:
@@ -42,7 +43,9 @@ class Rate:
         self.config = config
         uniform = tf.fill((config.channel_bottleneck, config.L), 1 / config.L)
         self.histogram = tf.Variable(uniform, trainable=False, aggregation=tf.VariableAggregation.MEAN)
-        self.steered = tf.Variable(config.lambda_rate or FIRST_WEIGHT, trainable=False, aggregation=tf.VariableAggregation.MEAN)
+        mean = tf.VariableAggregation.MEAN
+        self.integral = tf.Variable(config.lambda_rate or FIRST_WEIGHT, trainable=False, aggregation=mean)
+        self.error = tf.Variable(0.0, trainable=False, aggregation=mean)
         self.context_network = None
         if config.rate_model == "context":
             with seeded(config.seed + 2):
@@ -69,17 +72,24 @@ class Rate:
     @property
     def weight(self) -> Any:
         """The weight of the bits per pixel in the loss."""
-        return self.steered if self.config.target_bpp else self.config.lambda_rate
+        if not self.config.target_bpp:
+            return self.config.lambda_rate
+        return self.integral * tf.exp(PROPORTIONAL * self.error)
 
     def steer(self, bpp) -> None:
         """Raise the weight while symbols cost more than the knob target_bpp, and lower it while they cost less.
 
-        This integrates the relative error, cut to +-1, into the logarithm of the weight. While a model learns to use more bits,
-        the weight has to grow, and the bits stay above their target by that growth over the gain: 6% early in a run, then less.
-        The bits follow their weight within some hundred steps, so that a larger gain would swing.
+        A proportional-integral controller of the weight's logarithm, by the relative error of the bits, cut to +-1. The bits
+        follow their weight within some hundred to a thousand steps: the integral alone would swing, or be slow.
         """
-        error = total(bpp) / n_replicas() / self.config.target_bpp - 1
-        self.steered.assign(self.steered * tf.exp(STEERING * tf.clip_by_value(error, -1, 1)))
+        error = tf.clip_by_value(total(bpp) / n_replicas() / self.config.target_bpp - 1, -1, 1)
+        self.integral.assign(self.integral * tf.exp(INTEGRAL * error))
+        self.error.assign_sub((1 - ERROR_DECAY) * (self.error - error))
+
+    @property
+    def controller(self) -> dict[str, tf.Variable]:
+        """The state of the controller, by name; none where nothing is steered."""
+        return {"rate_integral": self.integral, "rate_error": self.error} if self.config.target_bpp else {}
 
     def frequencies(self) -> np.ndarray:
         """Return the histogram as the integer frequencies of the entropy coder's tables."""

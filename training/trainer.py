@@ -78,8 +78,7 @@ class Trainer:
         """Return all variables that training changes, by name. With `step`, this is the whole state."""
         state = named_weights(self.networks)
         state["histogram"] = self.rate.histogram
-        if self.config.target_bpp:
-            state["lambda_rate"] = self.rate.steered
+        state |= self.rate.controller
         numbered = {
             "average": self.averages,
             "G_optimizer": self.G_optimizer.variables,
@@ -225,7 +224,7 @@ class Trainer:
             return losses.terms
         if E_learns:  # or else the bits would not follow their weight
             self.rate.steer(losses.terms["bpp"])
-        return losses.terms | {"lambda_rate": tf.identity(self.rate.steered)}
+        return losses.terms | {"lambda_rate": self.rate.weight}
 
     @property
     def _without_E(self) -> list:

@@ -48,19 +48,19 @@ def test_a_feature_map_begins_in_the_range_of_the_centers():
 
 
 @pytest.mark.parametrize("target", [0.01, 0.03, 0.06])
-@pytest.mark.parametrize("sensitivity", [0.3, 0.7])
-def test_bits_per_pixel_settle_at_their_target_without_a_swing(target, sensitivity):
-    """Of a model whose bits fall with their weight's power, follow it within 300 steps, and differ from batch to batch."""
+@pytest.mark.parametrize(("sensitivity", "lag"), [(0.4, 300), (0.7, 300), (0.7, 1000)])
+def test_bits_per_pixel_settle_at_their_target_without_a_swing(target, sensitivity, lag):
+    """Of a model whose bits fall with their weight's power, follow it within `lag` steps, and differ from batch to batch."""
     rate = Rate(config_train(rate_model="context", target_bpp=target))
     rng = np.random.default_rng(0)
     bits, seen = math.log(0.07), []
     for _ in range(7000):
-        bits += (math.log(0.03) - sensitivity * math.log(float(rate.weight)) - bits) / 300
+        bits += (math.log(0.03) - sensitivity * math.log(float(rate.weight)) - bits) / lag
         seen.append(math.exp(bits))
-        rate.steer(tf.constant(seen[-1] * math.exp(rng.normal(0, 0.2))))
+        rate.steer(tf.constant(seen[-1] * math.exp(rng.normal(-0.02, 0.2))))
     settled = np.array(seen[4000:]).reshape(-1, 500).mean(axis=1)
     np.testing.assert_allclose(settled, target, rtol=0.05)
-    assert min(seen) > 0.6 * target  # it does not lose the symbols on the way
+    assert min(seen) > 0.8 * target  # it does not lose the symbols on the way
 
 
 def test_resuming_goes_on_with_the_weight_that_was_reached(eager_steps, tmp_path):
@@ -78,7 +78,7 @@ def test_the_weight_stays_where_nothing_follows_it(eager_steps):
     knobs = SUBPIXEL | {"width": 16, "rate_model": "context", "target_bpp": 0.001, "distortion_steps": 0}
     trainer = Trainer(config_train(**knobs, freeze_encoder=True))
     trainer.train_step(batch())
-    assert float(trainer.rate.steered) == pytest.approx(FIRST_WEIGHT)
+    assert float(trainer.rate.weight) == pytest.approx(FIRST_WEIGHT)
 
 
 @pytest.mark.slow
