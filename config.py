@@ -108,7 +108,7 @@ class config_train(config_base, ModelKnobs):
     # AlexNet, for LPIPS and the projected discriminator, sees a random window that is enlarged by 1 to this.
     perceptual_zoom: float = knob(1.0, low=1, high=4)
     lambda_lpips_vgg: float = knob(0.0, low=0)                # weight of LPIPS by VGG16, of a random quarter of each image
-    use_vgg_loss: bool = knob(False)                          # match VGG19's features too, in all stages; see perceptual.py
+    use_vgg_loss: bool = knob(False)                          # match VGG19's features too, in all stages
     lambda_vgg: float = knob(0.1, low=0)                      # its weight; corresponds to about 10 in pix2pixHD
     vgg_weights: str = knob("imagenet")                       # Keras' own (its cache, or a download), or a path to that file
 

@@ -10,15 +10,17 @@ image x ─▶ E ─▶ w ─▶ q ─▶ w_hat, symbols ──▶ (gcodec/: a f
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from config import UserError, config_train
-from gcodec.checkpoint import CENTERS
+from gcodec.checkpoint import CENTERS, Checkpoint, restore
 from gcodec.labels import LabelBatch
+from gcodec.memory import whole_image
 from gcodec.pictures import STRIDE
 from network import (
     Network,
@@ -179,6 +181,41 @@ def channel_mask(config: config_train, batch, step) -> Any:
     chance, share = tf.unstack(tf.random.stateless_uniform((2, batch), seed=(config.seed + 1, step)))
     K = tf.where(chance < config.channel_dropout, 1 + tf.cast(share * (C - 1), tf.int32), C)
     return tf.sequence_mask(K, C, dtype=tf.float32)[:, None, None]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# For the codec
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class TensorFlowRuntime:
+    """Runs the networks of a checkpoint for the codec; see gcodec.runtime.Runtime."""
+
+    def __init__(self, model: Model):
+        self.model = model
+        self.bytes_per_pixel = whole_image(model.config)
+        self.address_space_per_pixel = 7 * 7 * 4 * model.config.width / 16  # windows of the 7x7 convolution, most of it unused
+        # As a graph of unknown size, so that each image goes through the same one.
+        self._encoder = tf.function(model.encoder, input_signature=[tf.TensorSpec((None, None, None, 3))])
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self:
+        """Build the networks of a checkpoint, with its weights."""
+        model = Model(checkpoint.knobs(config_train))
+        restore(model.weights, with_todays_names(checkpoint.weights, model.networks), checkpoint.folder)
+        return cls(model)
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        return self._symbols(self._encoder(x))
+
+    def encode_labels(self, s: np.ndarray) -> np.ndarray:
+        return self._symbols(self.model.semantic_encoder(s))
+
+    def generate(self, w_hat: np.ndarray, v: np.ndarray | None, side: np.ndarray | None) -> np.ndarray:
+        return self.model.generate(w_hat, v, () if side is None else (side,)).numpy()
+
+    def _symbols(self, w: tf.Tensor) -> np.ndarray:
+        return self.model.quantizer(w)[1]["symbols"].numpy().astype(np.uint8)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

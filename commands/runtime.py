@@ -9,6 +9,7 @@ from gcodec import Codec
 from gcodec.checkpoint import Checkpoint
 from gcodec.onnx_runtime import OnnxRuntime, has_graphs
 from gcodec.runtime import Runtime
+from utils import Utils
 
 REQUIREMENTS = {"onnx": "requirements-codec.txt", "tensorflow": "requirements.txt"}  # by runtime, what to install
 
@@ -34,7 +35,8 @@ def load_runtime(checkpoint: Checkpoint, choice: str = "auto") -> Runtime:
         raise UserError(f"knob runtime: {choice} needs the package {package}: pip install -r {REQUIREMENTS[choice]}")
     if choice == "onnx":
         return OnnxRuntime(checkpoint)
-    from tensorflow_runtime import TensorFlowRuntime
+    with Utils.importing_tensorflow():
+        from model import TensorFlowRuntime
 
     return TensorFlowRuntime.of(checkpoint)
 
@@ -48,4 +50,4 @@ def _advice(checkpoint: Checkpoint) -> str:
     if has_graphs(checkpoint):
         return f"nothing here runs networks: pip install -r {REQUIREMENTS['onnx']}"
     return (f"checkpoint {checkpoint.folder}: has no graphs for ONNX Runtime, and TensorFlow is not installed: "
-            f"pip install -r {REQUIREMENTS['tensorflow']}, then checkpoint.py --onnx writes them")  # fmt: skip
+            f"pip install -r {REQUIREMENTS['tensorflow']}, then tools/checkpoint.py --onnx writes them")  # fmt: skip

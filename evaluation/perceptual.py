@@ -75,7 +75,7 @@ def dists(network: features.DISTSNetwork, weights: dict[str, np.ndarray]) -> Pai
     """DISTS; weights: alpha and beta, each of 1475 channels."""
     channels = (3 + sum(network.channels),)
     if {key: array.shape for key, array in weights.items()} != {"alpha": channels, "beta": channels}:
-        raise UserError("not the weights of DISTS as perceptual.py --get writes them")
+        raise UserError("not the weights of DISTS as tools/perceptual.py --get writes them")
     return PairMeasure("dists", network, lambda real, fake: features.dists(real, fake, weights["alpha"], weights["beta"]))
 
 

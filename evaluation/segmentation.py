@@ -46,7 +46,7 @@ class Segmenter:
         except Exception as error:  # zipfile, numpy and Keras raise many kinds of errors for a damaged file
             hint = _keras_archive(folder)
             reason = hint or (str(error).splitlines() or ["?"])[0]
-            raise UserError(f"{folder}: no network that segmentation.py wrote ({reason})") from None
+            raise UserError(f"{folder}: no network that tools/segmentation.py wrote ({reason})") from None
         return cls(network, classes)
 
     def save(self, folder: Path, overwrite: bool = False) -> None:

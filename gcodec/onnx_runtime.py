@@ -1,7 +1,7 @@
 """Runs the networks of a checkpoint on ONNX Runtime, for the codec. It needs no TensorFlow.
 
 The checkpoint's folder has a graph for each network (encoder.onnx, generator.onnx, ...) and graphs.json, which says of which
-weights the graphs are. The weights are those of model.npz; see onnx_export.py, which writes the graphs.
+weights the graphs are. The weights are those of model.npz; see tools/onnx_export.py, which writes the graphs.
 """
 
 import hashlib
@@ -96,7 +96,7 @@ def has_graphs(checkpoint: Checkpoint) -> bool:
 def read_graphs(checkpoint: Checkpoint) -> dict[str, bytes]:
     """Return the graphs by file name. Raises UserError for damage, and for graphs of other weights or another version."""
     folder = checkpoint.folder
-    repair = f"write the graphs again: python3 checkpoint.py --onnx -r {folder}"
+    repair = f"write the graphs again: python3 tools/checkpoint.py --onnx -r {folder}"
     try:
         index = json.loads((folder / GRAPHS_FILE).read_text())
         version, weights, digests = index["format"], index["weights"], dict(index["graphs"])

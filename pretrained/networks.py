@@ -1,7 +1,7 @@
 """Frozen features of images: AlexNet, VGG16, VGG19 and EfficientNet-Lite0, and the distances that are computed of them.
 
 Losses and measures share these networks. Each takes images (B, H, W, 3) in [-1, 1], does its own normalization and returns a
-list of feature maps, shallow to deep. Their weights are those that `perceptual.py --get` brings; VGG19's come with Keras.
+list of feature maps, shallow to deep. Their weights are those that `tools/perceptual.py --get` brings; VGG19's come with Keras.
 Networks compute in float32 unless they are given another dtype policy, such as "mixed_bfloat16".
 """
 
@@ -77,7 +77,7 @@ class FrozenNetwork:
         self.network = keras.Model(x, self._build(x))
         self.network.trainable = False
         if {name: array.shape for name, array in arrays.items()} != self._shapes():
-            raise UserError(f"not the weights of {type(self).__name__} as perceptual.py --get writes them")
+            raise UserError(f"not the weights of {type(self).__name__} as tools/perceptual.py --get writes them")
         for name, variable in self._variables().items():
             variable.assign(arrays[name])
 

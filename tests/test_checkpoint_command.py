@@ -1,13 +1,13 @@
-"""checkpoint.py: what ships of a checkpoint, and blends of two."""
+"""tools/checkpoint.py: what ships of a checkpoint, and blends of two."""
 
 import shutil
 
 import numpy as np
 
-import checkpoint as export
 from commands.runtime import load_codec
 from gcodec import read_image
 from gcodec.checkpoint import read_arrays
+from tools import checkpoint as export
 from training.trainer import Trainer
 
 

@@ -9,13 +9,12 @@ from reference import Reference
 
 import compress
 import decompress
-import import_tf1
 from gcodec import read_image
 from gcodec.checkpoint import read_checkpoint
 from gcodec.labels import Classes
 from gcodec.pictures import to_float
-from model import Model
-from tensorflow_runtime import TensorFlowRuntime
+from model import Model, TensorFlowRuntime
+from tools import import_tf1
 
 WIDTH, C = 32, 4
 CLASSES = "index,name,R,G,B\n0,Sky,70,130,180\n1,Road,128,64,128\n2,Car,0,0,142\n"

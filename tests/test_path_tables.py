@@ -155,7 +155,7 @@ def test_a_damaged_table_is_one_line_or_reads(options, tmp_path, capfd):
 
 def test_a_table_that_hdf5_reads_without_end_is_one_line(tmp_path, monkeypatch):
     """The free space of its heap has the size 0, so that HDF5 never comes to the heap's end."""
-    monkeypatch.setattr("path_tables.SECONDS", 1.0)
+    monkeypatch.setattr("path_tables.hdf5.SECONDS", 1.0)
     strings = pickle.dumps(np.array(list(zip(*COLUMNS.values(), strict=True)), object), 2)
     table = bytearray(old_pandas(tmp_path / "t.h5", strings).read_bytes())
     free = table.index(b"GCOL") + 16
@@ -168,7 +168,7 @@ def test_a_table_that_hdf5_reads_without_end_is_one_line(tmp_path, monkeypatch):
 
 
 def test_a_table_that_hdf5_crashes_on_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("path_tables.__file__", str(tmp_path / "crash.py"))
+    monkeypatch.setattr("path_tables.hdf5.__file__", str(tmp_path / "crash.py"))
     (tmp_path / "crash.py").write_text("import os; os.abort()")
     with pytest.raises(UserError, match=r"t\.h5: is damaged: HDF5 crashed on it"):
         read_columns(hdf(pd.DataFrame(COLUMNS), tmp_path / "t.h5"))

@@ -104,7 +104,7 @@ class Run:
     def save(self, trainer: Trainer) -> Path:
         """Write a checkpoint of this step unless there is one, then delete the oldest beyond the knob keep_checkpoints.
 
-        That of the distortion stage's end stays: `checkpoint.py --blend` takes its generator.
+        That of the distortion stage's end stays: `tools/checkpoint.py --blend` takes its generator.
         """
         config, folder = trainer.config, self.folders.checkpoint(trainer.step)
         if not folder.exists():

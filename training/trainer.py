@@ -24,9 +24,8 @@ from gcodec.checkpoint import (
     write_checkpoint,
 )
 from gcodec.labels import LabelBatch
-from model import Model, build_discriminator, named_weights, with_todays_names
+from model import Model, TensorFlowRuntime, build_discriminator, named_weights, with_todays_names
 from rate import average_decay
-from tensorflow_runtime import TensorFlowRuntime
 from training.devices import training_precision
 from training.knob_roles import check_changes
 from training.schedule import learning_rates, stage

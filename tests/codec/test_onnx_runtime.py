@@ -13,7 +13,6 @@ import page
 import pytest
 from conftest import PROJECT, TINY, label_map, photo
 
-import checkpoint
 from commands import runtime
 from commands.runtime import load_codec, load_runtime
 from config import UserError, config_test, config_train
@@ -24,6 +23,7 @@ from gcodec.entropy import integer_frequencies
 from gcodec.labels import LabelMap
 from gcodec.onnx_runtime import GRAPHS_FILE, OnnxRuntime, generator_margin
 from gcodec.pictures import to_uint8
+from tools import checkpoint
 
 CHANNEL = {"normalization": "channel"}
 LABELS = {"use_conditional_GAN": True, "n_classes": 4, "n_residual_blocks": 0}
@@ -233,7 +233,7 @@ def test_bad_graphs_are_one_line_that_says_what_to_do(local, tmp_path, case):
     spoil(folder)
     with pytest.raises(UserError, match=message) as error:
         load_runtime(read_checkpoint(folder), "onnx")
-    assert f"checkpoint.py --onnx -r {folder}" in str(error.value) and "\n" not in str(error.value)
+    assert f"tools/checkpoint.py --onnx -r {folder}" in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("installed", "choice", "graphs", "message"), [

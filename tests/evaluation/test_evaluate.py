@@ -15,12 +15,12 @@ from conftest import photo
 from PIL import Image
 
 import evaluate
-import report as report_command
 from config import UserError, config_test
 from evaluation import baselines, measure, plots, report
 from evaluation.metrics import psnr, quality
 from gcodec.container import unpack
 from gcodec.pictures import read_image
+from tools import report as report_command
 
 
 @pytest.fixture(scope="module")

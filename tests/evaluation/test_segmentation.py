@@ -8,11 +8,11 @@ from conftest import PROJECT, photo
 from PIL import Image
 
 import evaluate
-import segmentation
 from config import UserError
 from evaluation.segmentation import Segmenter, iou, miou
 from gcodec.labels import Classes
 from gcodec.pictures import read_image
+from tools import segmentation
 
 CLASSES = Classes.of(["Dark", "Light"], [[0, 0, 0], [255, 255, 255]], "test")  # and void
 

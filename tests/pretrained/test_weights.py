@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import perceptual
 from config import UserError
 from pretrained import weights as pretrained
+from tools import perceptual
 
 
 class Touch:
@@ -257,7 +257,7 @@ def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
 
 
 def test_usage_errors_need_no_network_and_no_tensorflow():
-    script = "import sys, perceptual; code = perceptual.main(sys.argv[1:]); assert 'keras' not in sys.modules; sys.exit(code)"
+    script = "import perceptual, sys; code = perceptual.main(sys.argv[1:]); assert 'keras' not in sys.modules; sys.exit(code)"
     for arguments in ([], ["alex"], ["-o", "x.npz"], ["resnet", "-o", "x.npz"]):
         done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True,
                               cwd=Path(perceptual.__file__).parent)  # fmt: skip

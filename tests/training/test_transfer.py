@@ -8,8 +8,7 @@ import pytest
 
 from config import config_train
 from gcodec.checkpoint import read_arrays, read_checkpoint, save_arrays
-from model import Model, named_weights, numbered_names
-from tensorflow_runtime import TensorFlowRuntime
+from model import Model, TensorFlowRuntime, named_weights, numbered_names
 from training.trainer import Trainer
 
 SUBPIXEL = {"encoder": "subpixel_encoder", "generator": "subpixel_generator", "normalization": "channel",

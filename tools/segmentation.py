@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train a small U-Net that labels the pixels of a photo, to measure whether semantics survive compression.
 
-    python3 segmentation.py -ds camvid_train.h5 --val camvid_val.h5 --classes classes.csv -o checkpoints/street_unet
+    python3 tools/segmentation.py -ds camvid_train.h5 --val camvid_val.h5 --classes classes.csv -o checkpoints/street_unet
     python3 evaluate.py -r checkpoints/photo_c8 -i camvid/test -o report/ --miou checkpoints/street_unet -sm camvid/testannot
 
 -ds, --val: path tables with a column semantic_map_paths. What is measured is the mean intersection over union (mIoU) of the
@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import UserError, config_train, directories
 from data import Data

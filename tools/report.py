@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Tables, plots and pictures of what evaluate.py measured, as a page that needs no network; and plots of a training run.
 
-python3 report.py report/                                      # the page anew, from report/results/*.json
-python3 report.py --losses tensorboard/run -o losses.png       # the losses of G and D, from TensorBoard's log
+python3 tools/report.py report/                                  # the page anew, from report/results/*.json
+python3 tools/report.py --losses tensorboard/run -o losses.png   # the losses of G and D, from TensorBoard's log
 """
 
 import argparse
 import json
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import UserError
 from evaluation import plots, report

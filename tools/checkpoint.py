@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Make a checkpoint that ships out of one that was trained: weights in half precision, no training.npz.
 
-    python3 checkpoint.py -r checkpoints/run -o checkpoints/mine
-    python3 checkpoint.py -r checkpoints/run --blend checkpoints/run/ckpt-00003500 0.3 -o checkpoints/mine
+    python3 tools/checkpoint.py -r checkpoints/run -o checkpoints/mine
+    python3 tools/checkpoint.py -r checkpoints/run --blend checkpoints/run/ckpt-00003500 0.3 -o checkpoints/mine
 
-    python3 checkpoint.py -r checkpoints/mine --onnx  # lets compress.py and decompress.py run it without TensorFlow
+    python3 tools/checkpoint.py -r checkpoints/mine --onnx  # lets compress.py and decompress.py run it without TensorFlow
 
 --onnx writes the networks as ONNX graphs beside the weights, which stay where they are: files of the checkpoint stay valid.
 It takes half a minute and needs tf2onnx. Together with -o, the graphs are those of the new checkpoint.
@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import UserError, config_train
 from gcodec.checkpoint import (
@@ -104,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         size = sum(file.stat().st_size for file in folder.iterdir())
         print(f"{source} -> {folder}: {size / 1e6:.1f} MB; it is a checkpoint of its own: files of {source} are not for it")
     if args.onnx:
-        from onnx_export import write_graphs  # late: TensorFlow
+        from tools.onnx_export import write_graphs  # late: TensorFlow
 
         for file in write_graphs(folder):
             print(f"{file}: {file.stat().st_size / 1e3:.0f} kB")

@@ -1,4 +1,4 @@
-"""Path tables: which images there are, as a CSV file or as a dataframe that pandas wrote to an HDF5 file.
+"""Reads a dataframe that pandas wrote to an HDF5 file, without trusting the file.
 
 pandas keeps column names, and in its "fixed" format the strings themselves, as pickles inside the HDF5 file, and
 `pandas.read_hdf` unpickles whatever it finds: a table from a stranger could run any code. Here h5py reads the file, which
@@ -10,6 +10,7 @@ module run as a script), whose processor time is limited, and hands over the col
 
 import io
 import json
+import os
 import pickle
 import signal
 import subprocess
@@ -22,15 +23,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from config import UserError
-from gcodec.files import open_binary
 
 if TYPE_CHECKING:
     import h5py
 
-SUFFIXES = (".h5", ".hdf5", ".csv")
 MAX_BYTES = 2**30  # of one column; a table of a million paths has a tenth of it
 SECONDS, SECONDS_PER_MB = 5.0, 0.3  # of processor time; a table of a million pairs of paths, 112 MB, took 6.5 s in all
 PICKLED_NONE = b"N."
+PROJECT = Path(__file__).resolve().parent.parent
 Columns = dict[str, list[str | None]]  # column -> its cells; None where one is missing
 
 
@@ -39,55 +39,19 @@ class _RefusedError(Exception):
 
 
 def read_columns(source: Path) -> Columns:
-    """Return the columns of a path table. Raises UserError, in one line, for a file that is none."""
-    if not source.exists():
-        raise UserError(f"{source}: no such path table or folder; data/make_paths.py writes one")
-    if source.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{source}: a path table ends in .h5, .hdf5 or .csv")
-    open_binary(source).close()  # which refuses what is no file, and Git LFS pointers
-    if source.suffix.lower() == ".csv":
-        return _read_csv(source)
+    """Return the columns of a table. Raises UserError, in one line, for a file that is none."""
     stat = source.stat()
-    return _read_hdf_apart(source, stat.st_size, stat.st_mtime_ns)
-
-
-def write_columns(target: Path, columns: dict[str, list[str]]) -> None:
-    """Write a path table, as CSV or as an HDF5 file that `pandas.read_hdf` reads too.
-
-    Names keep their bytes, even where those are not UTF-8.
-    """
-    import pandas as pd
-
-    frame = pd.DataFrame(columns)
-    if target.suffix.lower() == ".csv":
-        frame.to_csv(target, index=False, errors="surrogateescape")
-    else:  # index=False: the index of rows would take 1 MB
-        frame.astype(object).to_hdf(target, key="df", mode="w", format="table", index=False, errors="surrogateescape")
-
-
-def _read_csv(source: Path) -> Columns:
-    import pandas as pd
-
-    try:
-        frame = pd.read_csv(source, dtype=str, encoding_errors="surrogateescape")
-    except pd.errors.EmptyDataError:
-        return {"path": []}
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise UserError(f"{source}: cannot be read as a CSV file ({str(error).splitlines()[0]})") from None
-    return {str(name): [cell if isinstance(cell, str) else None for cell in column] for name, column in frame.items()}
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# HDF5
-# ----------------------------------------------------------------------------------------------------------------------
+    return _read_apart(source, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=8)  # data.py asks for one column after the other
-def _read_hdf_apart(source: Path, size: int, _modified: int) -> Columns:
-    """Return what _read_hdf returns, and raise what it raises, from a process that a damaged file can bring down or hold up."""
+def _read_apart(source: Path, size: int, _modified: int) -> Columns:
+    """Return what _read returns, and raise what it raises, from a process that a damaged file can bring down or hold up."""
     seconds = int(SECONDS + SECONDS_PER_MB * size / 1e6)
     command = [sys.executable, __file__, str(source), str(seconds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    folders = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
     if done.returncode:
         late = done.returncode == -getattr(signal, "SIGXCPU", 0)  # Windows has no such signal
         how = f"was not done with it after {seconds} s" if late else f"crashed on it (exit status {done.returncode})"
@@ -98,9 +62,11 @@ def _read_hdf_apart(source: Path, size: int, _modified: int) -> Columns:
     return answer["columns"]
 
 
-def _read_hdf(source: Path) -> Columns:
-    import h5py
-
+def _read(source: Path) -> Columns:
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise UserError(f"{source}: HDF5 needs the package h5py: pip install -r requirements.txt; or save it as CSV") from None
     try:
         with h5py.File(source, "r") as file:
             tables = dict(_tables(file, set()))
@@ -287,7 +253,7 @@ def _main(source: str, seconds: str) -> None:
     except ModuleNotFoundError:  # Windows
         pass
     try:
-        answer: dict[str, Any] = {"columns": _read_hdf(Path(source))}
+        answer: dict[str, Any] = {"columns": _read(Path(source))}
     except UserError as error:
         answer = {"error": str(error)}
     json.dump(answer, sys.stdout)
