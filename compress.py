@@ -5,6 +5,8 @@
     python3 compress.py -i photo.png -o out.gc             # the file alone
     python3 compress.py -r checkpoints/run -i photos/ -o results/  # every image of a folder, and results.csv
     python3 compress.py -i a.jpg b.tif -o results/         # the same for several images
+    python3 compress.py -i table.h5 -o results/            # the same for the images of a path table, with its label maps
+    python3 compress.py photos/ results/ --files-only      # .gc files alone, without decoding them: several times as fast
     python3 compress.py -i photo.png -o out/ --packets 232  # out/photo-001.gcp and so on, for links that lose some
     python3 compress.py -i photos/ -o out/ --packets 232   # the same for every image of a folder, and results.csv
     python3 compress.py -i - -o - < a.jpg > a.gc           # standard input and output
@@ -21,6 +23,8 @@ image is coded at the largest size that fits, and the file whose picture has the
 
 What is there already is replaced only with --overwrite. A folder run that was interrupted goes on when it is started again: it
 keeps what is finished, by the same model, with the same options and from the same image.
+
+IN and OUT by position are the same as -i IN -o OUT.
 """
 
 import argparse
@@ -30,37 +34,38 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cGAN.guide import Guide
+from commands.coder import Budget, Coder, load_coder
+from commands.folder_run import FolderRun, Input, Job, Row, check_output_folder, digest, gather, is_table, outputs_of
+from commands.guide import Guide
 from commands.options import (
+    ModelChoice,
+    Say,
     add_model_arguments,
-    chosen_checkpoint,
-    chosen_checkpoints,
-    settings_of,
+    add_path_arguments,
+    parse_with_paths,
     split_knobs,
     warn_of_large_files,
 )
+from commands.packets import check_packet_options, folder_to_packets, image_to_packets
 from commands.runtime import load_codec
-from config import UserError, config_test, directories
-from evaluation.metrics import ms_ssim, psnr, quality
+from config import UserError
+from evaluation.metrics import measures, psnr, similarity
 from gcodec import Codec, read_image
-from gcodec.budget import Fit, fit
 from gcodec.container import unpack
 from gcodec.files import atomic_together, refuse_existing
-from gcodec.folder_run import FolderRun, Input, check_output_folder, digest, gather, outputs_of, progress
 from gcodec.knobs import ModelKnobs
 from gcodec.labels import Classes, LabelMap
 from gcodec.pictures import images_in, picture_path, read_standard_image, write_picture
 from gcodec.selection import Selection
 from gcodec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
-from packets_command import check_packet_options, folder_to_packets, image_to_packets
 from utils import Utils
 
+SUFFIX = ".gc"
 MEASURED = {  # what is averaged over a folder, and how it is printed
     "bytes": ".0f",
     "code_bytes": ".0f",
@@ -77,11 +82,14 @@ MEASURED = {  # what is averaged over a folder, and how it is printed
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Utils.parser(__doc__)
     add_model_arguments(parser, several=True)
-    parser.add_argument("-i", "--input", required=True, nargs="+", action="extend", metavar="IMAGE",
-                        help="images, or folders of images; - is standard input")  # fmt: skip
-    parser.add_argument("-o", "--output", metavar="OUT", help="OUT.png or OUT.gc, or a folder for more than one image; "
-                        "- is standard output, as .gc (default: below the knob `samples`)")  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that are there already")
+    add_path_arguments(
+        parser,
+        "images, folders of images, or path tables (.h5, .csv), which may name label maps too; - is standard input",
+        "OUT.png or OUT.gc, or a folder for several images; - is standard output, as .gc (default: below the knob `samples`)",
+        ("IMAGE", "OUT"),
+    )
+    parser.add_argument("--files-only", action="store_true", help="write .gc files or packets without decoding them: no "
+                        "pictures, no PSNR, in a fraction of the time")  # fmt: skip
     parser.add_argument("--channels", type=int, metavar="K", help="send the first K channels of the feature map only: a "
                         "smaller file, a worse picture (default: the knob `channels`)")  # fmt: skip
     budget = parser.add_argument_group("a budget, for models without label maps").add_mutually_exclusive_group()
@@ -98,7 +106,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     labels.add_argument("--synthesize", metavar="CLASS[,CLASS...]", help="preserve the other classes")
     labels.add_argument("--mask", metavar="PNG", help="preserve what is light in it")
     labels.add_argument("--box", metavar="X,Y,W,H", help="preserve this, in pixels")
-    return parser.parse_args(argv)
+    return parse_with_paths(parser, argv, needs_output=False)
 
 
 @Utils.command
@@ -106,84 +114,40 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.channels is not None and args.channels < 1:
         raise UserError(f"--channels {args.channels}: at least 1")
-    channels = [f"channels={args.channels}"] if args.channels else []
-    where, knobs = split_knobs(args.knob + channels)
+    where, knobs = split_knobs(args.knob + ([f"channels={args.channels}"] if args.channels else []))
+    choice = ModelChoice(tuple(args.restore), args.restore_last, where)
     guide = Guide(args.semantic_map, args.instances, Selection(args.preserve, args.synthesize, args.mask, args.box))
+    say, manner = Say(args.quiet, args.verbose), {"files_only": args.files_only, "overwrite": args.overwrite}
+    load = functools.partial(load_coder, choice, knobs, guide, Budget(args.max_bytes, args.max_bpp))
     check_streams(args.input, args.output)
-    in_packets = args.packets is not None
-    if in_packets:
-        check_packet_options(args, knobs)
-    load = functools.partial(load_coder, args, where, knobs, guide)
-    if len(args.input) > 1 or Path(args.input[0]).is_dir():
-        inputs = gather(args.input, images_in)
-        output = Path(args.output or Path(where.samples) / inputs[0].root.name)
+    if args.packets is not None:
+        check_packet_options(choice, args.output, knobs.channels, guide)
+    first, samples = Path(args.input[0]), Path(where.samples)
+
+    if len(args.input) > 1 or first.is_dir() or is_table(first):
+        if args.output == STREAM:
+            raise UserError("-o -: standard output takes one file, and a table has several images; name a folder")
+        inputs = gather(args.input, images_in, tables=True)
+        output = Path(args.output or samples / (first.stem if is_table(first) else inputs[0].root.name))
         check_output_folder([Path(path) for path in args.input if Path(path).is_dir()], output)
-        if in_packets:
-            return folder_to_packets(args, where, knobs, inputs, output)
-        return compress_folder(load(several=True), inputs, output, guide, args.overwrite)
-    if in_packets:
-        return image_to_packets(args, where, knobs)
-    with output_path(args.output or Path(where.samples) / f"{Path(args.input[0]).stem}.png", ".gc") as output:
-        compress_one(args, output, load, knobs, guide)
+        if args.packets is not None:
+            return folder_to_packets(load_codec(choice.one(), knobs), inputs, output, args.packets, knobs, say, **manner)
+        return compress_folder(load(), inputs, output, guide, say, **manner)
+
+    source = STANDARD_INPUT if args.input[0] == STREAM else first
+    standard = functools.partial(read_standard_image, knobs.max_pixels)
+    read = standard if source == STANDARD_INPUT else functools.partial(read_image, source, knobs.max_pixels)
+    suffix = (SUFFIX if args.packets is None else ".gcp") if args.files_only else ".png"
+    named = args.output or str(samples / f"{source.stem}{suffix}")
+    if args.packets is not None:
+        image_to_packets(lambda: load_codec(choice.one(), knobs), read, source, named, args.packets, say, **manner)
+        return 0
+    with output_path(named, SUFFIX) as output:
+        compress_one(load, read, source, output, guide, say, **manner)
+        say(f"compressed file: {'standard output' if named == STREAM else output.with_suffix(SUFFIX)}")
+        if output.suffix.lower() != SUFFIX:
+            say(f"side by side:    {output}")
     return 0
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The models and the budget
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Coder:
-    """What makes a file of an image: one model; or, with a budget, the best of several models."""
-
-    codecs: list[Codec]
-    knobs: config_test
-    max_bytes: int | None = None
-    max_bpp: float | None = None
-
-    @property
-    def has_budget(self) -> bool:
-        return self.max_bytes is not None or self.max_bpp is not None
-
-    @property
-    def config(self) -> ModelKnobs:
-        """The knobs of the model, which say what its files hold. With a budget, the files of all models hold symbols only."""
-        return self.codecs[0].config
-
-    def encode(self, image: np.ndarray, labels: LabelMap | None) -> Fit:
-        """Return the file of an image, and its picture. Raises UserError if the budget cannot be met."""
-        if not self.has_budget:
-            data = self.codecs[0].encode(image, labels)
-            return Fit(self.codecs[0], data, self.codecs[0].decode(data))
-        height, width = image.shape[:2]
-        max_bytes = self.max_bytes or int((self.max_bpp or 0) * width * height / 8)
-        return fit(image, self.codecs, max_bytes, quality)
-
-    def settings(self, *options: Any) -> str:
-        """Return a fingerprint of what decides the files beside the images, for results.csv."""
-        first, *others = (codec.checkpoint.fingerprint.hex() for codec in self.codecs)
-        budget = [others, self.max_bytes, self.max_bpp] if self.has_budget else []
-        return settings_of(self.knobs, first, *options, *budget)
-
-
-def load_coder(args: argparse.Namespace, where: directories, knobs: config_test, guide: Guide, several: bool = False) -> Coder:
-    """Load the models that the command line wants. Raises UserError for options that do not go together."""
-    coder = Coder([], knobs, args.max_bytes, args.max_bpp)
-    for option, value in {"--max-bytes": args.max_bytes, "--max-bpp": args.max_bpp}.items():
-        if value is not None and not 0 < value < math.inf:
-            raise UserError(f"{option} {value}: must be more than 0")
-        if value is not None and (knobs.channels or guide != Guide()):
-            raise UserError(f"{option}: does not go with --channels or with label maps")
-    if not coder.has_budget and len(args.restore or ()) > 1:
-        raise UserError("-r: names several models, which takes --max-bytes or --max-bpp; name one")
-    paths = chosen_checkpoints(args, where) if coder.has_budget else [chosen_checkpoint(args, where)]
-    coder.codecs.extend(load_codec(path, knobs) for path in paths)
-    for codec in coder.codecs:
-        if coder.has_budget and codec.config.coded.keys() != {"symbols"}:
-            raise UserError(f"{codec.checkpoint.folder}: a budget takes models whose files have no label map")
-        guide.check(codec.config, several)
-    return coder
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -191,85 +155,91 @@ def load_coder(args: argparse.Namespace, where: directories, knobs: config_test,
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def compress_one(args: argparse.Namespace, output: Path, load: Callable[[], Coder], knobs: config_test, guide: Guide) -> None:
-    """Compress the one image that the command line names, and print what was measured."""
-    stream = args.input[0] == STREAM
-    source = STANDARD_INPUT if stream else Path(args.input[0])
-    if output.suffix.lower() != ".gc":
+def compress_one(
+    load: Callable[[], Coder],
+    read: Callable[[], np.ndarray],
+    source: Path,
+    output: Path,  #                 OUT.png or OUT.gc
+    guide: Guide,
+    say: Say,
+    files_only: bool,
+    overwrite: bool,
+) -> None:
+    """Compress one image, and say what was measured. Mistakes in paths and images show before a model is loaded."""
+    if output.suffix.lower() != SUFFIX:
         output = picture_path(output)
+        if files_only:
+            raise UserError(f"{output}: --files-only writes no picture; name OUT{SUFFIX}")
     if source.resolve() in [path.resolve() for path in outputs(output)]:
         raise UserError(f"{output}: is the input itself; write somewhere else")
-    refuse_existing(*outputs(output), overwrite=args.overwrite)
-    image = read_standard_image(knobs.max_pixels) if stream else read_image(source, knobs.max_pixels)
+    refuse_existing(*outputs(output), overwrite=overwrite)
+    image = read()
     coder = load()
-    result = compress_image(coder, image, Input(source, source.parent), output, guide, args.overwrite)
+    guide.check(coder.config, [])
+    for codec in coder.codecs:
+        say.detail(f"model:           {codec.checkpoint.folder}, run by {type(codec.runtime).__name__}")
+    result = compress_image(coder, image, Input(source, source.parent), output, guide, files_only, overwrite)
     warn_of_large_files(*coder.codecs)
-    print(report(result, coder))
-    print(f"compressed file: {'standard output' if args.output == STREAM else output.with_suffix('.gc')}")
-    if output.suffix.lower() != ".gc":
-        print(f"side by side:    {output}")
+    say(report(result, coder))
 
 
 def outputs(output: Path) -> list[Path]:
     """Return what is written for an output OUT.png or OUT.gc."""
-    file = output.with_suffix(".gc")
-    return [file] if output.suffix.lower() == ".gc" else [file, output]
+    file = output.with_suffix(SUFFIX)
+    return [file] if output.suffix.lower() == SUFFIX else [file, output]
 
 
 def compress_image(
-    coder: Coder, image: np.ndarray, source: Input, output: Path, guide: Guide, overwrite: bool = False
-) -> dict[str, Any]:
+    coder: Coder,
+    image: np.ndarray,
+    source: Input,
+    output: Path,  #                   OUT.png or OUT.gc
+    guide: Guide,
+    files_only: bool = False,  #       do not decode the file
+    overwrite: bool = False,
+) -> Row:
     """Write OUT.gc, and OUT.png unless `output` is the .gc file itself; return what was measured, by name."""
     labels = guide.read(coder.config, image, source)
     start = time.perf_counter()
     try:
-        codec, data, reconstruction = coder.encode(image, labels)
+        codec, data, picture = coder.encode(image, labels, decode=not files_only)
     except UserError as error:
         raise UserError(f"{source.path}: {error}") from None
-    name = source.path.name
-    result = {"image": name, **measure(image, reconstruction, data), "seconds": time.perf_counter() - start}
-    if coder.has_budget:
+    shown = None if files_only else picture
+    result = {"image": source.path.name, **measures(image, len(data), shown), "seconds": time.perf_counter() - start}
+    if coder.budget:
         coded_height, coded_width = unpack(data).header.coded_size
         result |= {"model": codec.checkpoint.folder.name, "coded_width": coded_width, "coded_height": coded_height}
     if labels is not None:
-        result |= measure_parts(image, reconstruction, labels, codec.sections(data))
+        result |= measure_parts(image, shown, labels, codec.sections(data))
     with atomic_together(outputs(output), overwrite) as (file, *pictures):
         file.write_bytes(data)
-        for picture in pictures:
-            panels = {name: image, **label_panels(image, labels, codec.config, result)}
-            similarity = "" if result["ms_ssim"] is None else f", MS-SSIM {result['ms_ssim']:.3f}"
-            panels[f"{len(data):,} bytes, {result['bpp']:.4f} bpp, PSNR {result['psnr']:.2f} dB{similarity}"] = reconstruction
-            write_picture(Utils.side_by_side(list(panels.values()), list(panels)), picture, output)
+        for partial in pictures:
+            assert picture is not None  # for a picture is written only where the file is decoded
+            write_picture(side_by_side(image, picture, labels, codec, result), partial, output)
     return result
 
 
-def measure(image: np.ndarray, reconstruction: np.ndarray, data: bytes) -> dict[str, Any]:
-    height, width = image.shape[:2]
-    return {
-        "width": width,
-        "height": height,
-        "bytes": len(data),
-        "bpp": 8 * len(data) / (width * height),
-        "psnr": psnr(image, reconstruction),
-        "ms_ssim": ms_ssim(image, reconstruction),
-    }
-
-
-def measure_parts(
-    image: np.ndarray, reconstruction: np.ndarray, labels: LabelMap, sections: Mapping[str, bytes]
-) -> dict[str, Any]:
+def measure_parts(image: np.ndarray, picture: np.ndarray | None, labels: LabelMap, sections: Mapping[str, bytes]) -> Row:
     """Return the bytes of each part of the file, and how well what is preserved came out."""
-    result: dict[str, Any] = {f"{name}_bytes": len(part) for name, part in sections.items()}
+    result: Row = {f"{name}_bytes": len(part) for name, part in sections.items()}
     if labels.preserved is not None:
         kept = labels.preserved
         result["preserved_share"] = float(kept.mean())
-        result["preserved_psnr"] = psnr(image[kept], reconstruction[kept]) if kept.any() else None
+        if picture is not None:
+            result["preserved_psnr"] = psnr(image[kept], picture[kept]) if kept.any() else None
     return result
 
 
-def label_panels(
-    image: np.ndarray, labels: LabelMap | None, config: ModelKnobs, result: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
+def side_by_side(image: np.ndarray, picture: np.ndarray, labels: LabelMap | None, codec: Codec, result: Row) -> Any:
+    """Return the image beside its label map, if it has one, and its picture."""
+    panels = {result["image"]: image, **label_panels(image, labels, codec.config, result)}
+    structure = "" if result["ms_ssim"] is None else f", MS-SSIM {result['ms_ssim']:.3f}"
+    panels[f"{result['bytes']:,} bytes, {result['bpp']:.4f} bpp, PSNR {result['psnr']:.2f} dB{structure}"] = picture
+    return Utils.side_by_side(list(panels.values()), list(panels))
+
+
+def label_panels(image: np.ndarray, labels: LabelMap | None, config: ModelKnobs, result: Row) -> dict[str, np.ndarray]:
     """Return the pictures of the label map and of what is preserved, by their captions."""
     panels: dict[str, np.ndarray] = {}
     if labels is not None:
@@ -281,32 +251,29 @@ def label_panels(
     return panels
 
 
-def report(result: Mapping[str, Any], coder: Coder) -> str:
+def report(result: Row, coder: Coder) -> str:
     """Return what compress_image measured, a line each."""
     C, L = coder.config.channel_bottleneck, coder.config.L
     K = coder.knobs.channels or C
-    similarity = "n/a (under 161 px a side)" if result["ms_ssim"] is None else f"{result['ms_ssim']:.4f}"
-    bound = " of the symbols" if "code_bytes" in result else ""
     lines = []
     for name, title in {"code": "label map:      ", "mask": "heat map:       ", "symbols": "symbols:        "}.items():
         if "code_bytes" in result and (part := result.get(f"{name}_bytes")) is not None:
             lines.append(f"{title} {part} bytes, {part / result['bytes']:.0%} of the file")
     if "preserved_share" in result:
-        quality = "" if result["preserved_psnr"] is None else f", PSNR {result['preserved_psnr']:.2f} dB"
+        decibels = result.get("preserved_psnr")
+        quality = "" if decibels is None else f", PSNR {decibels:.2f} dB"
         lines.append(f"preserved:       {result['preserved_share']:.1%} of the picture{quality}")
-    bound = f" (bound{bound} {K * math.log2(L) / 256:.4f} for {K} of C={C} channels, L={L})"
-    if coder.has_budget:
+    of_what = " of the symbols" if "code_bytes" in result else ""
+    bound = f" (bound{of_what} {K * math.log2(L) / 256:.4f} for {K} of C={C} channels, L={L})"
+    if coder.budget:
         lines.append(f"coded:           {result['coded_width']}x{result['coded_height']} by {result['model']}")
         bound = ""
-    return "\n".join([
-        f"image:           {result['image']}, {result['width']}x{result['height']}",
-        f"file:            {result['bytes']} bytes",
-        *lines,
-        f"bits per pixel:  {result['bpp']:.4f}{bound}",
-        f"PSNR:            {result['psnr']:.2f} dB",
-        f"MS-SSIM:         {similarity}",
-        f"seconds:         {result['seconds']:.2f}, decoding included",
-    ])  # fmt: skip
+    lines.append(f"bits per pixel:  {result['bpp']:.4f}{bound}")
+    if "psnr" in result:
+        lines += [f"PSNR:            {result['psnr']:.2f} dB", f"MS-SSIM:         {similarity(result)}"]
+    lines.append(f"seconds:         {result['seconds']:.2f}" + (", decoding included" if "psnr" in result else ""))
+    image = f"image:           {result['image']}, {result['width']}x{result['height']}"
+    return "\n".join([image, f"file:            {result['bytes']} bytes", *lines])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -314,43 +281,44 @@ def report(result: Mapping[str, Any], coder: Coder) -> str:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def compress_folder(coder: Coder, inputs: list[Input], output: Path, guide: Guide, overwrite: bool = False) -> int:
+def compress_folder(
+    coder: Coder,
+    inputs: list[Input],
+    output: Path,
+    guide: Guide,
+    say: Say = Say(),  # noqa: B008  (it is frozen)
+    files_only: bool = False,
+    overwrite: bool = False,
+) -> int:
     """Compress each image into a folder with results.csv. A bad image is named and costs the others nothing."""
-    names = {source: output / name for source, name in outputs_of(inputs, ".png").items()}
+    guide.check(coder.config, inputs, several=True)
+    names = {source: output / name for source, name in outputs_of(inputs, SUFFIX if files_only else ".png").items()}
     taken = {source.path.resolve() for source in inputs}
     if clash := [path for name in names.values() for path in outputs(name) if path.resolve() in taken]:
         raise UserError(f"{clash[0]}: is an input itself; write to another folder")
+
+    def job(source: Input, name: Path) -> Job:
+        made = outputs(name)
+        files = lambda: [source.path, *guide.files(coder.config, source)]  # noqa: E731
+        return Job(source, name, files, lambda: made, lambda row: row["bytes"] == made[0].stat().st_size)
+
+    def make(job: Job) -> Row:
+        image = read_image(job.source.path, coder.knobs.max_pixels)
+        row = compress_image(coder, image, job.source, job.output, guide, files_only, overwrite)
+        return row | {"image": job.name}
+
     mask = digest(guide.selection.mask) if guide.selection.mask else ""
-    settings = coder.settings(dataclasses.asdict(guide.selection), mask)
-    run = FolderRun(output, "image", settings, overwrite)
-    run.check({str(source.name): outputs(name) for source, name in names.items()})
-    results, kept = [], 0
-    for source, name in progress(names.items(), "image"):
-        with run.skipping():
-            sha256 = digest(source.path, *guide.files(coder.config, source))
-            row = run.finished(str(source.name), sha256, outputs(name))
-            if row and row["bytes"] == outputs(name)[0].stat().st_size:
-                kept += 1
-            else:
-                image = read_image(source.path, coder.knobs.max_pixels)
-                row = compress_image(coder, image, source, name, guide, overwrite) | {"image": str(source.name)}
-                run.add(str(source.name), sha256, row)
-            results.append(row)
-    if not results:
-        raise UserError(f"{inputs[0].root}: none of its {run.failures} images could be compressed")
+    run = FolderRun(output, "image", coder.settings(dataclasses.asdict(guide.selection), mask), overwrite)
+    rows, kept = run.work([job(*pair) for pair in names.items()], make, "compressed", say)
     warn_of_large_files(*coder.codecs)
     if kept:
-        print(f"kept: {kept} images that were finished already")
-    print_means(results)
-    print(f"results: {run.path}")
-    return 2 if run.failures else 0
-
-
-def print_means(results: list[dict[str, Any]]) -> None:
+        say(f"kept: {kept} images that were finished already")
     for name, form in MEASURED.items():
-        if name in results[0]:
-            values = [result[name] for result in results if result[name] is not None]
-            print(f"mean {name}: " + (f"{np.mean(values):{form}}" if values else "n/a") + f" over {len(values)} images")
+        if any(name in row for row in rows):
+            values = [row[name] for row in rows if row.get(name) is not None]
+            say(f"mean {name}: " + (f"{np.mean(values):{form}}" if values else "n/a") + f" over {len(values)} images")
+    say(f"results: {run.path}")
+    return 2 if run.failures else 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 python3 decompress.py -i photo.gc -o photo.png                  # finds the checkpoint below checkpoints/
 python3 decompress.py -r ~/models/run -i photo.gc -o photo.png  # one that is elsewhere
 python3 decompress.py -i results/ -o pictures/                  # every .gc file of a folder, and results.csv
+python3 decompress.py results/ pictures/                        # IN and OUT by position are the same as -i IN -o OUT
 python3 decompress.py -i a.gc b.gc -o pictures/                 # the same for several files
 python3 decompress.py -i - -o - < photo.gc > photo.png          # standard input and output
 python3 decompress.py -i out/ -o photo.png                      # the packets of an image (.gcp), those that arrived
@@ -20,14 +21,24 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from commands.options import add_model_arguments, models_here, named_checkpoint, settings_of, split_knobs
+from commands import packet_files
+from commands.folder_run import FolderRun, Input, Job, Row, gather, outputs_of
+from commands.options import (
+    ModelChoice,
+    Say,
+    add_model_arguments,
+    add_path_arguments,
+    parse_with_paths,
+    settings_of,
+    split_knobs,
+)
 from commands.runtime import load_codec
 from config import UserError
-from gcodec import packet_files, packets, save_picture
+from gcodec import packets, save_picture
 from gcodec.compressed_files import SUFFIX, compressed_files_in, read_compressed
 from gcodec.files import refuse_existing, warn
 from gcodec.finding import Codecs
-from gcodec.folder_run import FolderRun, Input, Row, digest, gather, outputs_of, progress
+from gcodec.inspection import arrived
 from gcodec.pictures import LOSSLESS_SUFFIXES, picture_path
 from gcodec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
 from utils import Utils
@@ -36,26 +47,33 @@ from utils import Utils
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Utils.parser(__doc__)
     add_model_arguments(parser, default="the one below checkpoints/ that made the file")
-    parser.add_argument("-i", "--input", required=True, nargs="+", action="extend", metavar="FILE.gc",
-                        help="compressed files or packets, or folders of them; - is standard input")  # fmt: skip
-    parser.add_argument("-o", "--output", required=True, metavar="OUT.png", help="the picture to write, or a folder for more "
-                        "than one; - is standard output, as PNG")  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that are there already")
-    return parser.parse_args(argv)
+    add_path_arguments(
+        parser,
+        "compressed files or packets, or folders of them; - is standard input",
+        "the picture to write, or a folder for more than one; - is standard output, as PNG",
+        ("FILE.gc", "OUT.png"),
+    )
+    return parse_with_paths(parser, argv, needs_output=True)
 
 
 @Utils.command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     where, knobs = split_knobs(args.knob)
-    load_model = functools.partial(load_codec, knobs=knobs)
-    load = functools.partial(Codecs, models_here(where), named_checkpoint(args, where), load_model)
+    choice, say = ModelChoice(tuple(args.restore), args.restore_last, where), Say(args.quiet, args.verbose)
+
+    def load() -> Codecs:
+        return Codecs(choice.here(), next(iter(choice.named), None), functools.partial(load_codec, knobs=knobs))
+
     if found := packet_files.find(args.input, (SUFFIX,)):
         if packet_files.is_folder(args.output):
             images = packet_files.by_image(found)
-            return decompress_folder(load(), images, Path(args.output), settings_of(knobs), args.overwrite, decompress_packets)
+            return decompress_folder(
+                load(), images, Path(args.output), settings_of(knobs), say, args.overwrite, decompress_packets
+            )
         check_streams([str(found[0].path)], args.output)
-        return decompress_one_in_packets(load, packet_files.read(source.path for source in found), args.output, args.overwrite)
+        contents = packet_files.read(source.path for source in found)
+        return decompress_one_in_packets(load, contents, args.output, say, args.overwrite)
     check_streams(args.input, args.output)
     if len(args.input) > 1 or Path(args.input[0]).is_dir():
         inputs = gather(args.input, compressed_files_in)
@@ -63,16 +81,19 @@ def main(argv: list[str] | None = None) -> int:
         if output.suffix.lower() in LOSSLESS_SUFFIXES or output.is_file():
             raise UserError(f"{output}: there are several files, so the output must be a folder")
         files = {source: [source.path] for source in inputs}
-        return decompress_folder(load(), files, output, settings_of(knobs), args.overwrite, decompress_file)
+        return decompress_folder(load(), files, output, settings_of(knobs), say, args.overwrite, decompress_file)
     source = STANDARD_INPUT if args.input[0] == STREAM else Path(args.input[0])
     data = read_compressed(args.input[0])  # what is wrong with it shows before the model is loaded
     if packets.is_packet(data):  # on standard input, or by another name than packets have
-        return decompress_one_in_packets(load, {str(source): data}, args.output, args.overwrite)
+        return decompress_one_in_packets(load, {str(source): data}, args.output, say, args.overwrite)
     with output_path(args.output, ".png") as output:
         refuse_existing(picture_path(output, LOSSLESS_SUFFIXES), overwrite=args.overwrite)
-        result = decompress_data(load(), data, source, output, args.overwrite)
+        codecs = load()
+        result = decompress_data(codecs, data, source, output, args.overwrite)
+        codec = codecs.of(data)
+        say.detail(f"model: {codec.checkpoint.folder}, run by {type(codec.runtime).__name__}")
         name = "standard output" if args.output == STREAM else output
-        print("{name}: {width}x{height}, decoded from {bytes} bytes in {seconds:.2f} s".format(name=name, **result))
+        say("{name}: {width}x{height}, decoded from {bytes} bytes in {seconds:.2f} s".format(name=name, **result))
     return 0
 
 
@@ -94,7 +115,13 @@ def decompress_data(codecs: Codecs, data: bytes, source: Path, output: Path, ove
     return {"width": image.shape[1], "height": image.shape[0], "bytes": len(data), "seconds": seconds}
 
 
-def decompress_one_in_packets(load: Callable[[], Codecs], contents: dict[str, bytes], named: str, overwrite: bool) -> int:
+def decompress_one_in_packets(
+    load: Callable[[], Codecs],
+    contents: dict[str, bytes],  #  of the packets, by their names
+    named: str,  #                  the output
+    say: Say,
+    overwrite: bool,
+) -> int:
     """Write the picture that the packets of an image give, and say which are missing or damaged."""
     packets.read_packets(contents)  # what is wrong with them shows before the model is loaded
     with output_path(named, ".png") as output:
@@ -103,8 +130,7 @@ def decompress_one_in_packets(load: Callable[[], Codecs], contents: dict[str, by
         save_picture(received.image, output, overwrite)
         height, width = received.image.shape[:2]
         written = "standard output" if named == STREAM else output
-        arrived = packet_files.arrived(received.total, received.missing)
-        print(f"{written}: {width}x{height}, decoded from {arrived} in {seconds:.2f} s")
+        say(f"{written}: {width}x{height}, decoded from {arrived(received.total, received.missing)} in {seconds:.2f} s")
     return 0
 
 
@@ -135,6 +161,7 @@ def decompress_folder(
     inputs: Mapping[Input, list[Path]],
     output: Path,
     settings: str,
+    say: Say,
     overwrite: bool,
     decompress: Callable[[Codecs, Input, list[Path], Path, bool], Row],
 ) -> int:
@@ -145,19 +172,15 @@ def decompress_folder(
     """
     pictures = {source: output / name for source, name in outputs_of(inputs, ".png").items()}
     run = FolderRun(output, "file", settings, overwrite)
-    run.check({str(source.name): [picture] for source, picture in pictures.items()})
-    done, kept = 0, 0
-    for source, picture in progress(pictures.items(), "file"):
-        with run.skipping():
-            sha256 = digest(*inputs[source])
-            if run.finished(str(source.name), sha256, [picture]):
-                kept += 1
-            else:
-                run.add(str(source.name), sha256, decompress(codecs, source, inputs[source], picture, overwrite))
-            done += 1
-    if not done:
-        raise UserError(f"{next(iter(inputs)).root}: none of its {run.failures} files could be decompressed")
-    print(f"{output}: {done} pictures" + (f", {kept} of which were finished already" if kept else ""))
+
+    def job(source: Input, picture: Path) -> Job:
+        return Job(source, picture, lambda: inputs[source], lambda: [picture])
+
+    def make(job: Job) -> Row:
+        return decompress(codecs, job.source, inputs[job.source], job.output, overwrite)
+
+    rows, kept = run.work([job(*pair) for pair in pictures.items()], make, "decompressed", say)
+    say(f"{output}: {len(rows)} pictures" + (f", {kept} of which were finished already" if kept else ""))
     return 2 if run.failures else 0
 
 
@@ -172,7 +195,7 @@ def decompress_packets(codecs: Codecs, source: Input, files: list[Path], picture
     received, seconds = decode_packets(codecs, contents)
     save_picture(received.image, picture, overwrite)
     if received.missing:
-        warn(f"{source.path}: {packet_files.arrived(received.total, received.missing)}")
+        warn(f"{source.path}: {arrived(received.total, received.missing)}")
     height, width = received.image.shape[:2]
     return {
         "width": width,

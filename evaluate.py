@@ -21,15 +21,28 @@ at the end, and costs the others nothing.
 import argparse
 import math
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from commands.folder_run import work_through
 from commands.options import warn_of_large_files
 from commands.runtime import load_codec
 from config import UserError, config_test
 from evaluation import packets, report
 from evaluation.baselines import available
 from evaluation.budgets import BudgetedBaseline, BudgetedModels, SlowScan
-from evaluation.measure import MatchedBaseline, Measure, OurCodec, Result, add_miou, add_perceptual
+from evaluation.measure import (
+    Codec,
+    CodecTask,
+    MatchedBaseline,
+    Measure,
+    OurCodec,
+    Result,
+    Task,
+    add_miou,
+    add_perceptual,
+)
 from evaluation.segmentation import Segmenter
 from gcodec.checkpoint import resolve_checkpoint
 from gcodec.files import output_names, printable
@@ -63,7 +76,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 @Utils.command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    knobs = config_test().override(args.knob)
     source, output = Path(args.input), Path(args.output)
     if not source.is_dir():
         raise UserError(f"{source}: no such folder of images")
@@ -73,68 +85,64 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--miou and -sm: one needs the other")
     if args.baselines is not None and not 0 < args.baselines < math.inf:
         raise UserError(f"--baselines {args.baselines}: must be more than 0")
+    knobs = config_test().override(args.knob)
     checkpoints = checkpoint_names(args.restore)
     budgets = read_budgets(args.budgets)
     names = output_names(images_in(source), source, "")
     measure = Measure(output, source, {path: str(name) for path, name in names.items()}, knobs)
     if args.packets is not None:
-        return measure_packets(checkpoints, args.packets, measure)
-    with Utils.importing_tensorflow():
-        segmenter = Segmenter.load(args.miou) if args.miou else None
-        from evaluation import perceptual
-
-        pairs, sets = perceptual.available(lambda line: print(line, file=sys.stderr))
-        pairs += filter(None, [measure.optional(perceptual.lpips_from, args.lpips)])
-        inception = measure.optional(perceptual.inception, args.fid)
-        sets += [inception] if inception else []
-
-    if budgets:
-        results = measure_budgets(budgets, checkpoints, measure)
+        measure_packets(checkpoints, args.packets, measure)
     else:
-        measured = [measure.attempt(measure_ours, name, path, measure) for name, path in checkpoints.items()]
-        results = [result for result in measured if result]
-    if not results:
-        raise UserError(f"nothing was measured: {measure.failures[-1]}")
-    if args.baselines and not budgets:
-        results += measure_baselines(results, measure, args.baselines)
-    if segmenter:
-        measure.attempt(add_miou, results, segmenter, measure, Path(args.semantic_maps))
-    if pairs or sets:
-        measure.attempt(add_perceptual, results, pairs, sets, measure)
-    if inception and not any("fid" in r["mean"] for r in results):
-        measure.failures.append("FID, KID: the images do not have two patches of 256x256 px")
-    report.write(output, results, source)
-    print(report.text_table(results))
-    print(f"report: {output / 'index.html'}")
-    return report_failures(measure)
-
-
-def report_failures(measure: Measure) -> int:
-    """Print what was not measured; return the command's exit status."""
+        judges = load_judges(args.miou, args.semantic_maps, args.lpips, args.fid, measure)
+        if budgets:
+            results = measure_budgets(budgets, checkpoints, measure)
+        else:
+            results = measure_checkpoints(checkpoints, measure, args.baselines)
+        write_report(judges.judge(results, measure), measure)
     for line in dict.fromkeys(measure.failures):  # several checkpoints tell the same of an image
         print(printable(f"not measured: {line}"), file=sys.stderr)
     return 2 if measure.failures else 0
 
 
-def measure_packets(checkpoints: dict[str, str], size: int, measure: Measure) -> int:
-    """Print a table for each checkpoint: what lost packets cost."""
-    for name, path in checkpoints.items():
-        codec = load_codec(path, measure.knobs)
-        records = measure.attempt(packets.measure_folder, codec, name, size, measure)
-        if records:
-            print(packets.table(name, size, records))
-    return report_failures(measure)
+def run(task: Task, measure: Measure) -> None:
+    """Measure what an earlier run has not. Raises UserError if nothing could be."""
+    rows, _ = work_through(
+        task.items, task.kept, task.make, task.add, task.failed, lambda items: Utils.progress(items, "image", task.name)
+    )
+    if not rows:
+        raise UserError(f"{measure.source}: no image could be measured with {task.label}; {measure.failures[-1]}")
 
 
-def measure_ours(name: str, path: str, measure: Measure) -> Result:
-    """Measure a checkpoint."""
-    return measure.codec(our_codec(name, path, measure.knobs))
+def measure_codec(codec: Codec, measure: Measure) -> Result:
+    """Measure a codec on each image."""
+    task = CodecTask(measure, codec)
+    run(task, measure)
+    return task.write(task.records)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Checkpoints, and other codecs beside them
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def measure_checkpoints(checkpoints: Mapping[str, str], measure: Measure, times: float | None = None) -> list[Result]:
+    """Measure checkpoints and, with `times`, the other codecs at so many times the file sizes of each."""
+
+    def measure_ours(name: str, path: str) -> Result:
+        return measure_codec(our_codec(name, path, measure.knobs), measure)
+
+    ours = [result for name, path in checkpoints.items() if (result := measure.attempt(measure_ours, name, path))]
+    if not ours:
+        raise UserError(f"nothing was measured: {measure.failures[-1]}")
+    others = available(tell) if times else []
+    sizes = {r["codec"]: {name: record["bytes"] for name, record in r["images"].items()} for r in ours}
+    matched = [MatchedBaseline(codec, name, own, times or 1) for name, own in sizes.items() for codec in others]
+    return ours + [result for codec in matched if (result := measure.attempt(measure_codec, codec, measure))]
 
 
 def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
     """Load a checkpoint. Raises UserError for one whose files have a label map."""
-    with Utils.importing_tensorflow():
-        codec = load_codec(path, knobs)
+    codec = load_codec(path, knobs)
     if codec.config.code_channels:
         raise UserError(f"{path}: its files have a label map; compress.py measures such models, with -sm")
     warn_of_large_files(codec)
@@ -142,14 +150,27 @@ def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
     return OurCodec(name, codec, codec.config.channel_bottleneck, key)
 
 
-def measure_baselines(results: list[Result], measure: Measure, times: float) -> list[Result]:
-    """Measure the other codecs at `times` the file sizes of each of ours."""
-    codecs = available(lambda line: print(line, file=sys.stderr))
-    measured = []
-    for ours in results:
-        sizes = {name: record["bytes"] for name, record in ours["images"].items()}
-        measured += [measure.attempt(measure.codec, MatchedBaseline(codec, ours["codec"], sizes, times)) for codec in codecs]
-    return [result for result in measured if result]
+def tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Packets
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def measure_packets(checkpoints: Mapping[str, str], size: int, measure: Measure) -> None:
+    """Print a table for each checkpoint: what lost packets of at most `size` bytes cost."""
+    for name, path in checkpoints.items():
+        task = packets.PacketsTask(measure, load_codec(path, measure.knobs), name, size)
+        measure.attempt(run, task, measure)
+        if task.records:
+            print(packets.table(name, size, task.records))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Budgets
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def read_budgets(text: str | None) -> list[int]:
@@ -162,17 +183,68 @@ def read_budgets(text: str | None) -> list[int]:
 
 def measure_budgets(budgets: list[int], checkpoints: dict[str, str], measure: Measure) -> list[Result]:
     """Measure what fits into each budget, ours first, and what slow-scan practice sends."""
-    with Utils.importing_tensorflow():
-        ours = [load_codec(path, measure.knobs) for path in checkpoints.values()]
-    others = [codec for codec in available(lambda line: print(line, file=sys.stderr)) if codec.scale == 1]
+    ours = [load_codec(path, measure.knobs) for path in checkpoints.values()]
+    others = [codec for codec in available(tell) if codec.scale == 1]
     measured = []
     for max_bytes in budgets:
         codecs = [BudgetedModels(ours, max_bytes), *(BudgetedBaseline(codec, max_bytes) for codec in others)]
-        measured += [measure.attempt(measure.codec, codec) for codec in codecs]
-    measured.append(measure.attempt(measure.codec, SlowScan(others[0])))
-    for result in filter(None, measured):
+        measured += [measure.attempt(measure_codec, codec, measure) for codec in codecs]
+    measured.append(measure.attempt(measure_codec, SlowScan(others[0]), measure))
+    results = [result for result in measured if result]
+    if not results:
+        raise UserError(f"nothing was measured: {measure.failures[-1]}")
+    for result in results:
         result["mean"]["fit"] = len(result["images"]) / len(measure.images)
-    return [result for result in measured if result]
+    return results
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Measures that need a network of their own, and the report
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that look at the decoded pictures."""
+
+    pairs: list  # measures of a picture beside its original
+    sets: list  # measures of all pictures beside all originals
+    segmenter: Segmenter | None = None
+    maps: Path = Path()  # the label maps, for the segmenter
+
+    def judge(self, results: list[Result], measure: Measure) -> list[Result]:
+        """Add what they measure to the results."""
+        if self.segmenter:
+            measure.attempt(add_miou, results, self.segmenter, measure, self.maps)
+        if self.pairs or self.sets:
+            measure.attempt(add_perceptual, results, self.pairs, self.sets, measure)
+        if any(each.frechet_name == "fid" for each in self.sets) and not any("fid" in r["mean"] for r in results):
+            measure.failures.append("FID, KID: the images do not have two patches of 256x256 px")
+        return results
+
+
+def load_judges(miou: str | None, maps: str | None, lpips: str | None, fid: str | None, measure: Measure) -> Judges:
+    """Load the networks whose weights are here, and those that the command line names: a segmenter, and files of weights."""
+    with Utils.importing_tensorflow():
+        segmenter = Segmenter.load(miou) if miou else None
+        from evaluation import perceptual
+
+        pairs, sets = perceptual.available(tell)
+        pairs += filter(None, [measure.optional(perceptual.lpips_from, lpips)])
+        sets += filter(None, [measure.optional(perceptual.inception, fid)])
+    return Judges(pairs, sets, segmenter, Path(maps or ""))
+
+
+def write_report(results: list[Result], measure: Measure) -> None:
+    """Write the page and its tables, and print the table of means."""
+    report.write(measure.output, results, measure.source)
+    print(report.text_table(results))
+    print(f"report: {measure.output / 'index.html'}")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The command line
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def checkpoint_names(paths: list[str]) -> dict[str, str]:

@@ -6,9 +6,9 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -17,6 +17,7 @@ from config import VERSION, UserError
 from gcodec import command_line
 
 PROJECT = Path(__file__).resolve().parent
+T = TypeVar("T")
 
 
 class Utils:
@@ -32,6 +33,16 @@ class Utils:
         return command_line.parser(description, f"generative-compression {VERSION}")
 
     command = staticmethod(command_line.command)
+
+    @staticmethod
+    def progress(items: Iterable[T], unit: str, description: str | None = None, hide: bool = False) -> Iterator[T]:
+        """Iterate, with a bar if stderr is a terminal and tqdm is installed."""
+        try:
+            from tqdm import tqdm
+        except ModuleNotFoundError:
+            yield from items
+            return
+        yield from tqdm(items, description, unit=unit, disable=hide or None)  # None: where stderr is no terminal
 
     @staticmethod
     @contextlib.contextmanager

@@ -13,9 +13,8 @@ import numpy as np
 
 from config import UserError, config_test
 from evaluation.baselines import Baseline
-from evaluation.metrics import ms_ssim, psnr, psnr_quarter
+from evaluation.metrics import measures, psnr_quarter
 from gcodec.files import atomic
-from gcodec.folder_run import progress
 from gcodec.labels import map_of, read_classes
 from gcodec.pictures import read_image, save_picture
 from utils import Utils
@@ -116,32 +115,14 @@ class MatchedBaseline:
 
 @dataclass
 class Measure:
-    """Runs codecs over the images below `source`. Files, pictures and results go below `output`."""
+    """What is measured: the images below `source`. Files, pictures and results go below `output`."""
 
     output: Path
     source: Path
     images: dict[str, str]  # path -> name in the results
     knobs: config_test
     failures: list[str] = dataclasses.field(default_factory=list)
-
-    def codec(self, codec: Codec) -> Result:
-        """Measure a codec on each image. Results are on disk after each image, and an interrupted run goes on from them."""
-        before = self._before(codec)
-        self._write(codec, before)  # whether it can be written shows before the work, not after it
-        records: dict[str, dict] = {}
-        for path, name in progress(self.images.items(), "image", codec.name):
-            if not codec.can(name):
-                continue
-            try:
-                records[name] = self._record(codec, path, name, before.get(name, {}))
-            except UserError as error:
-                self.failures.append(str(error) if path in str(error) else f"{path} by {codec.label}: {error}")
-                continue
-            if records[name] != before.get(name):
-                self._write(codec, before | records)
-        if not records:
-            raise UserError(f"{self.source}: no image could be measured with {codec.label}; {self.failures[-1]}")
-        return self._write(codec, records)
+    _last: tuple[str, np.ndarray] | None = None  # the image that was read last, which is asked for twice in a row
 
     def attempt(self, function: Callable[..., T], *args: Any) -> T | None:
         """Return what a measurement returns, or None if it fails: then it is reported, and costs the others nothing."""
@@ -151,57 +132,16 @@ class Measure:
             self.failures.append(str(error))
             return None
 
-    def _record(self, codec: Codec, path: str, name: str, before: dict) -> dict:
-        """Return what is known of an image already if it is still true; else measure it."""
-        image = read_image(path, self.knobs.max_pixels)
-        facts = {
-            "source": str(Path(path).relative_to(self.source)),
-            "sha256": hashlib.sha256(image.tobytes()).hexdigest()[:16],  # of the pixels
-            "matched_bytes": codec.sizes.get(name) if isinstance(codec, MatchedBaseline) else None,
-        }
-        if facts.items() <= before.items() and before.keys() >= set(METRICS) and self._complete(codec, name, before):
-            return before
-        return facts | self._image(codec, image, name)
-
-    def _image(self, codec: Codec, image: np.ndarray, name: str) -> dict:
-        """Encode an image to a file, decode that file from the disk, and save the picture."""
-        height, width = image.shape[:2]
-        encode = codec.prepare(name, image)
-        Utils.reset_peak_memory()
-        start = time.perf_counter()
-        data = encode()
-        encoded = time.perf_counter()
-        file, picture = self._files(codec, name)
-        with atomic(file) as partial:
-            partial.write_bytes(data)
-        data = file.read_bytes()
-        read = time.perf_counter()
-        reconstruction = codec.decode(data, height, width)
-        decoded = time.perf_counter()
-        peak = None if codec.matched_to else Utils.memory("VmHWM")  # of other codecs, our own libraries would be most of it
-        save_picture(reconstruction, picture)
-        return {
-            "width": width,
-            "height": height,
-            "bytes": len(data),
-            "bpp": 8 * len(data) / (width * height),
-            "psnr": _finite(psnr(image, reconstruction)),
-            "psnr_quarter": _finite(psnr_quarter(image, reconstruction)),
-            "ms_ssim": ms_ssim(image, reconstruction),
-            "encode_seconds": encoded - start,
-            "decode_seconds": decoded - read,
-            "peak_memory": peak,
-        }
-
-    def _files(self, codec: Codec, name: str) -> tuple[Path, Path]:
-        """Return where an image's file and its decoded picture are."""
-        return self.output / "files" / codec.name / f"{name}{codec.suffix}", self.picture(codec.name, name)
-
     def picture(self, codec: str, name: str) -> Path:
         return self.output / "pictures" / codec / f"{name}.png"
 
+    def results(self, name: str) -> Path:
+        return self.output / "results" / f"{name}.json"
+
     def pixels(self, path: str | Path) -> np.ndarray:
-        return read_image(path, self.knobs.max_pixels)
+        if self._last is None or self._last[0] != str(path):
+            self._last = str(path), read_image(path, self.knobs.max_pixels)
+        return self._last[1]
 
     def sources(self, results: list[Result]) -> dict[str, str]:
         """Return the images that any codec could be measured on: name -> path."""
@@ -211,36 +151,122 @@ class Measure:
         """Return what `load` makes of a path, or None where there is none; a failure to load is reported, not fatal."""
         return self.attempt(load, path) if path else None
 
-    def _complete(self, codec: Codec, name: str, record: dict) -> bool:
-        file, picture = self._files(codec, name)
-        return file.exists() and file.stat().st_size == record.get("bytes") and picture.exists()
-
-    def _before(self, codec: Codec) -> dict[str, dict]:
-        """Return the records of an earlier run if it was of the same codec in the same version, else {}."""
-        try:
-            result = json.loads(self._results(codec.name).read_text())
-            return result["images"] if result["key"] == codec.key else {}
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
-
-    def _write(self, codec: Codec, records: dict[str, dict]) -> Result:
-        return self.write({
-            "codec": codec.name,
-            "label": codec.label,
-            "channels": codec.channels,
-            "matched_to": codec.matched_to,
-            "key": codec.key,
-            "mean": means(records.values()),
-            "images": records,
-        })  # fmt: skip
-
-    def write(self, result: Result) -> Result:
-        with atomic(self._results(result["codec"])) as partial:
-            partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    def write(self, result: Result, allow_nan: bool = False) -> Result:
+        with atomic(self.results(result["codec"])) as partial:
+            partial.write_text(json.dumps(result, indent=1, allow_nan=allow_nan) + "\n")
         return result
 
-    def _results(self, codec: str) -> Path:
-        return self.output / "results" / f"{codec}.json"
+
+class Task:
+    """Measures something of each image, and keeps it in a JSON file from which an interrupted run goes on.
+
+    Whoever runs it, such as commands/folder_run.py, asks for each of `items`, (path, name), whether it is `kept` from a run
+    with the same key; if not, it calls `make` and `add`.
+    """
+
+    fields: tuple[str, ...] = ()  # that a record must have
+
+    def __init__(self, measure: Measure, name: str, label: str, key: str):
+        """name: of the JSON file. label: what it is called in messages. key: what was measured with another is not kept."""
+        self.measure, self.name, self.label, self.key = measure, name, label, key
+        self.items = list(measure.images.items())
+        self.records: dict[str, dict] = {}
+        try:
+            before = json.loads(measure.results(name).read_text())
+            self.before: dict[str, dict] = before["images"] if before["key"] == key else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            self.before = {}
+        self.write(self.before)  # whether it can be written shows before the work, not after it
+
+    def facts(self, path: str, name: str) -> dict[str, Any]:
+        """Return what must be as it was for a record to be true still."""
+        return {"sha256": hashlib.sha256(self.measure.pixels(path).tobytes()).hexdigest()[:16]}  # of the pixels
+
+    def has_files(self, name: str, record: dict) -> bool:
+        """Whether the files that a record is about are there."""
+        return True
+
+    def measured(self, image: np.ndarray, name: str) -> dict[str, Any]:
+        """Do the work on an image, and return what was measured."""
+        raise NotImplementedError
+
+    def kept(self, item: tuple[str, str]) -> dict | None:
+        path, name = item
+        before = self.before.get(name, {})
+        if not (before.keys() >= set(self.fields) and self.facts(path, name).items() <= before.items()):
+            return None
+        if not self.has_files(name, before):
+            return None
+        self.records[name] = before
+        return before
+
+    def make(self, item: tuple[str, str]) -> dict:
+        path, name = item
+        return self.facts(path, name) | self.measured(self.measure.pixels(path), name)
+
+    def add(self, item: tuple[str, str], record: dict) -> None:
+        self.records[item[1]] = record
+        self.write(self.before | self.records)
+
+    def failed(self, item: tuple[str, str], error: UserError) -> None:
+        path, _ = item
+        self.measure.failures.append(str(error) if path in str(error) else f"{path} by {self.label}: {error}")
+
+    def write(self, records: dict[str, dict]) -> Result:
+        return self.measure.write({"codec": self.name, "key": self.key, "images": records}, allow_nan=True)
+
+
+class CodecTask(Task):
+    """Measures a codec: each image becomes a file, and the file that is read from the disk becomes a picture."""
+
+    fields = METRICS
+
+    def __init__(self, measure: Measure, codec: Codec):
+        self.codec = codec
+        super().__init__(measure, codec.name, codec.label, codec.key)
+        self.items = [(path, name) for path, name in self.items if codec.can(name)]
+
+    def facts(self, path: str, name: str) -> dict[str, Any]:
+        matched = self.codec.sizes.get(name) if isinstance(self.codec, MatchedBaseline) else None
+        source = str(Path(path).relative_to(self.measure.source))
+        return {"source": source, **super().facts(path, name), "matched_bytes": matched}
+
+    def has_files(self, name: str, record: dict) -> bool:
+        file = self._file(name)
+        same = file.exists() and file.stat().st_size == record.get("bytes")
+        return same and self.measure.picture(self.codec.name, name).exists()
+
+    def measured(self, image: np.ndarray, name: str) -> dict[str, Any]:
+        codec, file, (height, width) = self.codec, self._file(name), image.shape[:2]
+        encode = codec.prepare(name, image)
+        Utils.reset_peak_memory()
+        start = time.perf_counter()
+        data = encode()
+        encoded = time.perf_counter()
+        with atomic(file) as partial:
+            partial.write_bytes(data)
+        data = file.read_bytes()
+        read = time.perf_counter()
+        picture = codec.decode(data, height, width)
+        decoded = time.perf_counter()
+        peak = None if codec.matched_to else Utils.memory("VmHWM")  # of other codecs, our own libraries would be most of it
+        save_picture(picture, self.measure.picture(codec.name, name))
+        record = measures(image, len(data), picture)
+        return record | {
+            "psnr": _finite(record["psnr"]),
+            "psnr_quarter": _finite(psnr_quarter(image, picture)),
+            "encode_seconds": encoded - start,
+            "decode_seconds": decoded - read,
+            "peak_memory": peak,
+        }
+
+    def write(self, records: dict[str, dict]) -> Result:
+        codec = self.codec
+        about = {"label": codec.label, "channels": codec.channels, "matched_to": codec.matched_to, "key": codec.key}
+        return self.measure.write({"codec": codec.name, **about, "mean": means(records.values()), "images": records})
+
+    def _file(self, name: str) -> Path:
+        return self.measure.output / "files" / self.codec.name / f"{name}{self.codec.suffix}"
 
 
 def _finite(decibels: float) -> float | None:
@@ -284,7 +310,7 @@ def add_miou(results: list[Result], segmenter: "Segmenter", measure: Measure, ma
         return miou(confusion)
 
     of_originals = mean({name: sources[name] for name in label_maps})
-    for r in progress(results, "codec", "mIoU"):
+    for r in Utils.progress(results, "codec", "mIoU"):
         pictures = {name: measure.picture(r["codec"], name) for name in label_maps if name in r["images"]}
         r["mean"] |= {"miou": mean(pictures), "miou_of_originals": of_originals}
         measure.write(r)
@@ -292,7 +318,7 @@ def add_miou(results: list[Result], segmenter: "Segmenter", measure: Measure, ma
 
 def add_perceptual(results: list[Result], pairs: list, sets: list, measure: Measure) -> None:
     """Add the measures of pairs of pictures to each image and to the means, and those of sets of pictures to the means."""
-    for name, path in progress(measure.sources(results).items(), "image", "perceptual"):
+    for name, path in Utils.progress(measure.sources(results).items(), "image", "perceptual"):
         original = measure.pixels(path)
         records = {r["codec"]: r["images"][name] for r in results if name in r["images"]}
         pictures = {codec: measure.pixels(measure.picture(codec, name)) for codec in records}

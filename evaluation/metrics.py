@@ -1,5 +1,7 @@
 """PSNR and MS-SSIM of two uint8 images, without TensorFlow, which whoever compresses a photo does not need."""
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -9,6 +11,18 @@ WINDOW, SIGMA = 11, 1.5  # px, of the Gaussian window
 KERNEL = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
 KERNEL = (KERNEL / KERNEL.sum()).astype(np.float32)
 C1, C2 = 0.01**2, 0.03**2  # for values in [0, 1]
+
+
+def measures(image: np.ndarray, n_bytes: int, picture: np.ndarray | None = None) -> dict[str, Any]:
+    """Return what is measured of an image (H, W, 3) uint8 in n_bytes bytes, by name; with its picture, quality too."""
+    height, width = image.shape[:2]
+    sizes = {"width": width, "height": height, "bytes": n_bytes, "bpp": 8 * n_bytes / (width * height)}
+    return sizes if picture is None else sizes | {"psnr": psnr(image, picture), "ms_ssim": ms_ssim(image, picture)}
+
+
+def similarity(result: dict[str, Any]) -> str:
+    """Return a measured MS-SSIM as text."""
+    return "n/a (under 161 px a side)" if result["ms_ssim"] is None else f"{result['ms_ssim']:.4f}"
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

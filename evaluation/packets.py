@@ -4,22 +4,15 @@ Each packet is lost with the same probability, independently of the others. A pl
 picture of which nothing can be decoded counts as gray.
 """
 
-import hashlib
-import json
 import zlib
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from config import UserError
-from evaluation.measure import Measure
+from evaluation.measure import Measure, Task
 from evaluation.metrics import ms_ssim, psnr
 from gcodec import Codec, packets
-from gcodec.files import atomic
-from gcodec.folder_run import progress
-from gcodec.pictures import read_image
 
 LOSSES = (0.0, 0.1, 0.25, 0.5)  # probability that a packet is lost
 SEEDS = 10  # draws of what is lost, for each image and probability
@@ -72,36 +65,18 @@ def _means(qualities: list[tuple[float, float | None]]) -> list[float | None]:
     return [float(np.mean(decibels)), None if similarities[0] is None else float(np.mean(similarities))]
 
 
-def measure_folder(codec: Codec, name: str, size: int, measure: Measure) -> dict[str, Record]:
-    """Measure each image, and write the results after each. What was measured by the same model already is kept."""
-    path = measure.output / "results" / f"{name}-packets-{size}.json"
-    key = f"{codec.checkpoint.fingerprint.hex()} {measure.knobs.to_json()} {LOSSES} {SEEDS} {packets.VERSION} {packets.BLOCK}"
-    before = _read(path, key)
-    records: dict[str, Record] = {}
-    for file, image_name in progress(measure.images.items(), "image", f"{name} in packets"):
-        try:
-            image = read_image(file, measure.knobs.max_pixels)
-            sha256 = hashlib.sha256(image.tobytes()).hexdigest()[:16]
-            known = before.get(image_name, {})
-            fresh = known.get("sha256") != sha256
-            records[image_name] = {"sha256": sha256} | measure_image(codec, image, size) if fresh else known
-        except UserError as error:
-            measure.failures.append(str(error) if file in str(error) else f"{file}: {error}")
-            continue
-        with atomic(path) as partial:
-            partial.write_text(json.dumps({"key": key, "images": before | records}, indent=1) + "\n")
-    if not records:
-        raise UserError(f"{measure.source}: no image could be measured in packets; {measure.failures[-1]}")
-    return records
+class PacketsTask(Task):
+    """Measures a model's packets."""
 
+    def __init__(self, measure: Measure, codec: Codec, name: str, size: int):
+        """name: of the model. size: bytes of a packet, at most."""
+        self.codec, self.size = codec, size
+        knobs = measure.knobs.to_json()
+        key = f"{codec.checkpoint.fingerprint.hex()} {knobs} {LOSSES} {SEEDS} {packets.VERSION} {packets.BLOCK}"
+        super().__init__(measure, f"{name}-packets-{size}", f"{name} in packets", key)
 
-def _read(path: Path, key: str) -> dict[str, Record]:
-    """Return the results of an earlier run; {} for one with another key, or if there is none."""
-    try:
-        before = json.loads(path.read_text())
-        return before["images"] if before["key"] == key else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    def measured(self, image: np.ndarray, name: str) -> Record:
+        return measure_image(self.codec, image, self.size)
 
 
 def table(name: str, size: int, records: dict[str, Record]) -> str:

@@ -1,7 +1,7 @@
 """What .gc files and packets say about themselves, without running a network."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +12,8 @@ from gcodec.errors import UserError
 from gcodec.files import files_in, printable
 from gcodec.finding import Models
 from gcodec.knobs import ModelKnobs
-from gcodec.packet_files import SUFFIX as PACKET_SUFFIX
-from gcodec.packet_files import arrived
 from gcodec.packets import HEADER_SIZE, MAGIC, Packet, read_packet, slice_size
+from gcodec.packets import SUFFIX as PACKET_SUFFIX
 from gcodec.pictures import STRIDE, padded_size
 from gcodec.streams import STANDARD_INPUT, STREAM
 
@@ -141,3 +140,11 @@ def parts_of(payload: bytes, config: ModelKnobs | None) -> dict[str, int]:
         return {"payload": len(payload)}
     lengths = len(payload) - sum(sizes.values())
     return sizes | ({"lengths of the sections": lengths} if lengths else {})
+
+
+def arrived(total: int, missing: Sequence[int]) -> str:
+    """Say how many of an image's packets arrived, and which are missing. missing: their numbers, from 0."""
+    if not missing:
+        return "its only packet" if total == 1 else f"all {total} packets"
+    numbers = ", ".join(str(number + 1) for number in missing)
+    return f"{total - len(missing)} of {total} packets ({len(missing)} missing: {numbers})"

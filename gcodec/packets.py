@@ -29,6 +29,7 @@ from gcodec.memory import check_memory
 from gcodec.pictures import STRIDE, padded_size, resize
 
 MAGIC, VERSION = b"p", 1
+SUFFIX = ".gcp"  # of a packet's file
 HEADER_SIZE = 6  # bytes before the picture's own header
 MAX_TOTAL = 255
 BLOCK = 4  # positions a side: larger blocks cost fewer bytes, smaller ones are easier to paint when they are lost

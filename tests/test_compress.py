@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import PROJECT, photo
+from conftest import PROJECT, label_map, photo
 from PIL import Image
 from test_data import bad_images
 
@@ -18,6 +18,7 @@ from commands.runtime import load_codec
 from evaluation.metrics import ms_ssim, psnr
 from gcodec import Codec, packets, read_image
 from gcodec.container import Header, pack, unpack
+from path_tables import write_columns
 
 CAP = 10**6
 
@@ -479,3 +480,175 @@ def test_several_inputs_are_taken_together_or_one_by_one(checkpoint, tmp_path, c
     assert {p.name for p in (tmp_path / "one").iterdir()} == {p.name for p in (tmp_path / "two").iterdir()}
     assert decompress.main(["-r", str(checkpoint), "-i", "one/a.gc", "-i", "one/b.gc", "-o", "back"]) == 0
     assert {p.name for p in (tmp_path / "back").iterdir()} == {"a.png", "b.png", "results.csv"}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Files only, path tables, positions, loudness
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def never_decoded(monkeypatch):
+    def refuse(self, data):
+        raise AssertionError("a file was decoded")
+
+    monkeypatch.setattr(Codec, "decode", refuse)
+
+
+def test_files_only_are_those_of_a_run_with_pictures_and_nothing_is_decoded(checkpoint, image, tmp_path, capsys, request):
+    (tmp_path / "in/sub").mkdir(parents=True)
+    for i, name in enumerate(("a.png", "a.bmp", "sub/b.png")):
+        Image.fromarray(photo(40, 50, seed=i)).save(tmp_path / "in" / name)
+    command = ["-r", str(checkpoint), "-i", "in", "-o"]
+    assert compress.main([*command, "out"]) == 0
+    request.getfixturevalue("never_decoded")
+    capsys.readouterr()
+    assert compress.main([*command, "files", "--files-only"]) == 0
+    assert "mean psnr" not in (out := capsys.readouterr().out) and "mean bytes" in out
+    made = {name: data for name, (_, data) in snapshot(tmp_path / "files").items() if name != "results.csv"}
+    assert made == {name: data for name, (_, data) in snapshot(tmp_path / "out").items() if name.endswith(".gc")}
+    with (tmp_path / "files/results.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            data = made[{"a.png": "a.png.gc", "a.bmp": "a.bmp.gc", "sub/b.png": "sub/b.gc"}[row["image"]]]
+            assert int(row["bytes"]) == len(data) and float(row["bpp"]) == pytest.approx(8 * len(data) / 2000)
+            assert "psnr" not in row
+    assert compress.main([*command, "out", "--files-only"]) == 0
+    assert "kept: 3 images" in capsys.readouterr().out
+    assert compress.main(["-r", str(checkpoint), "-i", image, "-o", "one.gc", "--files-only"]) == 0
+    assert "PSNR" not in (out := capsys.readouterr().out) and f"{(tmp_path / 'one.gc').stat().st_size} bytes" in out
+    packets_alone = ["-r", str(checkpoint), "-i", image, "-o", "p.gcp", "--packets", "200", "--files-only"]
+    assert compress.main(packets_alone) == 0 and (tmp_path / "p-001.gcp").exists()
+
+
+def test_pictures_are_added_to_a_folder_of_files_alone(checkpoint, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(photo(40, 50)).save(tmp_path / "in/a.png")
+    command = ["-r", str(checkpoint), "-i", "in", "-o", "out"]
+    assert compress.main([*command, "--files-only"]) == 0
+    before = (tmp_path / "out/a.gc").read_bytes()
+    assert compress.main(command) == 0 and (tmp_path / "out/a.png").exists()
+    assert (tmp_path / "out/a.gc").read_bytes() == before and "mean psnr" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [[], ["--packets", "200"]])
+def test_files_only_and_a_picture_as_output_are_one_line(more, checkpoint, image, tmp_path, capfd):
+    assert compress.main(["-r", str(checkpoint), "-i", image, "-o", "out.png", "--files-only", *more]) == 2
+    assert is_one_line_that_names("out.png: --files-only writes no picture", capfd)
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+@pytest.mark.parametrize("suffix", ["h5", "csv"])
+def test_every_image_of_a_path_table_is_compressed(suffix, checkpoint, tmp_path, capsys):
+    for i, name in enumerate(("a.png", "sub/b.png", "left_out.png")):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo(40, 50, seed=i)).save(tmp_path / "photos" / name)
+    (tmp_path / "photos/broken.png").write_bytes(b"no image")
+    table = tmp_path / f"photos/table.{suffix}"
+    write_columns(table, {"path": ["a.png", str(tmp_path / "photos/sub/b.png"), "broken.png"]})
+    command = ["-r", str(checkpoint), "-i", f"photos/table.{suffix}", "-o", "out"]
+    assert compress.main(command) == 2
+    assert "broken.png: cannot be decoded" in capsys.readouterr().err
+    made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert made == {"results.csv", "a.gc", "a.png", "sub/b.gc", "sub/b.png"}
+    assert compress.main(command) == 2 and "kept: 2 images" in capsys.readouterr().out
+    assert compress.main([*command[:-1], "out.gc"]) == 2 and "must be a folder" in capsys.readouterr().err
+    assert compress.main([*command[:-1], "-"]) == 2 and "name a folder" in capsys.readouterr().err
+
+
+def test_images_outside_the_folder_of_their_table_go_into_the_output_folder_too(checkpoint, tmp_path):
+    for place in ("photos/x", "photos/y"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.fromarray(photo(40, 50)).save(tmp_path / place / "a.png")
+    (tmp_path / "tables").mkdir()
+    write_columns(tmp_path / "tables/t.csv", {"path": ["../photos/x/a.png", "../photos/y/a.png"]})
+    assert compress.main(["-r", str(checkpoint), "tables/t.csv", "out", "--files-only"]) == 0
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.gc")} == {"out/x/a.gc", "out/y/a.gc"}
+
+
+@pytest.mark.parametrize("suffix", ["h5", "csv"])
+def test_a_path_table_brings_the_label_maps_of_its_images(suffix, tmp_path, capfd):
+    model = ["-r", str(PROJECT / "checkpoints/camvid_sc_c8"), "--preserve", "Sky"]
+    for name in ("images", "maps"):
+        (tmp_path / name).mkdir()
+    for i in range(3):
+        Image.fromarray(photo(64, 96, seed=i)).save(tmp_path / f"images/{i}.png")
+        Image.fromarray(np.roll(label_map(64, 96), i)).save(tmp_path / f"maps/labels{i}.png")
+    maps = ["maps/labels0.png", "maps/labels1.png", None]
+    write_columns(tmp_path / f"t.{suffix}", {"path": [f"images/{i}.png" for i in range(3)], "semantic_map_paths": maps})
+    assert compress.main([*model, f"t.{suffix}", "out"]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1 and "images/2.png: its path table names no label map of it" in error
+    for i in range(2):
+        assert compress.main([*model, f"images/{i}.png", f"{i}.gc", "-sm", f"maps/labels{i}.png"]) == 0
+        assert (tmp_path / f"out/images/{i}.gc").read_bytes() == (tmp_path / f"{i}.gc").read_bytes()
+    assert not (tmp_path / "out/images/2.gc").exists() and (tmp_path / "out/images/1.png").exists()
+    Image.fromarray(label_map(64, 96)).save(tmp_path / "maps/labels1.png")  # a map that has changed
+    capfd.readouterr()
+    assert compress.main([*model, f"t.{suffix}", "out"]) == 2
+    assert "images/1.gc: is there already, made from another file" in capfd.readouterr().err
+    write_columns(tmp_path / f"bare.{suffix}", {"path": ["images/0.png"]})
+    capfd.readouterr()
+    assert compress.main([*model, f"bare.{suffix}", "bare"]) == 2
+    assert is_one_line_that_names("compresses with a label map: name it with -sm", capfd)
+
+
+def test_a_table_that_is_damaged_or_names_nothing_is_one_line(checkpoint, tmp_path, capfd):
+    write_columns(tmp_path / "other.csv", {"name": ["a.png"]})
+    (tmp_path / "damaged.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    for table, named in (("other.csv", "no column 'path'"), ("damaged.h5", "damaged.h5: "), ("none.h5", "none.h5: no such")):
+        assert compress.main(["-r", str(checkpoint), "-i", table, "-o", "out"]) == 2
+        assert is_one_line_that_names(named, capfd) and not (tmp_path / "out").exists()
+
+
+def test_in_and_out_by_position_are_those_of_the_options(checkpoint, image, tmp_path):
+    model = ["-r", str(checkpoint)]
+    assert compress.main([*model, "-i", image, "-o", "a.gc"]) == 0
+    for words in (
+        [image, "b.gc", *model],
+        [*model, image, "c.gc"],
+        [image, *model, "-o", "d.gc"],
+        [image, "--overwrite", "e.gc", *model],
+    ):
+        assert compress.main(words) == 0
+    Image.open(image).save("photo2.png")
+    assert compress.main([image, "photo2.png", "both", *model]) == 0
+    files = [tmp_path / name for name in ("b.gc", "c.gc", "d.gc", "e.gc", "both/photo.gc", "both/photo2.gc")]
+    assert {path.read_bytes() for path in files} == {(tmp_path / "a.gc").read_bytes()}
+    assert decompress.main([*model, "a.gc", "a.png"]) == 0
+    assert decompress.main(["both/photo.gc", "both/photo2.gc", "back", *model]) == 0
+    assert (tmp_path / "back/photo.png").read_bytes() == (tmp_path / "a.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "named"),
+    [
+        (compress.main, [], "required: IN"),
+        (compress.main, ["photo.png", "-i", "photo.png", "-o", "out.gc"], "not both"),
+        (compress.main, ["-q", "-v", "photo.png", "out.gc"], "not allowed with"),
+        (decompress.main, ["a.gc"], "required: OUT"),
+        (decompress.main, ["-o", "a.png"], "required: IN"),
+    ],
+)
+def test_positions_that_are_missing_or_said_twice_are_usage_errors(main, words, named, image, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2 and named in capsys.readouterr().err
+
+
+def test_a_quiet_command_prints_nothing_and_a_verbose_one_says_more(image, tmp_path, capsys):
+    model = ["-r", str(PROJECT / "checkpoints/photo_c4")]  # whose files need no warning
+    (tmp_path / "in").mkdir()
+    Image.open(image).save(tmp_path / "in/a.png")
+    for main, words in [
+        (compress.main, [image, "a.png"]), (compress.main, ["in", "out"]),
+        (compress.main, [image, "p.gcp", "--packets", "200"]), (compress.main, ["in", "packets", "--packets", "200"]), (decompress.main, ["a.gc", "b.png"]),
+        (decompress.main, ["out", "back"]), (decompress.main, ["packets", "c.png"]),
+    ]:  # fmt: skip
+        assert main([*words, "-q", *model]) == 0
+        assert capsys.readouterr() == ("", "")
+    assert compress.main(["none.png", "n.gc", "-q", *model]) == 2 and "none.png" in capsys.readouterr().err
+    assert compress.main([image, "v.gc", "-v", *model]) == 0
+    assert "photo_c4, run by OnnxRuntime" in capsys.readouterr().out
+    assert compress.main(["in", "verbose", "-v", *model]) == 0
+    size = (tmp_path / "verbose/a.gc").stat().st_size
+    assert f"a.png: width 200, height 170, bytes {size}, " in capsys.readouterr().out

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from conftest import PROJECT
 
+from commands import folder_run
 from config import UserError
-from gcodec import files, folder_run, memory
+from gcodec import files, memory
 from gcodec.files import ExistsError, atomic, atomic_together, files_in, new_folder, open_binary, output_names
 from gcodec.pictures import images_in
 

@@ -87,8 +87,8 @@ def test_the_page_needs_no_network_and_has_all_it_shows(measured):
 
 def test_what_is_measured_already_is_not_measured_again(measured, folder, checkpoint, monkeypatch):
     done = []
-    image = measure.Measure._image
-    monkeypatch.setattr(measure.Measure, "_image", lambda self, *args: done.append(args[2]) or image(self, *args))
+    make = measure.CodecTask.make
+    monkeypatch.setattr(measure.CodecTask, "make", lambda self, item: done.append(item[1]) or make(self, item))
     arguments = ["-r", str(checkpoint), "-i", str(folder), "-o", str(measured)]
     before = (measured / "results/tiny.json").read_text()
     assert evaluate.main(arguments) == 2 and done == []
@@ -231,7 +231,7 @@ def test_a_result_without_loss_is_valid_json_and_shown(measured, tmp_path):
     (tmp_path / "images").mkdir()
     Image.fromarray(photo(170, 170)).save(tmp_path / "images/0.png")
     runs = measure.Measure(tmp_path / "r", tmp_path / "images", {str(tmp_path / "images/0.png"): "0"}, config_test())
-    result = runs.codec(Lossless())
+    result = evaluate.measure_codec(Lossless(), runs)
 
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")

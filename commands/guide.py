@@ -1,14 +1,15 @@
 """What guides compress.py beside the image: the label map that the command line names, and what of the picture to preserve."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from commands.folder_run import Input
 from config import UserError
 from gcodec.files import warn
-from gcodec.folder_run import Input
 from gcodec.knobs import ModelKnobs
 from gcodec.labels import Classes, LabelMap, map_of, read_classes, read_label_map, with_boundaries
 from gcodec.selection import Selection
@@ -25,12 +26,15 @@ class Guide:
     instances: str | None = None
     selection: Selection = dataclasses.field(default_factory=Selection)
 
-    def check(self, config: ModelKnobs, several: bool = False) -> None:
-        """Raise UserError, once and before the first image, for what the model lacks; warn of what it ignores."""
+    def check(self, config: ModelKnobs, inputs: Sequence[Input], several: bool = False) -> None:
+        """Raise UserError, once and before the first image, for what the model lacks; warn of what it ignores.
+
+        inputs: the images, whose path table may name their maps.
+        """
         wanted = {"-sm": config.code_channels > 0, "--instances": config.code_channels > 0 and config.use_instances}
         for option, given in {"-sm": self.semantic_map, "--instances": self.instances}.items():
-            kind = "a label map" if option == "-sm" else "an instance map"
-            if wanted[option] and not given:
+            kind, of_tables = ("a label map", "semantic_map") if option == "-sm" else ("an instance map", "instances")
+            if wanted[option] and not given and not any(getattr(source, of_tables) for source in inputs):
                 raise UserError(f"this model compresses with {kind}: name it with {option}")
             if given and not wanted[option]:
                 warn(f"{option} is ignored: this model compresses without {kind}")
@@ -62,12 +66,16 @@ class Guide:
 
     def files(self, config: ModelKnobs, source: Input) -> tuple[Path | None, Path | None]:
         """Return the label map and the instance map of an image; None for one that the model does not want."""
-        if not config.code_channels or self.semantic_map is None:
+        if not config.code_channels:
             return None, None
-        return self._file(self.semantic_map, source), self._file(self.instances, source) if config.use_instances else None
+        labels = _file(self.semantic_map, source.semantic_map, "label", source)
+        return labels, _file(self.instances, source.instances, "instance", source) if config.use_instances else None
 
-    def _file(self, path: str | None, source: Input) -> Path | None:
-        """Return the path itself, or the file below it that has the image's name."""
-        if path is None:
-            return None
-        return map_of(source.path, source.root, path) if Path(path).is_dir() else Path(path)
+
+def _file(named: str | None, of_table: Path | None, kind: str, source: Input) -> Path:
+    """Return a map of an image: what an option names, or the file below it of the image's name; else what a table names."""
+    if named:
+        return map_of(source.path, source.root, named) if Path(named).is_dir() else Path(named)
+    if of_table is None:
+        raise UserError(f"{source.path}: its path table names no {kind} map of it")
+    return of_table

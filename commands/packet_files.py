@@ -7,13 +7,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from commands.folder_run import Input, gather
 from gcodec.errors import UserError
 from gcodec.files import ExistsError, atomic_together, files_in, is_empty, open_binary, refuse_existing
-from gcodec.folder_run import Input, gather
+from gcodec.packets import SUFFIX
 from gcodec.pictures import picture_path, write_picture
 from gcodec.streams import STREAM
 
-SUFFIX = ".gcp"
 PACKET_NAME = re.compile(r"(.+)-\d{3}\.gcp", re.IGNORECASE | re.DOTALL)
 MAX_BYTES = 2**24  # what follows in a file is not read
 
@@ -116,11 +116,3 @@ def read(paths: Iterable[Path]) -> dict[str, bytes]:
             with open_binary(path) as file:
                 contents[str(path)] = file.read(MAX_BYTES)
     return contents
-
-
-def arrived(total: int, missing: Sequence[int]) -> str:
-    """Say how many of an image's packets arrived, and which are missing. missing: their numbers, from 0."""
-    if not missing:
-        return "its only packet" if total == 1 else f"all {total} packets"
-    numbers = ", ".join(str(number + 1) for number in missing)
-    return f"{total - len(missing)} of {total} packets ({len(missing)} missing: {numbers})"
