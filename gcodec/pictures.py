@@ -5,7 +5,7 @@ import io
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -35,6 +35,8 @@ READ_FORMATS = {
 READ_SUFFIXES = tuple(suffix for suffixes in READ_FORMATS.values() for suffix in suffixes)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # that are written
 LOSSLESS_SUFFIXES = (".png", ".bmp")
+# A photo as PNG takes 2% more bytes than with Pillow's own options, and a quarter of the time.
+PNG_OPTIONS: dict[str, Any] = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 MOST_KINDS = 8  # of files that a folder has beside images, in a message
 MAX_STREAM_BYTES = 2**30  # of standard input
 STRIDE = 16  # pixels a side of one position of the feature map
@@ -186,12 +188,10 @@ def save_picture(picture: np.ndarray | Image.Image, path: str | Path, overwrite:
 
 
 def write_picture(picture: np.ndarray | Image.Image, partial: Path, path: str | Path) -> None:
-    """Write a picture to the temporary file of `path`. A PNG of a photo is 2% larger than it could be, but written in a quarter
-    of the time.
-    """
+    """Write a picture to the temporary file of `path`."""
     try:
         image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-        image.save(partial, compress_level=1, compress_type=zlib.Z_RLE)  # of PNG; other formats have no such options
+        image.save(partial, **PNG_OPTIONS)  # which other formats do not know, and ignore
     except ValueError as error:  # such as a picture too large for the format
         raise UserError(f"{path}: cannot be written ({error})") from None
 

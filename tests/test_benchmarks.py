@@ -27,10 +27,13 @@ def tiny(*names: str) -> list[str]:
 
 
 def test_compress(checkpoint, photos, capsys):
-    assert benchmark("compress")(["-r", str(checkpoint), "-i", str(photos / "0.png")]) == 0
+    arguments = ["-r", str(checkpoint), "-i", str(photos / "0.png"), "--copies", "2", "--repeat", "1"]
+    assert benchmark("compress")(arguments) == 0
     out = capsys.readouterr().out
     assert len(re.findall(r"\d\.\d{4} s$", out, re.MULTILINE)) == 8
     assert 0 < float(out.split("peak memory:")[1].split()[0]) < 20
+    runs = re.findall(r"^folder, .{22} +(\S+) images/s \((\S+) times\), (\S+) CPU seconds an image", out, re.MULTILINE)
+    assert len(runs) == 3 and runs[0][1] == "1.00" and all(float(figure) > 0 for run in runs for figure in run)
 
 
 def test_entropy(checkpoint, photos, capsys):

@@ -641,8 +641,8 @@ def test_a_quiet_command_prints_nothing_and_a_verbose_one_says_more(image, tmp_p
     Image.open(image).save(tmp_path / "in/a.png")
     for main, words in [
         (compress.main, [image, "a.png"]), (compress.main, ["in", "out"]),
-        (compress.main, [image, "p.gcp", "--packets", "200"]), (compress.main, ["in", "packets", "--packets", "200"]), (decompress.main, ["a.gc", "b.png"]),
-        (decompress.main, ["out", "back"]), (decompress.main, ["packets", "c.png"]),
+        (compress.main, [image, "p.gcp", "--packets", "200"]), (compress.main, ["in", "packets", "--packets", "200"]),
+        (decompress.main, ["a.gc", "b.png"]), (decompress.main, ["out", "back"]), (decompress.main, ["packets", "c.png"]),
     ]:  # fmt: skip
         assert main([*words, "-q", *model]) == 0
         assert capsys.readouterr() == ("", "")
