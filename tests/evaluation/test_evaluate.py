@@ -87,8 +87,8 @@ def test_the_page_needs_no_network_and_has_all_it_shows(measured):
 
 def test_what_is_measured_already_is_not_measured_again(measured, folder, checkpoint, monkeypatch):
     done = []
-    make = measure.CodecTask.make
-    monkeypatch.setattr(measure.CodecTask, "make", lambda self, item: done.append(item[1]) or make(self, item))
+    work = measure.CodecTask.measured
+    monkeypatch.setattr(measure.CodecTask, "measured", lambda self, *args: done.append(args[1]) or work(self, *args))
     arguments = ["-r", str(checkpoint), "-i", str(folder), "-o", str(measured)]
     before = (measured / "results/tiny.json").read_text()
     assert evaluate.main(arguments) == 2 and done == []
