@@ -54,7 +54,7 @@ class Run:
                 signals.obeyed()
                 if diary and trainer.step > first:
                     self._save(self._snapshot(trainer))
-            except Exception as error:
+            except BaseException as error:
                 signals.obeyed()
                 if not diary:
                     raise

@@ -31,7 +31,8 @@ class StopSignals:
         for signum in self._old:
             signal.signal(signum, lambda signum, frame: self.received.append(signum))
         self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
+        if os.name != "nt":
+            os.set_blocking(self._write, False)
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
