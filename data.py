@@ -24,8 +24,16 @@ from utils import Utils
 MAP_COLUMNS = ("semantic_map_paths", "semantic_map_path")  # today's name, and the older spelling
 INSTANCE_COLUMN = "instance_map_paths"
 LABEL_MAPS_CHECKED = 20  # before training
+MAX_UNKNOWN_LABELS = 0.01  # mean share of their pixels; more is worth a warning
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 FITS = {"sample": "native", "cityscapes": "512x1024", "ADE20k": "width512", "camvid": "native"}  # see Dataset
+# Folders of a data set that say what their images are for; Keras, PyTorch, COCO, ADE20K and Roboflow spell them so.
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+MIN_TO_SPLIT = 5  # images of which one is held out
 MAX_BAD_SHARE = 0.01  # of a table's images that may be unreadable before a run stops
 
 
@@ -94,15 +102,20 @@ class Data:
     def dataset(name: str, where: directories, val: str | Path | None = None) -> Dataset:
         """Return the images that -ds names: sample, cityscapes, ADE20k or camvid, or any path table or folder.
 
-        The held-out images of a table are those of `val`; else of the table of the same name with "val" for "train"; else a
-        fifth of its images, at most four, from its end.
+        The held-out images of a table are those of `val`; else of the table of the same name with "val" for "train"; else those
+        in folders called "val" of a folder, whose folder "train" is then what is trained on; else a fifth of its images, at
+        most four, from its end.
         """
         tables = _tables_of(name, where, val)
         paths = [_without_duplicates(Data.read_table(table), table) for table in tables]
-        train, held_out = paths[0], paths[-1]
-        if len(paths) == 1 and (n := min(4, len(train) // 5)):
-            train, held_out = train[:-n], train[-n:]
-        _warn_of_overlap(train, held_out, tables[0])
+        train, held_out = paths[0], paths[1] if len(paths) > 1 else []
+        if Path(tables[0]).is_dir():
+            train, held_out = _by_folders(train, held_out, *tables)
+        few = not held_out and len(train) < MIN_TO_SPLIT
+        if not held_out:
+            n = min(4, len(train) // MIN_TO_SPLIT)
+            train, held_out = (train[:-n], train[-n:]) if n else (train, train)
+        _warn_of_overlap(train, held_out, tables[0], few)
         maps, instances = (
             {image: path for table in tables for image, path in Data.read_pairs(table, column).items()}
             for column in (MAP_COLUMNS[0], INSTANCE_COLUMN)
@@ -235,14 +248,26 @@ class Data:
             preserved = selection.random_regions(labels.instances, rng, selection.SYNTHESIZED_INSTANCES)
         return dataclasses.replace(labels, preserved=preserved)
 
-    def unknown_labels(self) -> float:
-        """Return the mean share of pixels that are none of the classes, nor void, in label maps from all over the table."""
+    def unknown_labels(self, classes: Classes | None = None) -> float:
+        """Return the mean share of pixels that are none of the classes, nor void, in label maps from all over the table.
+
+        classes: others than those of the knobs.
+        """
         some = self.paths[:: -(-len(self.paths) // LABEL_MAPS_CHECKED)]
         shares = []
         for path in some:
             with contextlib.suppress(UserError):  # reported when it is its turn to be trained on
-                shares.append(float((label_maps.read_indices(self.maps[path], self.classes) < 0).mean()))
+                shares.append(float((label_maps.read_indices(self.maps[path], classes or self.classes) < 0).mean()))
         return sum(shares) / max(1, len(shares))
+
+    def advice_on_classes(self) -> str:
+        """Return what to give to train.py so that the values in the label maps are classes."""
+        advice = "give the file that lists them with --classes, or set the knob n_classes to their number, void included"
+        for name, file in dataclasses.asdict(directories()).items():
+            if name.endswith("_classes") and self.unknown_labels(Classes.read(Utils.locate(file))) <= MAX_UNKNOWN_LABELS:
+                data_set = name.removesuffix("_classes")
+                return f"if they are those of {data_set}, give --classes {Utils.locate(file)}; otherwise, {advice}"
+        return advice
 
     def held_out(self, path: str) -> tuple[np.ndarray, LabelMap | None]:
         """Return a held-out image (H, W, 3) uint8, whole, and its label map or None; they are the same each time.
@@ -375,10 +400,35 @@ def _without_duplicates(paths: list[str], table: str | Path) -> list[str]:
     return list(unique.values())
 
 
-def _warn_of_overlap(train: list[str], val: list[str], table: str | Path) -> None:
-    """Warn of held-out images that are trained on."""
+def _by_folders(train: list[str], held_out: list[str], source: str | Path, val: str | Path | None = None) -> tuple[list, list]:
+    """Return the images of a folder that are trained on, and those that are held out: folders in it mean what they are called.
+
+    Where there are images in folders "train" or "val", or others of SPLITS, at any depth, those in no such folder are trained
+    on only if there is no "train". Images of `val`, a folder within this one, are not trained on.
+    """
+    if val and Path(val).is_dir() and (held := {os.path.realpath(path) for path in held_out}):
+        others = [path for path in train if os.path.realpath(path) not in held]
+        train = others or train
+    by: dict[str, list[str]] = {"train": [], "val": [], "test": [], "": []}
+    for path in train:
+        folders = Path(path).relative_to(source).parts[:-1]
+        by[next((split for folder in folders for split, names in SPLITS.items() if folder.lower() in names), "")].append(path)
+    if not (by["train"] or by["val"]):
+        return train, held_out
+    chosen, held_out = by["train"] or by[""], held_out or by["val"]
+    if not chosen:
+        raise UserError(f"{source}: all of its images are in folders for validation or test; there are none to train on")
+    left = len(train) - len(chosen) - (0 if val else len(by["val"]))
+    print(f"{source}: trains on {len(chosen)} images " + ("in train" if by["train"] else "outside of val and test")
+          + ("" if val else f", holds out {len(by['val'])} in val" if by["val"] else "")
+          + (f", leaves out {left} others" if left else ""))  # fmt: skip
+    return chosen, held_out
+
+
+def _warn_of_overlap(train: list[str], val: list[str], table: str | Path, few: bool) -> None:
+    """Warn of held-out images that are trained on. few: because there are too few to hold any out."""
     if both := {os.path.realpath(path) for path in train} & {os.path.realpath(path) for path in val}:
-        why = "there are fewer than five images" if train == val else "both tables name them"
+        why = "there are fewer than five images" if few else "both tables name them"
         print(f"warning: {table}: {len(both)} of the {len(val)} held-out images are trained on too, because {why}; "
               f"what is measured on them flatters the model", file=sys.stderr)  # fmt: skip
 

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from commands.runtime import load_codec
 from config import UserError, config_train, directories
-from data import Data, Dataset
+from data import MAX_UNKNOWN_LABELS, Data, Dataset
 from gcodec.checkpoint import read_knobs_as, resolve_checkpoint
+from gcodec.files import locked
 from gcodec.labels import Classes
 from training import distribution
+from training.console import unbreakable
 from training.folders import RunFolders
 from utils import Utils
 
@@ -60,6 +62,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@unbreakable
 @Utils.command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
@@ -88,7 +91,7 @@ def read_changes(args: argparse.Namespace, knobs: list[str]) -> dict[str, Any]:
     """Return the values that the command line gives to knobs of config_train. What comes later has the last word."""
     changes: dict[str, Any] = {}
     for file in args.config:
-        changes |= config_train.read(file)
+        changes |= config_train.read(Utils.locate(file))
     if args.classes:
         changes |= class_knobs(Classes.read(args.classes))
     if args.optimizer:
@@ -122,13 +125,22 @@ def fit_entropy(args: argparse.Namespace, changes: dict[str, Any], dataset: Data
         raise UserError("knob entropy_steps: 0 steps fit nothing; give -k entropy_steps=6000")
     from training.fit_entropy import fit_context_models
 
-    fit_context_models(codec, config, folder, dataset)
+    with locked(folder.parent if folder.name.startswith("ckpt-") else folder, f"checkpoint {folder}"):
+        fit_context_models(codec, config, folder, dataset)
     return 0
 
 
 def train(args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset, where: directories) -> int:
-    """Train, and then fit context models. Return the exit status."""
+    """Train, and then fit context models, in folders that no other run writes to meanwhile. Return the exit status."""
     folders = RunFolders.of(args.name, where)
+    if not distribution.is_chief():  # it writes nothing
+        return train_in(folders, args, changes, dataset)
+    folders.check()
+    with folders.locked():
+        return train_in(folders, args, changes, dataset)
+
+
+def train_in(folders: RunFolders, args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset) -> int:
     start = find_start(args, folders)
     if start is None and not changes.get("classes"):
         changes = changes | known_classes(dataset, config_train().replace(changes))
@@ -139,21 +151,32 @@ def train(args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset, w
 
     devices = distribution.cluster(config)
     devices.check(config)
-    if devices.chief:
-        folders.check()
     data = Data.of(dataset, config)
     with devices.strategy.scope():
         trainer = build_trainer(start, args.transfer, changes)
     devices.check_networks([*trainer.model.networks.values(), trainer.discriminator])
-    if config.use_conditional_GAN and (share := data.unknown_labels()) > 0.01:
-        print(f"warning: {share:.0%} of the label maps' pixels are none of the {config.n_classes} classes and count as "
-              f"void; see the knobs n_classes and classes", file=sys.stderr)  # fmt: skip
-    steps = args.steps or (args.epochs or config.num_epochs) * data.steps_per_epoch
-    status = Run(folders, devices).train(trainer, data, dataset, steps)
-    if status and devices.chief:
-        held_out = ["--val", args.val] if args.val else []
-        print("go on with: train.py " + shlex.join(["-rl", "--name", args.name, "-ds", dataset_name(args), *held_out]))
-    return status
+    if config.use_conditional_GAN:
+        warn_of_unknown_labels(data)
+    epochs = args.epochs or config.num_epochs
+    steps = args.steps or epochs * data.steps_per_epoch
+    if trainer.step >= steps:
+        epochs_end = f", which is where {epochs} epochs of {len(data.paths)} images in batches of {config.batch_size} end"
+        goal = f"step {steps}" + ("" if args.steps else epochs_end)
+        print(f"nothing to do: training is at step {trainer.step}, and was to go up to {goal}; raise --steps or --epochs")
+        return 0
+    if devices.chief and not folders.is_taken:
+        folders.move_aside()
+    held_out = ["--val", args.val] if args.val else []
+    again = "train.py " + shlex.join(["-rl", "--name", args.name, "-ds", dataset_name(args), *held_out])
+    return Run(folders, devices, start, again).train(trainer, data, dataset, steps)
+
+
+def warn_of_unknown_labels(data: Data) -> None:
+    """Say what to give if many pixels of the label maps are none of the classes."""
+    n, share = data.config.n_classes, data.unknown_labels()
+    if share > MAX_UNKNOWN_LABELS:
+        print(f"warning: {share:.0%} of the label maps' pixels are none of the {n} classes and count as void; "
+              f"{data.advice_on_classes()}", file=sys.stderr)  # fmt: skip
 
 
 def find_start(args: argparse.Namespace, folders: RunFolders) -> Path | None:

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import ctypes
 import os
-import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -58,7 +57,8 @@ class Utils:
             yield
             return
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()
         stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)
         try:
@@ -107,32 +107,6 @@ class Utils:
     def locate(path: str) -> Path:
         """Return a path as it is given, or the same path below this project's folder if only that exists."""
         return PROJECT / path if not Path(path).exists() and (PROJECT / path).exists() else Path(path)
-
-    @staticmethod
-    @contextlib.contextmanager
-    def stop_signals() -> Iterator[list[int]]:
-        """Make SIGINT, SIGTERM and SIGHUP only append themselves to the list, within this context. A second SIGINT interrupts.
-
-        A signal that is ignored, as nohup does with SIGHUP, stays ignored.
-        """
-        received: list[int] = []
-
-        def handle(signum: int, frame: Any) -> None:
-            received.append(signum)
-            signal.signal(signum, signal.default_int_handler)
-            if signum == getattr(signal, "SIGHUP", None):
-                _leave_terminal()
-
-        names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-        old = {signum: signal.getsignal(signum) for name in names if (signum := getattr(signal, name, None)) is not None}
-        for signum, handler in old.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(signum, handle)
-        try:
-            yield received
-        finally:
-            for signum, handler in old.items():
-                signal.signal(signum, handler)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Pictures and summaries
@@ -237,15 +211,6 @@ def weight_of_mean(amount: Any) -> Any:
 # ----------------------------------------------------------------------------------------------------------------------
 # Helpers
 # ----------------------------------------------------------------------------------------------------------------------
-
-
-def _leave_terminal() -> None:
-    """Send further output nowhere: the terminal is closed, and writing to it would be an error."""
-    with contextlib.suppress(OSError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        for stream in (1, 2):
-            if os.isatty(stream):
-                os.dup2(null, stream)
 
 
 def _wrap(text: str, font: Any, width: int) -> list[str]:

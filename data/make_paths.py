@@ -23,8 +23,8 @@ import numpy as np
 
 from config import UserError
 from data import INSTANCE_COLUMN, MAP_COLUMNS
-from gcodec.files import atomic, refuse_existing
-from gcodec.pictures import images_in
+from gcodec.files import atomic, files_in, refuse_existing
+from gcodec.pictures import READ_SUFFIXES, images_in
 from path_tables import SUFFIXES, write_columns
 from utils import Utils
 
@@ -69,6 +69,9 @@ def main(argv: list[str] | None = None) -> int:
         tables = split(output, len(columns["path"]), args.split, args.seed)
     refuse_existing(*tables, overwrite=args.overwrite)
     for table, rows in tables.items():
+        if not len(rows):  # train.py would take a table of before for one of these
+            table.unlink(missing_ok=True)
+            continue
         write_table(table, {name: [paths[row] for row in rows] for name, paths in columns.items()})
         print(f"{table}: {len(rows)} images")
     return 0
@@ -84,7 +87,8 @@ def match_maps(images: list[str], args: argparse.Namespace, folder: str, map_suf
         relative = Path(path).relative_to(below).with_suffix("")
         return relative.with_name(relative.name.removesuffix(suffix))
 
-    maps = {key(path, folder, map_suffix): path for path in images_in(folder) if Path(path).stem.endswith(map_suffix)}
+    files, _ = files_in(folder, READ_SUFFIXES)
+    maps = {key(path, folder, map_suffix): path for path in files if Path(path).stem.endswith(map_suffix)}
     keys = [key(path, args.folder, args.image_suffix) for path in images]
     for image, k in zip(images, keys, strict=True):
         if k not in maps:
@@ -93,13 +97,13 @@ def match_maps(images: list[str], args: argparse.Namespace, folder: str, map_suf
 
 
 def split(output: Path, n: int, shares: list[float], seed: int) -> dict[Path, np.ndarray]:
-    """Return random rows, in ascending order, for the tables OUTPUT_train, OUTPUT_val and OUTPUT_test."""
+    """Return random rows, in ascending order, for the tables OUTPUT_train, OUTPUT_val and OUTPUT_test; some may get none."""
     if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise UserError(f"--split: {shares} are not three shares with the sum 1")
     ends = np.rint(np.cumsum(shares) * n).astype(int)
     parts = np.split(np.random.default_rng(seed).permutation(n), ends[:2])
     names = [output.with_name(f"{output.stem}_{part}{output.suffix}") for part in ("train", "val", "test")]
-    return {name: np.sort(part) for name, part in zip(names, parts, strict=True) if len(part)}
+    return {name: np.sort(part) for name, part in zip(names, parts, strict=True)}
 
 
 def write_table(table: Path, columns: dict[str, list[str]]) -> None:

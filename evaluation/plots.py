@@ -14,11 +14,15 @@ AXES = {"psnr": "PSNR, dB", "ms_ssim": "MS-SSIM"}
 COLOURS = {"avif": "tab:blue", "webp": "tab:green", "jpeg2000": "tab:orange", "jpeg": "tab:brown", "jxl": "tab:purple"}
 STYLES = {"": ("-", "o"), "2": ("--", "s"), "4": (":", "^")}  # scale -> line and marker
 BPP_TICKS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 2)
-PANELS = {
+PANELS = {  # of the plot of losses; a scalar that is in none of these gets its own
     "generator": ["adversarial", "feature_matching", "vgg"],
     "discriminator": ["discriminator", "gradient_penalty", "D_real", "D_fake"],
     "distortion": ["distortion"],
     "PSNR, dB": ["PSNR", "held_out_PSNR"],
+    "bits per pixel": ["bpp"],
+    "LPIPS": ["lpips", "lpips_vgg"],
+    "learning rate": ["G_learning_rate", "D_learning_rate"],
+    "steps per second": ["steps_per_second"],
 }
 
 
@@ -62,9 +66,11 @@ def plot_rates(results: list[dict], metric: str, path: Path) -> str | None:
 
 
 def plot_losses(run: Path, path: Path) -> None:
-    """Plot the losses of G and D over the steps of a run, from its TensorBoard log."""
+    """Plot all scalars in a run's TensorBoard log over its steps, the losses of G and D first."""
     scalars = read_scalars(run)
-    present = [(title, [name for name in names if name in scalars]) for title, names in PANELS.items()]
+    grouped = {name for names in PANELS.values() for name in names}
+    panels = PANELS | {name: [name] for name in sorted(scalars.keys() - grouped)}
+    present = [(title, [name for name in names if name in scalars]) for title, names in panels.items()]
     present = [(title, names) for title, names in present if names]
     if not present:
         raise UserError(f"{run}: no losses in its log yet; train.py logs them every `diagnostic_steps` steps")
@@ -73,7 +79,8 @@ def plot_losses(run: Path, path: Path) -> None:
     figure = Figure(figsize=(10, 2.6 * len(present)), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(len(present), sharex=True, squeeze=False)[:, 0], present, strict=True):
         for name in names:
-            axes.plot(*zip(*scalars[name], strict=True), label=name, linewidth=1)
+            marker = "o" if len(scalars[name]) == 1 else ""  # a line of one point would be invisible
+            axes.plot(*zip(*scalars[name], strict=True), label=name, linewidth=1, marker=marker)
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

@@ -5,6 +5,7 @@ would come out the same, byte for byte, is left as it is, so that a run that was
 """
 
 import contextlib
+import errno
 import filecmp
 import io
 import os
@@ -20,6 +21,7 @@ from gcodec.errors import UserError
 LFS_POINTER = b"version https://git-lfs"
 NOT_FETCHED = "is a Git LFS pointer instead of the file itself; fetch it with: git lfs pull"
 REPLACEABLE = (".json", ".npz", ".onnx", ".txt", ".csv")  # what folders consist of that --overwrite replaces as a whole
+LOCK = ".lock"  # the file in a folder that whoever writes there holds
 PARTIAL = ".partial-"  # how the names of files begin that are being written; names with a dot are never inputs
 
 
@@ -225,6 +227,64 @@ def _alive(pid: int) -> bool:
 
 def _same(first: Path, second: Path) -> bool:
     return second.is_file() and filecmp.cmp(first, second, shallow=False)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Hold a folder for this process alone, within this context. Raises UserError, which begins with `what`, if another does.
+
+    The system releases the lock when a process ends, however it ends. Folders that were made for the lock and stay empty are
+    removed. Where the file system knows no locks, there is a warning instead.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]  # the deepest first
+    try:
+        file = _lock_file(folder, what)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / LOCK).unlink()  # Windows removes no file that is open, and takes the next lock on the same one
+        os.close(file)
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
+def _lock_file(folder: Path, what: str) -> int:
+    """Return the open file of a folder's lock, which is then held."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # whoever held the lock has removed the folder in between
+            continue
+        try:
+            _take_lock(file)
+            if os.path.samestat(os.fstat(file), os.stat(folder / LOCK)):
+                return file  # or else whoever held the lock has removed the file in between
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+                os.close(file)
+                raise UserError(f"{what}: another process writes to {folder}; wait, or write somewhere else") from None
+            warn(f"{folder}: cannot be locked ({error.strerror}); let nothing else write there meanwhile")
+            return file
+        os.close(file)
+
+
+def _take_lock(file: int) -> None:
+    """Lock an open file, or raise OSError at once. flock, unlike lockf, also tells two users in one process apart."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def refuse_existing_folder(folder: Path, overwrite: bool) -> None:

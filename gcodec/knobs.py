@@ -5,6 +5,7 @@ all of them; the codec reads those of ModelKnobs and leaves the others alone.
 """
 
 import dataclasses
+import difflib
 import json
 import sys
 import tomllib
@@ -60,7 +61,8 @@ class Knobs:
     def _field(cls, name: str) -> dataclasses.Field:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if name not in fields:
-            raise UserError(f"knob {name}: {cls.__name__} has no such knob; it has {', '.join(fields)}")
+            near = difflib.get_close_matches(name, fields, n=1)
+            raise UserError(f"knob {name}: there is no such knob; {f'is it {near[0]}?' if near else 'config.py has them all'}")
         return fields[name]
 
     @classmethod

@@ -63,7 +63,7 @@ class Classes:
     def read(cls, path: str | Path) -> "Classes":
         """Read a CSV file with the columns index, name, R, G, B. A last class "Void" is added if there is none."""
         try:
-            with open(path, newline="", encoding="utf-8") as file:
+            with open(path, newline="", encoding="utf-8-sig") as file:  # Excel begins it with a mark
                 rows = sorted((int(row["index"]), row["name"], [int(row[c]) for c in "RGB"]) for row in csv.DictReader(file))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -141,6 +141,10 @@ def _table(group: "h5py.Group") -> Columns:
             continue
         names = _unpickle(kind)
         values = rows[field].reshape(len(rows), -1)
+        if _text(table.attrs.get(f"{field}_meta", "")) == "category":  # numbers of strings, which are in a table of their own
+            categories = next(iter(_read_group(group[f"meta/{field}/meta"]).values()))
+            columns[str(names[0])] = [None if code < 0 else categories[code] for code in values[:, 0].tolist()]
+            continue
         missing = _text(table.attrs.get(f"{field}_nan_rep", "nan"))
         for name, column in zip(names, values.T, strict=True):
             cells = [_cell(cell) for cell in _decoded(column, group)]
@@ -159,6 +163,10 @@ def _dataset(group: "h5py.Group", name: str) -> "h5py.Dataset":
         raise _RefusedError(f"its dataset {name!r} in another file")
     if dataset.size * max(1, dataset.dtype.itemsize) > MAX_BYTES:
         raise _RefusedError(f"over {MAX_BYTES >> 30} GiB in the dataset {name!r}")
+    filters = dataset.id.get_create_plist()
+    for number, _, _, what in map(filters.get_filter, range(filters.get_nfilters())):
+        if not h5py.h5z.filter_avail(number):
+            raise _RefusedError(f"data that {what.decode(errors='replace')} compressed, which is not read here")
     return dataset
 
 
@@ -227,6 +235,11 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _path(*parts: Any) -> str:
+    """Stand in for pathlib's paths, which pickle as their parts."""
+    return str(PurePosixPath(*(str(part) for part in parts)))
+
+
 class _Unpickler(pickle.Unpickler):
     """Reads numbers, strings, lists, dictionaries, and numpy arrays of them, without calling numpy or anything else."""
 
@@ -237,6 +250,8 @@ class _Unpickler(pickle.Unpickler):
             return self.KNOWN[name]
         if (module, name) == ("_codecs", "encode"):
             return _latin1
+        if (module, name) in (("pathlib", "PosixPath"), ("pathlib._local", "PosixPath")):
+            return _path
         raise _RefusedError(f"a pickled object that is not text, {module}.{name}")
 
 

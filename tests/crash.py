@@ -38,6 +38,8 @@ import numpy as np
 from conftest import PROJECT, knobs, photo
 from PIL import Image
 
+from gcodec.files import LOCK
+
 STARTING, WRITING = 0.2, 0.4  # shares of the kills that come while training starts, and while a checkpoint is being written
 WRITE_SECONDS = 0.03  # that writing a checkpoint takes, about
 PATIENCE = 600  # s, for anything to happen
@@ -227,7 +229,7 @@ def weights(base: Path) -> dict[str, np.ndarray]:
 
 def leftovers(base: Path) -> list[str]:
     """Return the hidden files and folders below a run: what is being written, or was when training died."""
-    return sorted(str(path) for path in base.rglob(".*"))
+    return sorted(str(path) for path in base.rglob(".*") if path.name != LOCK)
 
 
 @contextmanager

@@ -61,6 +61,13 @@ def test_knobs_that_contradict_each_other_are_refused_with_the_reason(assignment
         config_train().override(assignments)
 
 
+def test_a_mistyped_knob_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match=r"^knob distorsion_steps: there is no such knob; is it distortion_steps\?$"):
+        config_train().override(["distorsion_steps=3"])
+    with pytest.raises(UserError, match=r"^knob x: there is no such knob; config\.py has them all$"):
+        config_train().override(["x=3"])
+
+
 def test_the_seeds_name_of_the_vanilla_gan_still_works():
     assert config_train(use_vanilla_GAN=True).adversarial_loss == config_train(gan_loss="vanilla").adversarial_loss == "vanilla"
     assert config_train(gan_loss="wgan_gp").adversarial_loss == "wgan"

@@ -1,5 +1,7 @@
 """Reading images and path tables, and the training batches."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -195,6 +197,46 @@ def test_held_out_images_come_from_the_sibling_table_or_the_end(folder):
     assert (len(held_out.train), held_out.val) == (4, ["images/e.png"])
 
 
+@pytest.mark.parametrize(("train", "val"), [("train", "val"), ("images/training", "images/Validation"), ("", "valid")])
+def test_folders_in_a_folder_are_what_they_are_called(train, val, tmp_path, capsys):
+    def names(paths: list[str]) -> list[str]:
+        return [path.removeprefix(f"{tmp_path}/") for path in paths]
+
+    for folder, n in ((train, 6), (val, 2), ("test", 3)):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            Image.fromarray(photo(40, 40)).save(tmp_path / folder / f"{i}.png")
+    dataset = Data.dataset(str(tmp_path), directories())
+    assert names(dataset.train) == [str(Path(train, f"{i}.png")) for i in range(6)]
+    assert names(dataset.val) == [f"{val}/0.png", f"{val}/1.png"]
+    assert "trains on 6 images" in (said := capsys.readouterr().out) and "leaves out 3 others" in said
+    dataset = Data.dataset(str(tmp_path), directories(), tmp_path / "test")  # named by --val, it is held out
+    assert len(dataset.train) == 6 and names(dataset.val) == [f"test/{i}.png" for i in range(3)]
+
+
+def test_a_folder_within_another_that_is_held_out_is_not_trained_on(tmp_path, capfd):
+    for i in range(6):
+        (tmp_path / f"{i % 2}").mkdir(exist_ok=True)
+        Image.fromarray(photo(40, 40)).save(tmp_path / f"{i % 2}/{i}.png")
+    dataset = Data.dataset(str(tmp_path), directories(), tmp_path / "1")
+    assert [len(dataset.train), len(dataset.val)] == [3, 3] and not set(dataset.train) & set(dataset.val)
+    assert capfd.readouterr() == ("", "")
+    Data.dataset(str(tmp_path / "1"), directories(), tmp_path / "1")
+    assert "because both tables name them" in capfd.readouterr().err
+
+
+def test_label_maps_of_other_classes_are_told_with_what_to_give(tmp_path, tiny_config):
+    Image.fromarray(photo(40, 40)).save(tmp_path / "a.png")
+    maps = {str(tmp_path / "a.png"): str(tmp_path / "s.png")}
+
+    def advice(*values: int) -> str:
+        Image.fromarray(np.resize(np.uint8(values), (40, 40))).save(tmp_path / "s.png")
+        return Data(list(maps), tiny_config(use_conditional_GAN=True, n_classes=4), maps=maps).advice_on_classes()
+
+    assert "cityscapes_classes.csv" in advice(7, 11, 33) and "camvid_classes.csv" not in advice(7, 33)
+    assert "_classes.csv" not in advice(7, 200) and "--classes" in advice(7, 200)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Bringing to size
 # ----------------------------------------------------------------------------------------------------------------------
@@ -356,6 +398,26 @@ def test_make_paths_splits_with_a_seed(photos, tmp_path):
     assert [len(part) for part in tables["a"]] == [2, 2, 1]
     assert sorted(path for part in tables["a"] for path in part) == Data.read_table(photos)
     assert tables["a"] == tables["b"] != tables["c"]
+
+
+def test_make_paths_leaves_no_table_of_a_former_split(photos, tmp_path, capsys):
+    arguments = [str(photos), "-o", f"{tmp_path}/t.csv", "--split"]
+    make = script("make_paths").main
+    assert make([*arguments, "0.6", "0.4", "0"]) == 0
+    assert make([*arguments, "1", "0", "0"]) == 2  # t_val.csv is there
+    assert "t_train.csv" in capsys.readouterr().err and (tmp_path / "t_val.csv").exists()
+    assert make([*arguments, "1", "0", "0", "--overwrite"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["t_train.csv"]
+
+
+def test_make_paths_says_once_what_it_leaves_out(tmp_path, capfd):
+    for end in ("photo", "labels", "instances"):
+        Image.fromarray(photo(8, 8)).save(tmp_path / f"1_{end}.png")
+    (tmp_path / "notes.txt").touch()
+    folder = str(tmp_path)
+    maps = ["--maps", folder, "--map-suffix", "_labels", "--instances", folder, "--instance-suffix", "_instances"]
+    assert script("make_paths").main([folder, "-o", f"{folder}/t.csv", "--image-suffix", "_photo", *maps]) == 0
+    assert capfd.readouterr().err.count("left out") == 1
 
 
 def test_make_paths_matches_label_maps_by_name(tmp_path):

@@ -47,6 +47,12 @@ def test_a_users_own_generator_is_a_static_method_and_a_knob(tiny_config, monkey
     monkeypatch.setattr(Network, "my_generator", staticmethod(my_generator), raising=False)
     trainer = Trainer(tiny_config(generator="my_generator", batch_size=1))
     assert np.isfinite(float(trainer.train_step(image())["distortion"]))
+    seeds_signature = staticmethod(lambda z, **kwargs: my_generator(z, kwargs["config"]))
+    monkeypatch.setattr(Network, "my_generator", seeds_signature)
+    assert Model(tiny_config(generator="my_generator")).generator.output.shape[-1] == 3
+    monkeypatch.setattr(Network, "my_generator", staticmethod(lambda z: z))
+    with pytest.raises(UserError, match=r"my_generator\(z\) cannot be called as my_generator\(x, config\)"):
+        Model(tiny_config(generator="my_generator"))
 
 
 @pytest.mark.parametrize("error", [TypeError("my own mistake"), ValueError("my own mistake")])

@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -56,6 +57,22 @@ def test_missing_cells_stay_missing_and_a_series_is_a_column(options, tmp_path):
     frame = pd.DataFrame({"path": ["a", None, "c"]})
     assert read_columns(hdf(frame, tmp_path / "t.h5", **options)) == {"path": ["a", None, "c"]}
     assert read_columns(hdf(frame["path"][::2], tmp_path / "s.h5", **options)) == {"path": ["a", "c"]}
+
+
+def test_categories_and_paths_of_pathlib_are_read_as_text(tmp_path):
+    frame = pd.DataFrame({"path": pd.Categorical(["b.png", None, "a.png", "b.png"]), "n": range(4)})
+    columns = read_columns(hdf(frame, tmp_path / "t.h5", format="table"))
+    assert columns == {"path": ["b.png", None, "a.png", "b.png"], "n": ["0", "1", "2", "3"]}
+    frame = pd.DataFrame({"path": [Path("/x/y.png"), Path("b/c.png")]})
+    assert read_columns(hdf(frame, tmp_path / "p.h5")) == {"path": ["/x/y.png", "b/c.png"]}
+
+
+@pytest.mark.parametrize("options", [{}, {"format": "table"}])
+@pytest.mark.parametrize("library", ["blosc", "bzip2"])
+def test_a_compression_that_is_not_read_is_named_with_the_way_out(library, options, tmp_path):
+    hdf(pd.DataFrame(COLUMNS), tmp_path / "t.h5", complevel=5, complib=library, **options)
+    with pytest.raises(UserError, match=rf"t\.h5: .*data that {library} compressed.*as CSV"):
+        read_columns(tmp_path / "t.h5")
 
 
 def old_pandas(path, strings: bytes):

@@ -9,11 +9,8 @@ which that does not hold are refused. Worker 0 is the chief: it alone writes che
 import json
 import os
 import re
-import select
 import signal
 import socket
-import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config import UserError, config_train
+from training.stopping import StopSignals
 
 MEETING = 3600  # s, that a worker waits for the others to start
 PATIENCE = 60  # s, that a worker which got a signal waits for the others to come to the same step
@@ -68,31 +66,18 @@ class Cluster:
         mine = self.strategy.experimental_distribute_values_from_function(lambda _: tf.constant(float(flag)))
         return float(self.strategy.reduce(tf.distribute.ReduceOp.SUM, mine, axis=None)) > 0
 
-    @contextmanager
-    def stoppable(self) -> Iterator[None]:
-        """Within this context, end the process if it does not leave the context within PATIENCE after a signal.
+    def stop_signals(self) -> StopSignals:
+        """Return the context in which a signal stops training. Several workers stop at a step that all of them reach.
 
-        It then waits, in TensorFlow's C++ code, for a worker that does not answer, and no Python handler is called. A second
-        signal ends it at once.
+        TensorFlow may then wait, in its C++ code, for a worker that does not answer, so patience has an end.
         """
         if self.workers == 1:
-            yield
-            return
-        read, write = os.pipe()
-        os.set_blocking(write, False)
-        before = signal.set_wakeup_fd(write)
-        thread = threading.Thread(target=_end_after_a_signal, args=(read,), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(before)
-            os.close(write)  # which ends the thread
-            thread.join()
-            os.close(read)
+            return StopSignals("stops and saves when this step is done; again to stop without saving")
+        return StopSignals(f"stops at the next step that all workers reach; a second signal, or {PATIENCE} s, ends this worker "
+                           f"at once, without a checkpoint", PATIENCE)  # fmt: skip
 
     @contextmanager
-    def lost_workers(self, advice: str) -> Iterator[None]:
+    def lost_workers(self) -> Iterator[None]:
         """Within this context, what TensorFlow throws when another worker is gone becomes a UserError."""
         import tensorflow as tf
 
@@ -102,7 +87,12 @@ class Cluster:
             if self.workers == 1:
                 raise
             reason = re.sub(r"{{.*?}}\s*", "", error.message.splitlines()[0])  # names of nodes
-            raise UserError(f"another worker is gone ({reason}); {advice}") from None
+            raise UserError(f"another worker is gone ({reason}); start all of them again with -rl") from None
+
+
+def is_chief() -> bool:
+    """Whether this process is the one that writes. Raises UserError for a wrong TF_CONFIG."""
+    return "TF_CONFIG" not in os.environ or _read_setting(os.environ["TF_CONFIG"])[1] == 0
 
 
 def cluster(config: config_train) -> Cluster:
@@ -237,15 +227,3 @@ def _default_signals() -> Iterator[None]:
     finally:
         for signum, handler in old.items():
             signal.signal(signum, handler)
-
-
-def _end_after_a_signal(pipe: int) -> None:
-    """Read the number of a signal from a pipe; end the process at the second one, or after PATIENCE. Return if it is closed."""
-    signals = os.read(pipe, 1)
-    if not signals:
-        return
-    print(f"\nstops at the next step that all workers reach; a second signal, or {PATIENCE} s, ends this worker at once, "
-          f"without a checkpoint", file=sys.stderr, flush=True)  # fmt: skip
-    readable, _, _ = select.select([pipe], [], [], PATIENCE)
-    if not readable or os.read(pipe, 1):
-        os._exit(128 + signals[0])

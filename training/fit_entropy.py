@@ -4,13 +4,13 @@
 """
 
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm import trange
 
 from config import UserError, config_train
 from data import Data, Dataset
@@ -20,6 +20,7 @@ from gcodec.codec import Contents
 from gcodec.context_model import ContextModel
 from network import seeded
 from rate import ContextNetwork, network_inputs, network_targets
+from training.console import Progress
 
 FIT_POSITIONS = 2_000_000  # of feature maps, at most, that the context model is fitted to; 0.4 GB
 FIT_HELD_OUT = 200  # held-out images, at most, that the fit is measured on
@@ -36,18 +37,24 @@ def fit_context_models(codec: Codec, config: config_train, folder: Path, dataset
     """
     data = Data.of(dataset, dataclasses.replace(config, batch_size=1, crop_size=0, random_flip=True))
     train: list[Contents] = []
-    positions = 0
-    for i in trange(2 * len(dataset.train), desc="symbols", unit="image"):
-        train.append(codec.contents(*data.sample(i)))
-        positions += train[-1].symbols[:, :, 0].size
-        if positions > FIT_POSITIONS:
-            break
     held_out: list[Contents] = []
-    for path in dataset.val[:FIT_HELD_OUT]:
-        try:
-            held_out.append(codec.contents(*data.held_out(path)))
-        except UserError as error:
-            print(f"skipped: {error}", file=sys.stderr)
+    images, few = 2 * len(dataset.train), dataset.val[:FIT_HELD_OUT]
+    positions = 0
+    with Progress(images + len(few), "symbols", "image") as bar:
+        while len(train) < images:
+            train.append(codec.contents(*data.sample(len(train))))
+            positions += train[-1].symbols[:, :, 0].size
+            enough = math.ceil(FIT_POSITIONS * len(train) / positions)  # if the images to come are as large as those so far
+            bar.total = (len(train) if positions > FIT_POSITIONS else min(images, max(enough, len(train)))) + len(few)
+            bar.add()
+            if positions > FIT_POSITIONS:
+                break
+        for path in few:
+            try:
+                held_out.append(codec.contents(*data.held_out(path)))
+            except UserError as error:
+                bar.print(f"skipped: {error}", sys.stderr)
+            bar.add()
     for of in config.coded:
         _fit_one(of, train, held_out, config, folder)
     print(f"in {folder}")
@@ -93,10 +100,12 @@ def fit(
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     network.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
-    for _ in trange(steps, desc="context model", unit="step"):
-        rows = rng.integers(len(inputs), size=BATCH_SIZE)
-        seen = _hide_channels(inputs[rows], channels, rng) if channels > 1 else inputs[rows]
-        network.train_on_batch((seen, targets[rows]), targets[rows])
+    with Progress(steps, "context model", "step") as bar:
+        for _ in range(steps):
+            rows = rng.integers(len(inputs), size=BATCH_SIZE)
+            seen = _hide_channels(inputs[rows], channels, rng) if channels > 1 else inputs[rows]
+            network.train_on_batch((seen, targets[rows]), targets[rows])
+            bar.add()
     return network, network.to_integers()
 
 

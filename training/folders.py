@@ -4,15 +4,20 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Self
 
 from config import UserError, directories
 from gcodec.checkpoint import FILES
+from gcodec.files import locked
 
 PART_OF_A_NAME = re.compile(r"\w[\w .,+=@%~-]*")  # between slashes; it cannot be "..", hidden, an option, or a line break
 CHECKPOINT = re.compile(r"ckpt-(\d{8,})")
+EVENTS = "events.out.tfevents.*"  # files of TensorBoard's log
 PARTIAL = re.compile(
     r"\.ckpt-\d{8,}\.(partial|old)"
 )  # a checkpoint that was being written, or deleted, when its run was killed
@@ -44,6 +49,29 @@ class RunFolders:
         """Raise UserError for the first folder that cannot be written. Leaves nothing behind."""
         for folder in (self.checkpoints, self.samples, self.logs):
             _check_writable(folder)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the folders, within this context. Raises UserError if one is in them."""
+        with ExitStack() as stack:
+            for folder in {path.resolve(): path for path in (self.checkpoints, self.samples, self.logs)}.values():
+                stack.enter_context(locked(folder, f"run {self.name}"))
+            yield
+
+    def move_aside(self) -> None:
+        """Move the log and the sample pictures of a former run of this name to folders beside, and say so."""
+        for folder, pattern in ((self.logs, EVENTS), (self.samples, "*.png")):
+            old = [path for path in folder.glob(pattern) if pattern == EVENTS or path.stem.isdecimal()]
+            if not old:
+                continue
+            aside = next(path for i in count(1) if not (path := folder.with_name(f"{folder.name}.old-{i}")).exists())
+            try:
+                aside.mkdir()
+                for path in old:
+                    path.rename(aside / path.name)
+            except OSError as error:
+                raise UserError(f"{folder}: cannot be emptied for a new run ({error.strerror})") from None
+            print(f"{folder}: {len(old)} file{'s' * (len(old) > 1)} of a former run moved to {aside}")
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"ckpt-{step:08d}"

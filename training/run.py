@@ -4,60 +4,76 @@ import datetime
 import math
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from config import UserError, config_train
+from config import UserError
 from data import Data, Dataset
-from evaluation.metrics import psnr
-from gcodec.labels import Classes, LabelMap
-from gcodec.pictures import save_picture
+from gcodec.memory import available_memory
+from training.console import Progress
 from training.devices import describe, warnings
+from training.diary import Diary, readable_samples
 from training.distribution import Cluster
 from training.fit_entropy import fit_context_models
 from training.folders import RunFolders
-from training.schedule import learning_rates
-from training.trainer import Trainer
-from utils import Utils
+from training.trainer import Snapshot, Trainer
 
 ESTIMATE_SECONDS = 10.0  # of steps, at least, from which a run's duration is estimated
 SLOW_STEP = 5.0  # seconds a step; without a GPU, a smaller network is then named
 LOOK_SECONDS = 1.0  # between two looks at the loss terms, each of which waits for the device
+COPY_SHARE = 0.25  # of the free memory that a copy of the state may take
+OF_WHAT_IS_PRESERVED = ("distortion", "PSNR", "bpp")  # terms that say nothing where nothing is preserved
 
 
 class Run:
-    """Training by one command, in the folders that the run's name gives it."""
+    """Training by one command, in the folders that the run's name gives it.
 
-    def __init__(self, folders: RunFolders, devices: Cluster):
-        self.folders, self.devices = folders, devices
+    start: the checkpoint that it goes on from, if it does. again: the command that goes on with it.
+    """
+
+    def __init__(self, folders: RunFolders, devices: Cluster, start: Path | None, again: str):
+        self.folders, self.devices, self.start, self.again = folders, devices, start, again
         self.saved: Path | None = None  # the checkpoint that this command wrote last
+        self._copy: Snapshot | None = None  # of the last diagnosis, when all was finite
+        self._intact = True  # whether the variables are those after a whole step, as far as is known
 
     def train(self, trainer: Trainer, data: Data, dataset: Dataset, steps: int) -> int:
-        """Train up to step `steps`, then fit context models. Return 0, or 128 + the signal that stopped it."""
-        start = trainer.step
+        """Train up to step `steps`, then fit context models. Return 0, or 128 + the signal that stopped it.
+
+        Whatever ends it, what was trained is saved first.
+        """
+        first = trainer.step
         if self.devices.chief:
             self._announce(trainer, data, dataset, steps)
         held_out = readable_samples(data, dataset.val, trainer.config.n_sample_images) if self.devices.chief else []
-        diary = Diary(self.folders.logs, self.folders.samples, held_out) if self.devices.chief else None
-        with Utils.stop_signals() as received, self.devices.stoppable():
-            self._loop(trainer, data, steps, diary, received)
-        status = 128 + received[0] if received else 0
-        if not self.devices.chief:
+        diary = Diary(self.folders.logs, self.folders.samples, held_out, first) if self.devices.chief else None
+        with self.devices.stop_signals() as signals:
+            try:
+                self._loop(trainer, data, steps, diary, signals.received)
+                signals.obeyed()
+                if diary and trainer.step > first:
+                    self._save(self._snapshot(trainer))
+            except BaseException as error:
+                signals.obeyed()
+                if not diary:
+                    raise
+                where = self._rescue(trainer, first)
+                if isinstance(error, UserError):
+                    raise UserError(f"{error}; {where}") from None
+                print(where)
+                raise
+        status = 128 + signals.received[0] if signals.received else 0
+        if not diary:
             return status
-        if trainer.step == start:
-            print(f"nothing to do: training is at step {trainer.step}")
-            return 0
-        folder = self.save(trainer)
-        if received:
+        if status:
             print(f"stopped by a signal at step {trainer.step}")
-        print(f"checkpoint: {folder}" + (f"; {len(data.bad)} unreadable images were skipped" if data.bad else ""))
-        if not received and trainer.config.entropy_steps:
-            with trainer.averaged_codec() as codec:
-                fit_context_models(codec, trainer.config, folder, dataset)
+        print(f"checkpoint: {self.saved or self.start or 'none, since no step was trained'}"
+              + (f"; {len(data.bad)} unreadable images were skipped" if data.bad else ""))  # fmt: skip
+        if status and (self.saved or self.folders.is_taken):
+            print(f"go on with: {self.again}")
+        if not status and self.saved and trainer.config.entropy_steps:
+            self._fit(trainer, self.saved, dataset)
         return status
 
     def _announce(self, trainer: Trainer, data: Data, dataset: Dataset, steps: int) -> None:
@@ -74,74 +90,142 @@ class Run:
         print(f"data: {n} training image{'s' * (n > 1)}, {size_on_disk / 1e6:.1f} MB of files; {len(dataset.val)} held out")
         print(f"a step: {batch} x {size}; {data.steps_per_epoch} steps are an epoch; up to step {steps}")
 
-    def _loop(self, trainer: Trainer, data: Data, steps: int, diary: "Diary | None", received: list[int]) -> None:
+    def _loop(self, trainer: Trainer, data: Data, steps: int, diary: Diary | None, received: list[int]) -> None:
         """Train until step `steps` or a signal. On the way, the chief writes checkpoints, and keeps the diary."""
         config, devices = trainer.config, self.devices
         checkpoint_steps = config.checkpoint_epochs * data.steps_per_epoch
-        watch = Watch(tqdm(total=steps, initial=trainer.step, unit="step", disable=not devices.chief))
-        with watch.bar:
+        bar = Progress(steps, "training", "step", trainer.step, silent=not devices.chief)
+        watch = Watch()
+        with bar:
             for x, labels in data.batches(trainer.step, devices.worker, devices.workers):
-                with devices.lost_workers(f"start all of them again with -rl, from {self.saved or 'where they started'}"):
+                with devices.lost_workers():
                     if trainer.step >= steps or devices.anywhere(bool(received)):
                         break
+                    self._intact = False
                     watch.add(trainer.step + 1, trainer.train_step(x, labels))
+                    self._intact = True
                     diagnosed = trainer.step % config.diagnostic_steps == 0
                     due = trainer.step % checkpoint_steps == 0 or trainer.step == config.distortion_steps
                     if diagnosed or due or watch.is_due:
-                        watch.look(self.saved)
+                        self._look(watch, bar)
+                    bar.add()
                     if devices.chief and (seconds := watch.first_estimate):
-                        announce_duration(seconds, steps - trainer.step, trainer)
+                        for line in duration(seconds, steps - trainer.step, trainer):
+                            bar.print(line)
+                if diary and (diagnosed or due):
+                    room = self._has_room_for_copies(trainer)
+                    copy = self._snapshot(trainer) if due or room else None
+                    self._copy = copy if room else None
                 if diary and diagnosed:
-                    try:
-                        diary.write(trainer, watch.values | {"steps_per_second": watch.steps_per_second})
-                    except UserError:
-                        self.save(trainer)  # training is worth more than pictures of it
-                        raise
-                if diary and due:
-                    self.save(trainer)
-            watch.look(self.saved)
+                    self._write(diary, trainer, watch, bar)
+                if diagnosed:
+                    watch.begin()
+                if diary and due and copy:
+                    self._save_on_the_way(copy, bar)
+            self._look(watch, bar)
 
-    def save(self, trainer: Trainer) -> Path:
-        """Write a checkpoint of this step unless there is one, then delete the oldest beyond the knob keep_checkpoints.
+    def _look(self, watch: "Watch", bar: Progress) -> None:
+        """Show the terms. Raises UserError if one is not finite; the weights then are of no use either."""
+        try:
+            watch.look()
+        except UserError:
+            self._intact = False
+            raise
+        bar.show(watch.means)
+
+    def _write(self, diary: Diary, trainer: Trainer, watch: "Watch", bar: Progress) -> None:
+        """Write to the diary. What goes wrong is a warning: training is worth more than pictures of it."""
+        try:
+            diary.write(trainer, watch.means | {"steps_per_second": watch.steps_per_second})
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            bar.print(f"warning: step {trainer.step} is not in the log or has no sample picture: {reason}", sys.stderr)
+
+    def _has_room_for_copies(self, trainer: Trainer) -> bool:
+        """Whether there is memory for a copy of the state, to which training that breaks can go back."""
+        if self._room is None:
+            free = available_memory()
+            self._room = free is None or trainer.size < COPY_SHARE * free
+        return self._room
+
+    _room: bool | None = None
+
+    def _snapshot(self, trainer: Trainer) -> Snapshot:
+        """Return a copy of the state. Raises UserError if it is not finite."""
+        snapshot = trainer.snapshot()
+        if not snapshot.is_finite:
+            self._intact = False
+            raise UserError(f"step {trainer.step}: a weight is not finite; lower the learning rate")
+        return snapshot
+
+    def _save_on_the_way(self, snapshot: Snapshot, bar: Progress) -> None:
+        """Write a checkpoint. If that fails, a later one may succeed, for example when the disk has room again."""
+        try:
+            self._save(snapshot)
+        except UserError as error:
+            bar.print(f"warning: {error}; training goes on, and the next checkpoint is tried when it is due", sys.stderr)
+
+    def _save(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint, unless this run has, then delete the oldest beyond the knob keep_checkpoints.
 
         That of the distortion stage's end stays: `tools/checkpoint.py --blend` takes its generator.
         """
-        config, folder = trainer.config, self.folders.checkpoint(trainer.step)
-        if not folder.exists():
-            trainer.save(folder)
-        self.folders.prune(config.keep_checkpoints, spared=config.distortion_steps)
+        folder = self.folders.checkpoint(snapshot.step)
+        if folder == self.saved:
+            return
+        snapshot.write(folder)
         self.saved = folder
-        return folder
+        self.folders.prune(snapshot.config.keep_checkpoints, spared=snapshot.config.distortion_steps)
 
-
-def readable_samples(data: Data, paths: list[str], n: int) -> list[tuple[np.ndarray, LabelMap | None]]:
-    """Return the first n held-out images that can be read, with their label maps, and report the others before them.
-
-    Raises UserError if there is none.
-    """
-    samples: list[tuple[np.ndarray, LabelMap | None]] = []
-    for path in paths:
-        if len(samples) == n:
-            break
+    def _rescue(self, trainer: Trainer, first: int) -> str:
+        """Save what was trained, if it is of use, or else the last copy of what was. Return where it is, as a phrase."""
+        obstacle = ""
         try:
-            samples.append(data.held_out(path))
+            if latest := self._latest(trainer, first):
+                self._save(latest)
         except UserError as error:
-            data.report(f"skipped: {error}")
-    if not samples:
-        raise UserError(f"none of the {len(paths)} held-out images can be read; mend them, or name others with --val")
-    return samples
+            obstacle = f"it cannot be saved: {error}; "
+        if self.saved:
+            return f"{obstacle}step {_step(self.saved)} is saved in {self.saved}; go on with: {self.again}"
+        return f"{obstacle}nothing was saved, so go on from {self.start}" if self.start else f"{obstacle}nothing was saved"
+
+    def _latest(self, trainer: Trainer, first: int) -> Snapshot | None:
+        """Return the state of the newest step that is whole and finite, unless it is older than what is saved."""
+        if self._intact and trainer.step > first:
+            latest = trainer.snapshot()
+            if latest.is_finite:
+                return latest
+        if self._copy and (self.saved is None or self._copy.step > _step(self.saved)):
+            return self._copy
+        return None
+
+    def _fit(self, trainer: Trainer, folder: Path, dataset: Dataset) -> None:
+        """Fit context models. If that is interrupted, say how to do it later."""
+        try:
+            with trainer.averaged_codec() as codec:
+                fit_context_models(codec, trainer.config, folder, dataset)
+        except BaseException:
+            print(f"the context models were not fitted, which files would get smaller by; later: {self.again} --fit-entropy")
+            raise
 
 
-def announce_duration(step_seconds: float, steps: int, trainer: Trainer) -> None:
-    """Print how long a run will take and how large its checkpoints are; without a GPU, name a network that is fast there."""
-    stored = sum(var.numpy().nbytes for var in (*trainer.state().values(), *trainer.model.weights.values()))
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("ckpt-"))
+
+
+def duration(step_seconds: float, steps: int, trainer: Trainer) -> list[str]:
+    """Return lines that say how long a run will take, how large its checkpoints are and, without a GPU, what is faster."""
+    stored = trainer.size + sum(var.numpy().nbytes for var in trainer.model.weights.values())
     left = datetime.timedelta(seconds=round(step_seconds * steps))
-    tqdm.write(
+    lines = [
         f"a step takes {step_seconds:.2g} s: {left} for the {steps} that are left; a checkpoint takes {stored / 1e6:,.0f} MB"
-    )
+    ]
     if step_seconds > SLOW_STEP and not tf.config.list_physical_devices("GPU"):
-        tqdm.write("no GPU was found, and this network wants one: presets/first_try.toml makes a picture in five minutes, and "
-                   "presets/photo_structure.toml trains a network for CPUs (train.py -c FILE)")  # fmt: skip
+        lines.append(
+            "no GPU was found, and this network wants one: presets/first_try.toml makes a picture in five minutes, "
+            "and presets/photo_structure.toml trains a network for CPUs (train.py -c FILE)"
+        )
+    return lines
 
 
 def _file_size(path: str) -> int:
@@ -151,56 +235,26 @@ def _file_size(path: str) -> int:
         return 0
 
 
-class Diary:
-    """Summaries for TensorBoard, and sample pictures of the same held-out images each time."""
-
-    def __init__(self, logs: Path, samples: Path, held_out: list[tuple[np.ndarray, LabelMap | None]]):
-        self.logs, self.samples, self.held_out = logs, samples, held_out
-        with Utils.summary_errors(logs):
-            self.writer = tf.summary.create_file_writer(str(logs))
-
-    def write(self, trainer: Trainer, terms: Mapping[str, float]) -> None:
-        """Write scalars and images, by the averaged weights. Raise UserError where they cannot be written."""
-        config, step = trainer.config, trainer.step
-        with trainer.averaged_codec() as codec:
-            reconstructions = [codec.reconstruct(image, labels) for image, labels in self.held_out]
-        qualities, rows = [], []
-        for (image, labels), reconstruction in zip(self.held_out, reconstructions, strict=True):
-            panels, preserved = _panels(image, labels, config)
-            qualities.append(psnr(image[preserved], reconstruction[preserved]) if preserved.any() else math.nan)
-            panels[f"step {step}, PSNR {qualities[-1]:.2f} dB"] = reconstruction
-            rows.append(Utils.side_by_side(list(panels.values()), list(panels)))
-        G_rate, D_rate = learning_rates(config, step)
-        mean = float(np.nanmean(qualities))
-        scalars = {**terms, "held_out_PSNR": mean, "G_learning_rate": G_rate, "D_learning_rate": D_rate}
-        images = {"original": [image for image, _ in self.held_out], "reconstruction": reconstructions}
-        with Utils.summary_errors(self.logs):
-            Utils.write_summaries(self.writer, step, scalars, images)
-        save_picture(Utils.stack(rows), self.samples / f"{step:08d}.png")
-
-
-def _panels(image: np.ndarray, labels: LabelMap | None, config: config_train) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return what the sample picture shows of a held-out image, by captions, and which pixels are preserved."""
-    panels, preserved = {"original": image}, np.ones(image.shape[:2], bool)
-    if labels is not None:
-        panels["label map"] = Classes.parse(config.classes, config.n_classes).colours[labels.classes]
-        if config.selective and labels.preserved is not None:
-            preserved = labels.preserved != 0
-            panels["preserved"] = np.where(preserved[..., None], image, 128).astype(np.uint8)
-    return panels, preserved
-
-
 class Watch:
-    """Keeps the loss terms on the device until somebody looks at them: then they are numbers, and all must be finite."""
+    """Keeps the loss terms on the device until somebody looks at them: then they are numbers, and all must be finite.
 
-    def __init__(self, bar: tqdm):
-        self.bar = bar
-        self.values: dict[str, float] = {}  # of the last step that was looked at
+    means: of the steps since the last diagnosis, each term over the steps that have it. A step in which nothing of an image
+    is preserved says nothing about what is preserved, and is left out of those means.
+    """
+
+    def __init__(self) -> None:
+        self.means: dict[str, float] = {}
         self._unseen: list[tuple[int, dict[str, tf.Tensor]]] = []
         self._steps, self._started = 0, time.perf_counter()
         self._looked = self._started
         self._first_ended = 0.0  # when the first step did, in which the graph is made
         self._estimated = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Let the means begin anew. Until the next look, they stay as they are."""
+        self._sums: dict[str, tuple[float, int]] = {}
+        self._begun, self._steps_before = time.perf_counter(), self._steps
 
     def add(self, step: int, terms: dict[str, tf.Tensor]) -> None:
         self._unseen.append((step, terms))
@@ -208,7 +262,6 @@ class Watch:
         if self._steps == 1:
             next(iter(terms.values())).numpy()  # waits for the step
             self._first_ended = time.perf_counter()
-        self.bar.update()
 
     @property
     def first_estimate(self) -> float | None:
@@ -225,17 +278,20 @@ class Watch:
 
     @property
     def steps_per_second(self) -> float:
-        return self._steps / (time.perf_counter() - self._started)
+        """Of the steps since the last diagnosis."""
+        return (self._steps - self._steps_before) / (time.perf_counter() - self._begun)
 
-    def look(self, saved: Path | None) -> None:
-        """Show the terms. Raise UserError with the first step that has one that is not finite, and that step's terms."""
+    def look(self) -> None:
+        """Add the terms to the means. Raise UserError with the first step that has one that is not finite, and its terms."""
         for step, terms in self._unseen:
-            self.values = {name: float(term) for name, term in terms.items()}
-            if not all(map(math.isfinite, self.values.values())):
-                listed = ", ".join(f"{name} {value:.4g}" for name, value in self.values.items())
-                raise UserError(
-                    f"step {step}: a loss is not finite ({listed}); go on from the last checkpoint, "
-                    f"{saved or 'the one that this command started from'}, with a lower learning rate"
-                )
+            values = {name: float(term) for name, term in terms.items()}
+            if not all(map(math.isfinite, values.values())):
+                listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+                raise UserError(f"step {step}: a loss is not finite ({listed}); lower the learning rate")
+            left_out = OF_WHAT_IS_PRESERVED if values.get("preserved") == 0 else ()
+            for name, value in values.items():
+                if name not in left_out:
+                    total, n = self._sums.get(name, (0.0, 0))
+                    self._sums[name] = total + value, n + 1
         self._unseen, self._looked = [], time.perf_counter()
-        self.bar.set_postfix({name: f"{value:.3g}" for name, value in self.values.items()}, refresh=False)
+        self.means = {name: total / n for name, (total, n) in self._sums.items()} or self.means

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
@@ -33,6 +33,24 @@ from training.transfer import Transferred, transfer
 from utils import Utils
 
 CONTEXT_LEARNING_RATE = 2e-3  # of the context model that learns along (knob rate_model), by Adam
+
+
+class Snapshot(NamedTuple):
+    """What a checkpoint of a step has: what compressing needs of it, and the state of training."""
+
+    step: int
+    config: config_train
+    weights: Arrays
+    frequencies: np.ndarray
+    state: Arrays
+
+    @property
+    def is_finite(self) -> bool:
+        return all(np.isfinite(array).all() for arrays in (self.state, self.weights) for array in arrays.values())
+
+    def write(self, folder: Path) -> None:
+        """Write the checkpoint to a new folder, which appears whole or not at all. Raises UserError for broken weights."""
+        write_checkpoint(folder, self.config, self.weights, self.frequencies, self.state)
 
 
 class Trainer:
@@ -96,9 +114,22 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint to a new folder, which appears whole or not at all. Raises UserError for broken weights."""
-        state: Arrays = {name: var.numpy() for name, var in self.state().items()}
+        self.snapshot().write(folder)
+
+    def snapshot(self) -> "Snapshot":
+        """Return a copy of all that a checkpoint of this step has, in the computer's memory."""
+        variables = self.state()
+        state: Arrays = {name: var.numpy() for name, var in variables.items()}
         state["step"] = np.array(self.step)
-        write_checkpoint(folder, self.config, self._averaged_weights(), self.rate.frequencies(), state)
+        copies = {id(var): state[name] for name, var in variables.items()}  # most of what compressing needs is among them
+        sources = {name: self._average_of.get(id(var), var) for name, var in self.model.weights.items()}
+        weights = {name: copies[id(var)] if id(var) in copies else var.numpy() for name, var in sources.items()}
+        return Snapshot(self.step, self.config, weights, self.rate.frequencies(), state)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all variables that training changes."""
+        return sum(var.numpy().nbytes for var in self.state().values())
 
     @classmethod
     def start_from(cls, path: str | Path, changes: Mapping[str, Any]) -> Self:
@@ -165,8 +196,12 @@ class Trainer:
         return TensorFlowRuntime(self.model)
 
     def _averaged_weights(self) -> Arrays:
-        averages = {id(var): average for var, average in zip(self.G_variables, self.averages, strict=True)}
-        return {name: averages.get(id(var), var).numpy() for name, var in self.model.weights.items()}
+        return {name: self._average_of.get(id(var), var).numpy() for name, var in self.model.weights.items()}
+
+    @property
+    def _average_of(self) -> dict[int, Any]:
+        """The running averages, by the identity of the variables that they follow."""
+        return {id(var): average for var, average in zip(self.G_variables, self.averages, strict=True)}
 
     # ------------------------------------------------------------------------------------------------------------------
     # The train step
@@ -219,11 +254,14 @@ class Trainer:
                 for var in self.D_variables:
                     var.assign(ops.clip(var, -config.max_c, config.max_c))
         self.rate.count(forward.symbols, forward.coded, step)
-        if not config.target_bpp:
-            return losses.terms
-        if E_learns:  # or else the bits would not follow their weight
-            self.rate.steer(losses.terms["bpp"])
-        return losses.terms | {"lambda_rate": self.rate.weight}
+        terms = dict(losses.terms)
+        if config.selective:
+            terms["preserved"] = tf.reduce_mean(forward.visible)
+        if config.target_bpp:
+            if E_learns:  # or else the bits would not follow their weight
+                self.rate.steer(losses.terms["bpp"])
+            terms["lambda_rate"] = self.rate.weight
+        return terms
 
     @property
     def _without_E(self) -> list:

@@ -68,6 +68,11 @@ def test_classes_survive_the_knob_and_have_void_last(tmp_path):
     assert len(Classes.parse("", 5)) == 5
 
 
+def test_a_class_file_that_excel_wrote_is_read(tmp_path):
+    (tmp_path / "c.csv").write_bytes(b"\xef\xbb\xbfindex,name,R,G,B\r\n0,Sky,1,2,3\r\n")
+    assert Classes.read(tmp_path / "c.csv").names == ("Sky", "Void")
+
+
 @pytest.mark.parametrize(
     "text",
     [
