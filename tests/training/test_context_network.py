@@ -4,16 +4,17 @@ import numpy as np
 from conftest import label_map
 
 from gcodec.context_model import ContextModel
-from training import context_network
+from rate import network_inputs
+from training import fit_entropy
 from training.fit_entropy import fit
 
 
 def test_a_fit_to_too_much_takes_a_part(monkeypatch):
     symbols = [np.random.default_rng(i).integers(0, 5, (20, 20, 2), dtype=np.uint8) for i in range(10)]
-    row = context_network.network_inputs(symbols[0], 5)[0].nbytes
-    monkeypatch.setattr(context_network, "MAX_INPUT_BYTES", 1000 * row)
+    row = network_inputs(symbols[0], 5)[0].nbytes
+    monkeypatch.setattr(fit_entropy, "MAX_INPUT_BYTES", 1000 * row)
     pairs = [(image, None) for image in symbols]
-    inputs, targets = context_network._rows(pairs, 5, False, np.random.default_rng(0))
+    inputs, targets = fit_entropy._rows(pairs, 5, False, np.random.default_rng(0))
     assert 850 < len(inputs) == len(targets) < 1150
     assert len({row.tobytes() for row in np.concatenate([inputs.reshape(len(inputs), -1), targets], axis=1)}) > 700
 

@@ -66,9 +66,10 @@ def test_one_step_moves_every_trainable_variable(normalization, tiny_config):
         D_learning_rate=1,
     )
     trainer = Trainer(config)
-    for name, var in trainer.model.weights.items():
-        if name.endswith("conv2/norm/gamma"):  # of a block that starts as the identity, behind which nothing has a gradient
+    for var, average in zip(trainer.G_variables, trainer.averages, strict=True):
+        if var.path.endswith("conv2.norm/gamma"):  # of a block that starts as the identity, behind which nothing has a gradient
             var.assign(np.ones(var.shape))
+            average.assign(var)
     before = [v.numpy() for v in trainer.G_variables + trainer.D_variables]
     train_step(trainer, batch(1))
     for var, old in zip(trainer.G_variables + trainer.D_variables, before, strict=True):
