@@ -95,31 +95,39 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True)
 class Term:
-    """A loss of a forward pass. weight: a knob, or a function of the pass. trains: "G" (with E and q), "D", or nothing."""
+    """A loss of a forward pass; the arguments of `term` say what the other fields are."""
 
     value: Callable[[Pass], Any]
-    weight: str | Callable[[Pass], Any]
+    weight: str | Callable[[Pass], Any] | float
     trains: str
     stages: tuple[str, ...]
-    when: Callable[[config_train], Any]
+    when: Callable[[config_train], Any] | None
+
+    def acts(self, p: Pass) -> bool:
+        """Whether the stage and the knobs want this loss."""
+        if p.stage not in self.stages:
+            return False
+        if self.when is not None:
+            return bool(self.when(p.config))
+        return not isinstance(self.weight, str) or getattr(p.config, self.weight) > 0
 
     def weighted(self, value, p: Pass) -> Any:
-        return value * (getattr(p.config, self.weight) if isinstance(self.weight, str) else self.weight(p))
+        if isinstance(self.weight, str):
+            return value * getattr(p.config, self.weight)
+        return value * (self.weight(p) if callable(self.weight) else self.weight)
 
 
 TERMS: dict[str, Term] = {}
 
 
 def term(
-    weight: str | Callable[[Pass], Any] = lambda p: 1.0,
+    weight: str | Callable[[Pass], Any] | float,  #          the knob that weighs it, or a function of the pass, or a number
     *,
-    trains: str = "G",
-    stages: tuple[str, ...] = TRAINING_G,
-    when: Callable[[config_train], Any] | None = None,
+    trains: str = "G",  #                                    "G" (with E and q), "D", or "" for what is only shown
+    stages: tuple[str, ...] = TRAINING_G,  #                 in which it acts
+    when: Callable[[config_train], Any] | None = None,  #    whether the knobs want it; default: if its knob is not 0
 ) -> Callable:
-    """Register a function of a forward pass as the loss of its name. A weight of 0 turns it off, unless `when` decides."""
-    if when is None:
-        when = (lambda config: getattr(config, weight)) if isinstance(weight, str) else (lambda config: True)
+    """Register a function of a forward pass as the loss of its name."""
 
     def register(function: Callable[[Pass], Any]) -> Callable[[Pass], Any]:
         TERMS[function.__name__] = Term(function, weight, trains, stages, when)
@@ -128,11 +136,15 @@ def term(
     return register
 
 
+def always(config: config_train) -> bool:
+    return True
+
+
 def all_losses(p: Pass) -> Losses:
     """Return the losses that the knobs and the stage want, by name, and their weighted sums."""
     terms, sums = {}, {"G": 0.0, "D": 0.0, "": 0.0}
     for name, each in TERMS.items():
-        if p.stage in each.stages and each.when(p.config):
+        if each.acts(p):
             terms[name] = each.value(p)
             sums[each.trains] += each.weighted(terms[name], p)
     return Losses(sums["G"], sums["D"] if p.stage in WITH_D else None, terms)
@@ -143,7 +155,7 @@ def all_losses(p: Pass) -> Losses:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-@term("lambda_X", stages=ALL, when=lambda config: True)
+@term("lambda_X", stages=ALL, when=always)
 def distortion(p: Pass):
     """MSE over what is preserved. With heat maps, an image's preserved part counts by its size."""
     mse = losses.distortion(p.x, p.x_hat, p.visible)
@@ -190,7 +202,7 @@ def lpips_vgg(p: Pass):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-@term("lambda_adversarial", stages=WITH_D, when=lambda config: True)
+@term("lambda_adversarial", stages=WITH_D, when=always)
 def adversarial(p: Pass):
     return getattr(losses, f"{p.config.adversarial_loss}_generator")(p.judged.fake_logits)
 
@@ -200,7 +212,7 @@ def feature_matching(p: Pass):
     return losses.feature_matching(p.judged.real_maps, p.judged.fake_maps, len(p.judged.real_logits))
 
 
-@term(trains="D", stages=WITH_D)
+@term(1.0, trains="D", stages=WITH_D)
 def discriminator(p: Pass):
     return getattr(losses, f"{p.config.adversarial_loss}_discriminator")(p.judged.real_logits, p.judged.fake_logits)
 
@@ -212,13 +224,13 @@ def gradient_penalty(p: Pass):
     return penalty_between(lambda image: p.discriminate(image)[0], p.x, p.x_hat, own_share(shares, batch))
 
 
-@term(trains="", stages=WITH_D)
+@term(0.0, trains="", stages=WITH_D)
 def D_real(p: Pass):
     """The mean logit of x: no loss, but what shows whether D tells anything apart."""
     return sum(map(tf.reduce_mean, p.judged.real_logits)) / len(p.judged.real_logits)
 
 
-@term(trains="", stages=WITH_D)
+@term(0.0, trains="", stages=WITH_D)
 def D_fake(p: Pass):
     return sum(map(tf.reduce_mean, p.judged.fake_logits)) / len(p.judged.fake_logits)
 
