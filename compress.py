@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compress a photo to a .gc file, decode that file, and show both side by side.
 
-    python3 compress.py -i photo.png -o out.png            # out.gc, and the side-by-side picture out.png
+    python3 compress.py -i photo.png -o out                # out.gc, and the side-by-side picture out.png
     python3 compress.py -i photo.png -o out.gc             # the file alone
     python3 compress.py -r checkpoints/run -i photos/ -o results/  # every image of a folder, and results.csv
     python3 compress.py -i a.jpg b.tif -o results/         # the same for several images
@@ -52,10 +52,10 @@ from gcodec import Codec, read_image
 from gcodec.budget import Fit, fit
 from gcodec.container import unpack
 from gcodec.files import atomic_together, refuse_existing
-from gcodec.folder_run import FolderRun, Input, check_output_folder, digest, gather, outputs_of, progress
+from gcodec.folder_run import FolderRun, Input, check_output_folder, digest, gather, is_folder, outputs_of, progress
 from gcodec.knobs import ModelKnobs
 from gcodec.labels import Classes, LabelMap
-from gcodec.pictures import images_in, picture_path, read_standard_image, write_picture
+from gcodec.pictures import PICTURE_SUFFIXES, images_in, picture_path, read_standard_image, write_picture
 from gcodec.selection import Selection
 from gcodec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
 from packets_command import check_packet_options, folder_to_packets, image_to_packets
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     if in_packets:
         check_packet_options(args, knobs)
     load = functools.partial(load_coder, args, where, knobs, guide)
-    if len(args.input) > 1 or Path(args.input[0]).is_dir():
+    if len(args.input) > 1 or Path(args.input[0]).is_dir() or (args.input != [STREAM] and is_folder(args.output)):
         inputs = gather(args.input, images_in)
         output = Path(args.output or Path(where.samples) / inputs[0].root.name)
         check_output_folder([Path(path) for path in args.input if Path(path).is_dir()], output)
@@ -196,7 +196,7 @@ def compress_one(args: argparse.Namespace, output: Path, load: Callable[[], Code
     stream = args.input[0] == STREAM
     source = STANDARD_INPUT if stream else Path(args.input[0])
     if output.suffix.lower() != ".gc":
-        output = picture_path(output)
+        output = picture_path(output, (*PICTURE_SUFFIXES, ".gc"))
     if source.resolve() in [path.resolve() for path in outputs(output)]:
         raise UserError(f"{output}: is the input itself; write somewhere else")
     refuse_existing(*outputs(output), overwrite=args.overwrite)

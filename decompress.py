@@ -27,7 +27,7 @@ from gcodec import packet_files, packets, save_picture
 from gcodec.compressed_files import SUFFIX, compressed_files_in, read_compressed
 from gcodec.files import refuse_existing, warn
 from gcodec.finding import Codecs
-from gcodec.folder_run import FolderRun, Input, Row, digest, gather, outputs_of, progress
+from gcodec.folder_run import FolderRun, Input, Row, digest, gather, is_folder, outputs_of, progress
 from gcodec.pictures import LOSSLESS_SUFFIXES, picture_path
 from gcodec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
 from utils import Utils
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         check_streams([str(found[0].path)], args.output)
         return decompress_one_in_packets(load, packet_files.read(source.path for source in found), args.output, args.overwrite)
     check_streams(args.input, args.output)
-    if len(args.input) > 1 or Path(args.input[0]).is_dir():
+    if len(args.input) > 1 or Path(args.input[0]).is_dir() or (args.input != [STREAM] and is_folder(args.output)):
         inputs = gather(args.input, compressed_files_in)
         output = Path(args.output)
         if output.suffix.lower() in LOSSLESS_SUFFIXES or output.is_file():
@@ -68,8 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     data = read_compressed(args.input[0])  # what is wrong with it shows before the model is loaded
     if packets.is_packet(data):  # on standard input, or by another name than packets have
         return decompress_one_in_packets(load, {str(source): data}, args.output, args.overwrite)
-    with output_path(args.output, ".png") as output:
-        refuse_existing(picture_path(output, LOSSLESS_SUFFIXES), overwrite=args.overwrite)
+    with output_path(args.output, ".png") as named:
+        output = picture_path(named, LOSSLESS_SUFFIXES)
+        refuse_existing(output, overwrite=args.overwrite)
         result = decompress_data(load(), data, source, output, args.overwrite)
         name = "standard output" if args.output == STREAM else output
         print("{name}: {width}x{height}, decoded from {bytes} bytes in {seconds:.2f} s".format(name=name, **result))
@@ -97,8 +98,9 @@ def decompress_data(codecs: Codecs, data: bytes, source: Path, output: Path, ove
 def decompress_one_in_packets(load: Callable[[], Codecs], contents: dict[str, bytes], named: str, overwrite: bool) -> int:
     """Write the picture that the packets of an image give, and say which are missing or damaged."""
     packets.read_packets(contents)  # what is wrong with them shows before the model is loaded
-    with output_path(named, ".png") as output:
-        refuse_existing(picture_path(output, LOSSLESS_SUFFIXES), overwrite=overwrite)
+    with output_path(named, ".png") as path:
+        output = picture_path(path, LOSSLESS_SUFFIXES)
+        refuse_existing(output, overwrite=overwrite)
         received, seconds = decode_packets(load(), contents)
         save_picture(received.image, output, overwrite)
         height, width = received.image.shape[:2]

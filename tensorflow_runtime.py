@@ -7,6 +7,7 @@ import numpy as np
 from config import config_train
 from gcodec.checkpoint import Checkpoint, restore
 from gcodec.memory import whole_image
+from gcodec.runtime import check_finite
 from utils import Utils
 
 with Utils.importing_tensorflow():
@@ -42,4 +43,5 @@ class TensorFlowRuntime:
         return self.model.generate(w_hat, v, () if side is None else (side,)).numpy()
 
     def _symbols(self, w: tf.Tensor) -> np.ndarray:
+        check_finite(w.numpy())
         return self.model.quantizer(w)[1]["symbols"].numpy().astype(np.uint8)

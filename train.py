@@ -88,7 +88,7 @@ def read_changes(args: argparse.Namespace, knobs: list[str]) -> dict[str, Any]:
     """Return the values that the command line gives to knobs of config_train. What comes later has the last word."""
     changes: dict[str, Any] = {}
     for file in args.config:
-        changes |= config_train.read(file)
+        changes |= config_train.read(Utils.locate(file))
     if args.classes:
         changes |= class_knobs(Classes.read(args.classes))
     if args.optimizer:

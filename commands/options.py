@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from config import config_test, directories
-from gcodec.checkpoint import newest_checkpoint, read_knobs
+from gcodec.checkpoint import SHIPPED, newest_checkpoint, read_knobs
 from gcodec.codec import Codec
 from gcodec.entropy import StaticTables
 from gcodec.files import warn
@@ -62,8 +62,11 @@ def chosen_checkpoints(args: argparse.Namespace, where: directories) -> list[Pat
 
 
 def models_here(where: directories) -> Models:
-    """Return the models that files may be of: those in the working directory's folder, those that ship, and the default."""
-    return Models([where.checkpoints, PROJECT / where.checkpoints, Utils.locate(where.default_checkpoint)])
+    """Return the models that files may be of: those that ship, the default, and those in the working directory's folder.
+
+    Those that ship come first: a folder that a stranger made cannot take their place.
+    """
+    return Models([SHIPPED, Utils.locate(where.default_checkpoint), PROJECT / where.checkpoints, where.checkpoints])
 
 
 def settings_of(own: config_test, model: str | None = None, *options: Any) -> str:
