@@ -113,8 +113,9 @@ def main(argv: list[str] | None = None) -> int:
     in_packets = args.packets is not None
     if in_packets:
         check_packet_options(args, knobs)
+    to_folder = is_folder(args.output) and args.input != [STREAM]
     load = functools.partial(load_coder, args, where, knobs, guide)
-    if len(args.input) > 1 or Path(args.input[0]).is_dir() or (args.input != [STREAM] and is_folder(args.output)):
+    if len(args.input) > 1 or Path(args.input[0]).is_dir() or (to_folder and not in_packets):
         inputs = gather(args.input, images_in)
         output = Path(args.output or Path(where.samples) / inputs[0].root.name)
         check_output_folder([Path(path) for path in args.input if Path(path).is_dir()], output)
