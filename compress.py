@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compress a photo to a .gc file, decode that file, and show both side by side.
 
-    python3 compress.py -i photo.png -o out.png            # out.gc, and the side-by-side picture out.png
+    python3 compress.py -i photo.png -o out                # out.gc, and the side-by-side picture out.png
     python3 compress.py -i photo.png -o out.gc             # the file alone
     python3 compress.py -r checkpoints/run -i photos/ -o results/  # every image of a folder, and results.csv
     python3 compress.py -i a.jpg b.tif -o results/         # the same for several images
@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 
 from commands.coder import Budget, Coder, load_coder
-from commands.folder_run import FolderRun, Input, Job, Row, check_output_folder, digest, gather, is_table, outputs_of
+from commands.folder_run import FolderRun, Input, Job, Row, check_output_folder, digest, gather, is_folder, is_table, outputs_of
 from commands.guide import Guide
 from commands.options import (
     ModelChoice,
@@ -60,7 +60,7 @@ from gcodec.container import unpack
 from gcodec.files import atomic_together, refuse_existing
 from gcodec.knobs import ModelKnobs
 from gcodec.labels import Classes, LabelMap
-from gcodec.pictures import images_in, picture_path, read_standard_image, write_picture
+from gcodec.pictures import PICTURE_SUFFIXES, images_in, picture_path, read_standard_image, write_picture
 from gcodec.selection import Selection
 from gcodec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
 from utils import Utils
@@ -123,8 +123,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.packets is not None:
         check_packet_options(choice, args.output, knobs.channels, guide)
     first, samples = Path(args.input[0]), Path(where.samples)
+    to_folder = is_folder(args.output) and args.input != [STREAM] and args.packets is None
 
-    if len(args.input) > 1 or first.is_dir() or is_table(first):
+    if len(args.input) > 1 or first.is_dir() or is_table(first) or to_folder:
         if args.output == STREAM:
             raise UserError("-o -: standard output takes one file, and a table has several images; name a folder")
         inputs = gather(args.input, images_in, tables=True)
@@ -167,7 +168,7 @@ def compress_one(
 ) -> None:
     """Compress one image, and say what was measured. Mistakes in paths and images show before a model is loaded."""
     if output.suffix.lower() != SUFFIX:
-        output = picture_path(output)
+        output = picture_path(output, (*PICTURE_SUFFIXES, SUFFIX))
         if files_only:
             raise UserError(f"{output}: --files-only writes no picture; name OUT{SUFFIX}")
     if source.resolve() in [path.resolve() for path in outputs(output)]:

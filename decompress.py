@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from commands import packet_files
-from commands.folder_run import FolderRun, Input, Job, Row, gather, outputs_of
+from commands.folder_run import FolderRun, Input, Job, Row, gather, is_folder, outputs_of
 from commands.options import (
     ModelChoice,
     Say,
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         contents = packet_files.read(source.path for source in found)
         return decompress_one_in_packets(load, contents, args.output, say, args.overwrite)
     check_streams(args.input, args.output)
-    if len(args.input) > 1 or Path(args.input[0]).is_dir():
+    if len(args.input) > 1 or Path(args.input[0]).is_dir() or (args.input != [STREAM] and is_folder(args.output)):
         inputs = gather(args.input, compressed_files_in)
         output = Path(args.output)
         if output.suffix.lower() in LOSSLESS_SUFFIXES or output.is_file():
@@ -86,8 +86,9 @@ def main(argv: list[str] | None = None) -> int:
     data = read_compressed(args.input[0])  # what is wrong with it shows before the model is loaded
     if packets.is_packet(data):  # on standard input, or by another name than packets have
         return decompress_one_in_packets(load, {str(source): data}, args.output, say, args.overwrite)
-    with output_path(args.output, ".png") as output:
-        refuse_existing(picture_path(output, LOSSLESS_SUFFIXES), overwrite=args.overwrite)
+    with output_path(args.output, ".png") as named:
+        output = picture_path(named, LOSSLESS_SUFFIXES)
+        refuse_existing(output, overwrite=args.overwrite)
         codecs = load()
         result = decompress_data(codecs, data, source, output, args.overwrite)
         codec = codecs.of(data)
@@ -124,8 +125,9 @@ def decompress_one_in_packets(
 ) -> int:
     """Write the picture that the packets of an image give, and say which are missing or damaged."""
     packets.read_packets(contents)  # what is wrong with them shows before the model is loaded
-    with output_path(named, ".png") as output:
-        refuse_existing(picture_path(output, LOSSLESS_SUFFIXES), overwrite=overwrite)
+    with output_path(named, ".png") as path:
+        output = picture_path(path, LOSSLESS_SUFFIXES)
+        refuse_existing(output, overwrite=overwrite)
         received, seconds = decode_packets(load(), contents)
         save_picture(received.image, output, overwrite)
         height, width = received.image.shape[:2]

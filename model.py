@@ -22,6 +22,7 @@ from gcodec.checkpoint import CENTERS, Checkpoint, restore
 from gcodec.labels import LabelBatch
 from gcodec.memory import whole_image
 from gcodec.pictures import STRIDE
+from gcodec.runtime import check_finite
 from network import (
     Network,
     build,
@@ -215,6 +216,7 @@ class TensorFlowRuntime:
         return self.model.generate(w_hat, v, () if side is None else (side,)).numpy()
 
     def _symbols(self, w: tf.Tensor) -> np.ndarray:
+        check_finite(w.numpy())
         return self.model.quantizer(w)[1]["symbols"].numpy().astype(np.uint8)
 
 

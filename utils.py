@@ -53,8 +53,10 @@ class Utils:
         The level alone is not enough: TensorFlow writes some before it reads the level, so the file descriptor is muted too.
         """
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+        os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's other programs take
         if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
             yield
+            Utils._set_up_keras()
             return
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         if sys.stderr is not None:
@@ -63,6 +65,7 @@ class Utils:
         os.dup2(null, 2)
         try:
             yield
+            Utils._set_up_keras()
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
@@ -71,6 +74,17 @@ class Utils:
                 del os.environ["TF_CPP_MIN_LOG_LEVEL"]
             else:  # no warning that an image of another size needs another trace
                 tensorflow.get_logger().setLevel("ERROR")
+
+    @staticmethod
+    def _set_up_keras() -> None:
+        """Undo what the user's keras.json changes for all programs: networks here are NHWC and of float32."""
+        if (keras := sys.modules.get("keras")) is None:
+            return
+        if keras.config.backend() != "tensorflow":
+            raise UserError(f"Keras was imported with the backend {keras.config.backend()}: set KERAS_BACKEND=tensorflow")
+        keras.config.set_image_data_format("channels_last")
+        keras.config.set_floatx("float32")
+        keras.config.set_epsilon(1e-7)
 
     @staticmethod
     def return_freed_memory() -> None:

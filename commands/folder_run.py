@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from utils import Utils
 RESULTS = "results.csv"
 OUTPUT_SUFFIXES = (".png", ".gc", ".gcp")  # of single files that compress.py writes
 MARKS = ("settings", "sha256")  # columns by which a row is recognized: of the run, and of the files that went in
+TEXTS = (*MARKS, "image", "file", "model")  # columns that are no numbers
 Row = dict[str, Any]
 T = TypeVar("T")
 
@@ -99,6 +101,11 @@ def check_output_folder(folders: Iterable[Path], output: Path) -> None:
     for folder in folders:
         if output.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{output}: write to a folder apart from {folder}")
+
+
+def is_folder(output: str | None) -> bool:
+    """Whether an output of the command line is a folder: one that is there, or a name that ends in a slash."""
+    return output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir())
 
 
 def digest(*files: str | Path | None) -> str:
@@ -249,22 +256,27 @@ class FolderRun:
 def _read(path: Path, key: str) -> dict[str, Row]:
     """Return the rows of results.csv by the file's name; {} for a file that no run of this kind wrote."""
     try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        if is_empty(path):
+            return {}
+        with io.TextIOWrapper(open_binary(path), "utf-8", "surrogateescape", newline="") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, csv.Error) as error:
+    except csv.Error as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     whole = [row for row in rows if None not in row and None not in row.values() and row.keys() >= {key, *MARKS}]
-    return {row[key]: {name: text if name in (key, *MARKS) else _value(text) for name, text in row.items()} for row in whole}
+    try:
+        return {
+            row[key]: {name: text if name in (key, *TEXTS) else _value(text) for name, text in row.items()} for row in whole
+        }
+    except ValueError as error:
+        raise UserError(f"{path}: was changed by hand ({error}); remove it, or write somewhere else") from None
 
 
-def _value(text: str) -> Any:
-    """Return a cell as the number that it is, or None if it is empty."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text or None
+def _value(text: str) -> float | None:
+    """Return a cell as the number that it is, or None if it is empty. Raises ValueError if it is no number."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text) if text else None
 
 
 def _short(value: Any) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from commands import folder_run
 from commands.folder_run import Input, gather
 from gcodec.errors import UserError
 from gcodec.files import ExistsError, atomic_together, files_in, is_empty, open_binary, refuse_existing
@@ -35,7 +36,7 @@ def outputs(output: str, source: Path) -> tuple[Path, Path | None]:
 
 def is_folder(output: str) -> bool:
     """Whether an output of the command line is a folder rather than a file."""
-    return output != STREAM and (Path(output).is_dir() or not Path(output).suffix or output.endswith("/"))
+    return output != STREAM and (folder_run.is_folder(output) or not Path(output).suffix)
 
 
 def names(start: Path, total: int) -> list[Path]:

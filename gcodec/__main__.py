@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def models(folder: Path | None) -> Models:
-    """Return the models that files may be of: those below the folder, those of a project that is worked in, those that ship."""
-    return Models([*([folder] if folder else []), "checkpoints", SHIPPED])
+    """Return the models that files may be of: those below the folder, those that ship, those of a project that is worked in."""
+    return Models([*([folder] if folder else []), SHIPPED, "checkpoints"])
 
 
 def model(name: str, folder: Path | None) -> Path:
@@ -77,6 +77,7 @@ def compress(source: str, output: str, checkpoint: Path, max_bytes: int | None, 
     """Write the .gc file of an image."""
     check_streams([source], output)
     with output_path(output, ".gc") as path:
+        path = path if path.suffix else path.with_suffix(".gc")
         if path.suffix.lower() != ".gc":
             raise UserError(f"{path}: the output must end in .gc")
         refuse_existing(path, overwrite=overwrite)
@@ -93,8 +94,9 @@ def compress(source: str, output: str, checkpoint: Path, max_bytes: int | None, 
 def decompress(source: str, output: str, codecs: Codecs, overwrite: bool) -> None:
     """Write the picture of a .gc file."""
     check_streams([source], output)
-    with output_path(output, ".png") as path:
-        refuse_existing(picture_path(path, LOSSLESS_SUFFIXES), overwrite=overwrite)
+    with output_path(output, ".png") as named:
+        path = picture_path(named, LOSSLESS_SUFFIXES)
+        refuse_existing(path, overwrite=overwrite)
         data = read_compressed(source)
         try:
             picture = codecs.of(data).decode(data)

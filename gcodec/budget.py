@@ -9,6 +9,7 @@ import numpy as np
 from gcodec.codec import Codec
 from gcodec.container import MAX_SCALE
 from gcodec.errors import UserError
+from gcodec.pictures import check_image
 
 OVERHEAD = 14  # bytes of a photo's file beside the payload
 SHRINKAGE = 0.2  # log2 of how much the payload shrinks from one scale to the next; measured, and only a first guess
@@ -35,6 +36,7 @@ def fit(
     files, the one with the highest quality(image, picture) is taken; for one model, quality is not needed. Raises UserError
     that names a sufficient budget if none fits.
     """
+    check_image(image)
     encoders = [_remembering(codec, image) for codec in codecs]
     scales = [_smallest_scale(encode, max_bytes, _first_guess(image, max_bytes)) for encode in encoders]
     files = [(codec, encode(scale)) for codec, scale, encode in zip(codecs, scales, encoders, strict=True) if scale is not None]

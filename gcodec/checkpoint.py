@@ -11,6 +11,7 @@ training.npz    what resuming needs: weights, optimizers, averages, step; a chec
 import hashlib
 import json
 import math
+import os
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ import numpy as np
 from gcodec.context_model import ContextModel
 from gcodec.entropy import EntropyModel, StaticTables, integer_frequencies
 from gcodec.errors import UserError
-from gcodec.files import NOT_FETCHED, atomic_together, is_lfs_pointer, new_folder, open_binary
+from gcodec.files import atomic_together, new_folder, open_binary, read_text
 from gcodec.knobs import Knobs, ModelKnobs
 
 CONTEXT_FILES = {"symbols": "context.npz", "code": "context_code.npz", "mask": "context_mask.npz"}  # by what they code
@@ -56,6 +57,9 @@ class Checkpoint:
     static_tables: StaticTables  # of the symbols, whether a context model codes them or not
     fingerprint: bytes
 
+    def __reduce__(self) -> tuple:
+        return _read_again, (self.folder.absolute(), self.fingerprint)  # a pickle is small, and the files are checked again
+
     @property
     def centers(self) -> np.ndarray:
         """The quantizer's centers, (L,) float32."""
@@ -76,11 +80,11 @@ class Checkpoint:
 def resolve_checkpoint(path: str | Path) -> Path:
     """Return a checkpoint's folder: `path` itself, the newest checkpoint of a run's folder, or a shipped model by its name.
 
-    Raises UserError if there is none of them.
+    A name that ships means what ships, whatever is in the working directory. Raises UserError if there is no checkpoint.
     """
     path = Path(path)
-    if not path.exists() and path.name == str(path) and (SHIPPED / path / "config.json").is_file():
-        return SHIPPED / path
+    ships = path.name == str(path) and (SHIPPED / path / "config.json").is_file()
+    path = SHIPPED / path if ships else beside_shipped(path)
     if (path / "config.json").is_file():
         return path
     steps = [p for p in path.glob("ckpt-*") if re.fullmatch(r"ckpt-\d+", p.name) and p.is_dir()]
@@ -89,6 +93,12 @@ def resolve_checkpoint(path: str | Path) -> Path:
         what = "has no checkpoint in it (config.json, or folders ckpt-STEP)" if path.is_dir() else "is not a folder"
         raise UserError(f"checkpoint {path}: {what}; train.py writes checkpoints/NAME/ckpt-STEP, and there are {names}")
     return max(steps, key=lambda p: int(p.name.removeprefix("ckpt-")))
+
+
+def beside_shipped(path: Path) -> Path:
+    """Return a path as it is given, or the same path below the folder of the project if only that exists."""
+    project = SHIPPED.parent
+    return project / path if not path.exists() and (project / path).exists() else path
 
 
 def newest_checkpoint(folder: str | Path) -> Path:
@@ -113,6 +123,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     mark = fingerprint(read_written_knobs(folder), arrays, *contexts.values())
     checkpoint = _assemble(folder, config, arrays, contexts, mark)
     _check_kept_fingerprint(checkpoint)
+    return checkpoint
+
+
+def _read_again(folder: Path, mark: bytes) -> Checkpoint:
+    """Read the checkpoint that was pickled. Raises UserError if another one has taken its place."""
+    checkpoint = read_checkpoint(folder)
+    if checkpoint.fingerprint != mark:
+        raise UserError(f"checkpoint {folder}: has changed since it was pickled")
     return checkpoint
 
 
@@ -148,17 +166,22 @@ def _check_size(config: Knobs, weights: Arrays, folder: Path) -> None:
 
 def read_knobs(folder: Path) -> ModelKnobs:
     """Read those knobs of a checkpoint that the codec must know."""
-    return _read(folder / "config.json", lambda file: ModelKnobs.from_json(file.read_text(encoding="utf-8"), others=True))
+    return _read(folder / "config.json", lambda file: ModelKnobs.from_json(read_text(file), others=True))
 
 
 def read_knobs_as(kind: type[K], folder: Path) -> K:
     """Read a checkpoint's knobs as a class that has all of them. One that the class lacks is an error."""
-    return _read(folder / "config.json", lambda file: kind.from_json(file.read_text(encoding="utf-8")))
+    return _read(folder / "config.json", lambda file: kind.from_json(read_text(file)))
 
 
 def read_written_knobs(folder: Path) -> dict[str, Any]:
     """Read a checkpoint's knobs as they were written, without the defaults of knobs that came later."""
-    return _read(folder / "config.json", lambda file: json.loads(file.read_text(encoding="utf-8")))
+    return read_json(folder / "config.json")
+
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file of a checkpoint."""
+    return _read(file, lambda file: json.loads(read_text(file)))
 
 
 def read_contexts(folder: Path) -> dict[str, Arrays]:
@@ -167,15 +190,22 @@ def read_contexts(folder: Path) -> dict[str, Arrays]:
 
 
 def read_arrays(file: Path) -> Arrays:
-    """Read an .npz file of numbers. No code can hide in it: pickled objects are refused, and so is what is no finite number."""
+    """Read an .npz file of numbers. No code can hide in it: pickled objects are refused, and so is what is no finite number.
+
+    Members are stored or deflated, as numpy writes them, so that zipfile reads no more than a member's size says; it reads all
+    of what bzip2 or LZMA expand to.
+    """
 
     def reader(file: Path) -> Arrays:
-        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-            inflated = sum(member.file_size for member in archive.infolist())
-            if inflated > max(MAX_INFLATION * file.stat().st_size, 2**26):
+        with open_binary(file) as stream, zipfile.ZipFile(stream) as archive:
+            members = archive.infolist()
+            if odd := [m.filename for m in members if m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]:
+                raise UserError(f"{odd[0]} is compressed in another way than numpy's")
+            inflated = sum(member.file_size for member in members)
+            if inflated > max(MAX_INFLATION * os.fstat(stream.fileno()).st_size, 2**26):
                 raise UserError(f"damaged: it would take {inflated / 1e9:.1f} GB in memory")
             arrays = {}
-            for member in archive.infolist():
+            for member in members:
                 with archive.open(member) as source:
                     arrays[member.filename.removesuffix(".npy")] = _read_array(source, member)
             return arrays
@@ -222,13 +252,9 @@ def _read(file: Path, reader: Callable[[Path], T]) -> T:
     """Read a file of a checkpoint; an error becomes one line that names the file."""
     try:
         return reader(file)
-    except FileNotFoundError:
-        raise UserError(f"checkpoint file {file}: missing") from None
     except UserError as error:
-        raise UserError(f"checkpoint file {file}: {error}") from None
+        raise UserError(f"checkpoint file {file}: {str(error).removeprefix(f'{file}: ')}") from None
     except Exception as error:  # zipfile, numpy and json raise many kinds of errors for a damaged file
-        if is_lfs_pointer(file):
-            raise UserError(f"checkpoint file {file}: {NOT_FETCHED}") from None
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"checkpoint file {file}: damaged, or of another format ({reason})") from None
 
@@ -273,7 +299,7 @@ def hashed_fingerprint(folder: Path) -> bytes:
 def kept_fingerprint(folder: Path) -> bytes | None:
     """Return the fingerprint that a checkpoint's folder keeps in a file; None where there is no such file."""
     file = folder / FINGERPRINT_FILE
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
     with open_binary(file) as stream:
         text = stream.read(16).strip()

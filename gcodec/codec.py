@@ -6,24 +6,25 @@
 The networks are run by a `Runtime`; all else is numpy: padding, noise, the quantizer's centers, label maps, heat maps.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from gcodec import label_maps
 from gcodec.checkpoint import Checkpoint, read_checkpoint
 from gcodec.concealment import conceal
-from gcodec.container import Header, check_size, coded_size, join, pack, split, unpack
-from gcodec.errors import UserError
+from gcodec.container import MAX_SCALE, Header, check_size, coded_size, join, pack, split, unpack
+from gcodec.errors import UserError, WrongTypeError, WrongValueError
 from gcodec.labels import LabelMap
 from gcodec.memory import check_memory
 from gcodec.noise import noise
 from gcodec.onnx_runtime import OnnxRuntime
-from gcodec.pictures import MAX_PIXELS, STRIDE, pad, padded_size, resize, to_float, to_uint8
-from gcodec.runtime import Runtime
+from gcodec.pictures import MAX_PIXELS, STRIDE, check_image, pad, padded_size, resize, to_float, to_uint8
+from gcodec.runtime import Runtime, check_finite
 from gcodec.selection import heat_map
 
 
@@ -37,7 +38,12 @@ class Contents:
 
 
 class Codec:
-    """A checkpoint and what runs its networks."""
+    """A checkpoint and what runs its networks.
+
+    Threads may share one. A pickled one is loaded again where it is unpickled, such as in multiprocessing's processes; let it
+    start these by `spawn`. ONNX Runtime's threads do not survive a fork: a process that is forked after the first image hangs
+    when it ends.
+    """
 
     def __init__(
         self,
@@ -56,6 +62,10 @@ class Codec:
         self._parts = list(self.config.coded)  # the sections of a payload, in their order
         if not 0 <= channels <= (C := self.config.channel_bottleneck):
             raise UserError(f"channels {channels}: the model has {C}; lower --channels")
+
+    def __reduce__(self) -> tuple:
+        options: dict[str, Any] = {name: getattr(self, name) for name in ("channels", "max_pixels", "noise_seed")}
+        return functools.partial(type(self), **options), (self.checkpoint, self.runtime)
 
     @classmethod
     def load(cls, path: str | Path, runtime: Callable[[Checkpoint], Runtime] = OnnxRuntime, **options: int) -> Self:
@@ -78,7 +88,12 @@ class Codec:
         is kept, and the rest is synthesized; without it all is kept.
         scale: 0..63. The image is coded at 2^(-scale/8) times its size, and the decoder enlarges the picture again. It does
         not go with a label map.
+        Raises WrongTypeError or WrongValueError, which are a TypeError and a ValueError, for another array or scale, and
+        UserError for an image over 65535 px a side or larger than memory allows.
         """
+        check_image(image)
+        if not isinstance(scale, int | np.integer) or scale not in range(MAX_SCALE + 1):
+            raise WrongValueError(f"scale {scale!r}: a whole number from 0 to {MAX_SCALE}")
         height, width = image.shape[:2]
         check_size(width, height)
         if scale and self._parts != ["symbols"]:
@@ -145,6 +160,8 @@ class Codec:
 
     def contents(self, image: np.ndarray, labels: LabelMap | None = None) -> Contents:
         """Return what a file of an image (H, W, 3) uint8 holds, in all C channels. Where it is not preserved, E sees gray."""
+        check_image(image)
+        self._check_labels(labels, image.shape[:2])
         x = to_float(pad(image))
         mask = None
         if self.config.selective:
@@ -153,6 +170,17 @@ class Codec:
             x *= np.kron(mask, np.ones((STRIDE, STRIDE), np.float32))[..., None]
             mask = mask[..., None].astype(np.uint8)
         return Contents(self.runtime.encode(x[None])[0], self._code(labels), mask)
+
+    def _check_labels(self, labels: LabelMap | None, size: tuple[int, ...]) -> None:
+        """Raise WrongTypeError or WrongValueError unless a label map has the image's size, and the model's classes."""
+        if labels is None:
+            return
+        if not isinstance(labels, LabelMap):
+            raise WrongTypeError(f"labels is a LabelMap, not {type(labels).__name__}")
+        labels.map(lambda plane: _check_plane(plane, size))
+        n = self.config.n_classes
+        if labels.classes.dtype.kind not in "ui" or labels.classes.min() < 0 or labels.classes.max() >= n:
+            raise WrongValueError(f"the classes of a label map are whole numbers in 0..{n - 1}, the last of which is void")
 
     def _code(self, labels: LabelMap | None) -> np.ndarray | None:
         """Return the symbols that stand for the label map in the file; None for a model whose files have none."""
@@ -187,8 +215,15 @@ class Codec:
             side.append(contents.mask.astype(np.float32))
             w_hat *= side[-1]
         x_hat = self.runtime.generate(w_hat[None], v, np.concatenate(side, axis=-1)[None] if side else None)
+        check_finite(x_hat)
         return to_uint8(x_hat[0])[:height, :width]
 
     def reconstruct(self, image: np.ndarray, labels: LabelMap | None = None) -> np.ndarray:
         """Return what comes back of an image, without making a file."""
         return self.picture(self.contents(image, labels), *image.shape[:2])
+
+
+def _check_plane(plane: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    if not isinstance(plane, np.ndarray) or plane.shape != size:
+        raise WrongValueError(f"each plane of a label map is an array of the image's size, {size}, not {np.shape(plane)}")
+    return plane

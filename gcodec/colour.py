@@ -79,6 +79,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         raise ValueError("its values are floating-point numbers; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         gray, most = np.asarray(image), _white(image)
+        if _tiff_tag(image, 258, (16,))[0] <= 16 and 2 in _tiff_tag(image, 339, (1,)):
+            raise ValueError("its values are signed; save it with 8 or 16 bits from 0 up")
         if gray.min() < 0 or gray.max() > most or _tiff_tag(image, 258, (16,))[0] > 16:
             raise ValueError("its values have more than 16 bits; save it with 8 or 16 bits")
         gray = (gray.astype(np.uint32) * 255 + most // 2) // most
@@ -130,7 +132,7 @@ def _alpha(image: Image.Image) -> Image.Image | None:
         level = image.info["transparency"]
         return Image.fromarray(np.where(np.asarray(image) == level, 0, 255).astype(np.uint8))
     alpha = image.convert("RGBA").getchannel("A")
-    if image.format in ("BMP", "DIB", "ICO") and alpha.getextrema() == (0, 0):
+    if image.format in ("BMP", "DIB") and alpha.getextrema() == (0, 0):
         return None  # many programs leave the fourth byte 0, and nobody saves a picture that cannot be seen
     return alpha
 

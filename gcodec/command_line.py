@@ -12,12 +12,16 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from PIL import Image
 
 from gcodec.errors import UserError
 from gcodec.files import printable
+
+# Characters that command a terminal: C0 without line feed and tab, C1, and those that turn the direction of the text.
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+CONTROLS |= {code: f"\\u{code:04x}" for code in (*range(0x200E, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def parser(description: str | None, version: str) -> argparse.ArgumentParser:
@@ -25,7 +29,7 @@ def parser(description: str | None, version: str) -> argparse.ArgumentParser:
 
     An option that is given twice is an error, unless it is declared to collect values; argparse itself takes the last.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.register("action", None, _StoreOnce)
     parser.add_argument("--version", action="version", version=version)
     return parser
@@ -46,7 +50,7 @@ def command(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            with _signals_raise():
+            with _signals_raise(), contextlib.redirect_stdout(sys.stdout and _Escaping(sys.stdout)):
                 try:
                     return main(argv)
                 finally:
@@ -70,6 +74,26 @@ def command(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
             return _fail(f"standard output: {error.strerror}")
 
     return wrapped
+
+
+class _Escaping:
+    """A text stream that shows control characters as escapes: the name of a file must not command the terminal."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(text.translate(CONTROLS))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains about arguments in one line, whatever is in them."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 class _StoreOnce(argparse._StoreAction):

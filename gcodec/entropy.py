@@ -129,7 +129,8 @@ class StaticTables:
     def __init__(self, frequencies: np.ndarray):
         """frequencies: (C, L) integers from 1 up, each row with the sum FREQUENCY_SUM."""
         whole = np.issubdtype(frequencies.dtype, np.integer)
-        if not whole or frequencies.min() < 1 or (frequencies.sum(axis=1) != FREQUENCY_SUM).any():
+        most = FREQUENCY_SUM  # of one frequency, too: a sum of larger ones could wrap around
+        if not whole or frequencies.min() < 1 or frequencies.max() > most or (frequencies.sum(axis=1) != FREQUENCY_SUM).any():
             raise UserError(f"symbol frequencies: not all whole, at least 1, with the sum {FREQUENCY_SUM}")
         self.frequencies = frequencies
         self._models = [constriction.stream.model.Categorical(row, perfect=False) for row in weights_of(frequencies)]

@@ -22,6 +22,7 @@ LFS_POINTER = b"version https://git-lfs"
 NOT_FETCHED = "is a Git LFS pointer instead of the file itself; fetch it with: git lfs pull"
 REPLACEABLE = (".json", ".npz", ".onnx", ".txt", ".csv")  # what folders consist of that --overwrite replaces as a whole
 LOCK = ".lock"  # the file in a folder that whoever writes there holds
+MAX_TEXT_BYTES = 2**24
 PARTIAL = ".partial-"  # how the names of files begin that are being written; names with a dot are never inputs
 
 
@@ -50,18 +51,15 @@ def warn(message: str) -> None:
 def open_binary(path: str | Path) -> io.BufferedReader:
     """Open a file for reading. Raises UserError, without waiting, for anything that is no file or has nothing in it.
 
-    Opening a named pipe would wait for a writer, and a device such as /dev/zero has no end. A Git LFS pointer, which stands in
-    for a file that was not fetched, is called by its name.
+    Whatever comes from outside is opened here. A named pipe would wait for a writer, and a device such as /dev/zero has no
+    end. A Git LFS pointer, which stands in for a file that was not fetched, is called by its name.
     """
     try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise UserError(f"{path}: is a folder instead of a file")
-        if not stat.S_ISREG(mode):
-            raise UserError(f"{path}: is a device, a pipe or a socket instead of a file")
-        file = open(path, "rb")  # noqa: SIM115  (the caller closes it)
+        file = open(path, "rb", opener=_open_regular)  # noqa: SIM115  (the caller closes it)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder instead of a file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # a zero byte in the name
@@ -81,16 +79,35 @@ def open_binary(path: str | Path) -> io.BufferedReader:
     return file
 
 
+def _open_regular(path: str, flags: int) -> int:
+    """Open a regular file, and nothing else; what the name stands for cannot change between the look and the opening."""
+    if not stat.S_ISSOCK(os.stat(path).st_mode):  # which cannot be opened
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no named pipes among its files
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return descriptor
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(path)
+    kind = "is a device, a pipe or a socket instead of a file"
+    raise UserError(f"{path}: {kind}" + ("; standard input is called -" if path.startswith(("/dev/", "/proc/")) else ""))
+
+
+def read_text(path: str | Path) -> str:
+    """Return the text of a file. Raises UserError for what `open_binary` refuses, and for one that is no text or is huge."""
+    with open_binary(path) as file:
+        data = file.read(MAX_TEXT_BYTES + 1)
+    if len(data) > MAX_TEXT_BYTES:
+        raise UserError(f"{path}: is over {MAX_TEXT_BYTES >> 20} MiB of text")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is no text in UTF-8 ({error.reason})") from None
+
+
 def is_empty(path: str | Path) -> bool:
     """Whether a path is a file with nothing in it."""
     return os.path.isfile(path) and os.path.getsize(path) == 0
-
-
-def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file is what Git LFS leaves in the place of a file that was not fetched."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        return file.read(len(LFS_POINTER)) == LFS_POINTER
-    return False
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -162,7 +179,8 @@ def refuse_existing(*paths: Path, overwrite: bool) -> None:
 def atomic(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`, of the same suffix; rename it to `path` if all went well, else remove it.
 
-    With overwrite=False, another file at `path` is left as it is, and ExistsError is raised unless it has the same contents.
+    With overwrite=False, another file at `path` is left as it is, and ExistsError is raised unless it has the same contents. A
+    symbolic link stays one: the file that it leads to is replaced. A file that is replaced keeps its mode.
     """
     with atomic_together([path], overwrite) as (partial,):
         yield partial
@@ -171,7 +189,7 @@ def atomic(path: str | Path, overwrite: bool = True) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_together(paths: Sequence[str | Path], overwrite: bool = True) -> Iterator[list[Path]]:
     """Do what `atomic` does for several files that belong together: they are renamed, in this order, once all are written."""
-    targets = [Path(path) for path in paths]
+    targets = [Path(os.path.realpath(path)) if os.path.islink(path) else Path(path) for path in paths]
     partials: list[Path] = []
     try:
         for target in targets:
@@ -182,6 +200,8 @@ def atomic_together(paths: Sequence[str | Path], overwrite: bool = True) -> Iter
             partial = target.parent / f"{PARTIAL}{os.getpid()}-{os.urandom(4).hex()}{target.suffix}"
             os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             partials.append(partial)
+            if target.is_file():
+                shutil.copymode(target, partial)
         yield partials
         pairs = list(zip(partials, targets, strict=True))
         for partial, target in pairs:

@@ -12,7 +12,7 @@ from gcodec.errors import UserError
 from gcodec.files import files_in, printable
 from gcodec.finding import Models
 from gcodec.knobs import ModelKnobs
-from gcodec.packets import HEADER_SIZE, MAGIC, Packet, read_packet, slice_size
+from gcodec.packets import HEADER_SIZE, MAGIC, Packet, read_packet, separate, slice_size
 from gcodec.packets import SUFFIX as PACKET_SUFFIX
 from gcodec.pictures import STRIDE, padded_size
 from gcodec.streams import STANDARD_INPUT, STREAM
@@ -30,10 +30,10 @@ def inspect(named: Iterable[str], models: Models) -> bool:
     """Print what files say about themselves, and say whether all are whole. named: files or folders; "-" is standard input."""
     all_whole, whole_packets = True, []
     for file in (file for path in named for file in files_of(path)):
-        lines, whole, packet = describe(file, models)
-        print("\n".join(printable(line) for line in lines))
-        all_whole = all_whole and whole
-        whole_packets += [packet] if packet and whole else []
+        for lines, whole, packet in describe(file, models):
+            print("\n".join(printable(line) for line in lines))
+            all_whole = all_whole and whole
+            whole_packets += [packet] if packet and whole else []
     if len(whole_packets) > 1:
         print("\n".join(describe_images(whole_packets)))
     return all_whole
@@ -49,13 +49,19 @@ def files_of(named: str) -> list[str]:
     return found
 
 
-def describe(file: str, models: Models) -> Description:
-    """Return what a file says about itself."""
+def describe(file: str, models: Models) -> list[Description]:
+    """Return what a file says about itself: one description, or one for each packet in it."""
     name = str(STANDARD_INPUT) if file == STREAM else file
     try:
         data = read_compressed(file)
     except UserError as error:  # which names the file
-        return Description([str(error)], False)
+        return [Description([str(error)], False)]
+    parts = separate(data) if data[:1] == MAGIC else [data]
+    return [describe_data(name if len(parts) == 1 else f"{name}, packet {i}", part, models) for i, part in enumerate(parts, 1)]
+
+
+def describe_data(name: str, data: bytes, models: Models) -> Description:
+    """Return what the bytes of a .gc file or of a packet say. name: what they are called."""
     try:
         packet = read_packet(data) if data[:1] == MAGIC else None
         lines = describe_packet(packet, data, models) if packet else describe_compressed(data, models)

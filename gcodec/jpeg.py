@@ -1,7 +1,12 @@
-"""JPEG files that lack their end: cameras, downloads and memory cards leave them behind, and every viewer shows them."""
+"""JPEG files that lack their end, and those that are made to take long.
+
+Cameras, downloads and memory cards leave files without an end behind, and every viewer shows them. Pillow fills what is missing
+with gray (LOAD_TRUNCATED_IMAGES), however much it is.
+"""
 
 import io
-import struct
+import re
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -10,6 +15,8 @@ END = b"\xff\xd9"
 MAX_SHARE = 0.05  # of the pixels that may depend on what is missing
 SOF = (0xC0, 0xC1, 0xC2)  # markers of a frame: baseline, extended, progressive
 SOS = 0xDA
+MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")  # that has a body, or is the end
+MAX_SCANS = 50  # programs write up to 12; each makes the decoder go over the whole picture
 
 
 def without_end(data: bytes, error: Exception) -> Image.Image:
@@ -37,19 +44,24 @@ def _precise(data: bytes) -> bool:
     A progressive file, cut between two scans, is a whole picture that is blurred.
     """
     missing: set[tuple[int, int]] = set()  # component, coefficient
-    position = 2
-    while (position := data.find(b"\xff", position)) >= 0 and position + 4 <= len(data):
-        marker = data[position + 1]
-        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8:  # within a scan, padding, or a marker without a body
-            position += 1 if marker == 0xFF else 2
-            continue
-        (length,) = struct.unpack(">H", data[position + 2 : position + 4])
-        body = data[position + 4 : position + 2 + length]
+    for marker, body in segments(data):
         if marker in SOF:
             missing = {(component, k) for component in body[6::3] for k in range(64)}
         elif marker == SOS:
             components, (first, last, bits) = body[1:-3:2], body[-3:]
             if bits & 15 == 0:
                 missing -= {(component, k) for component in components for k in range(first, last + 1)}
-        position += 2 + length
     return not missing
+
+
+def scans(data: bytes) -> int:
+    """Return how many scans the first picture of a JPEG file has."""
+    return sum(marker == SOS for marker, _ in segments(data))
+
+
+def segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the marker and the body of each segment of a JPEG file up to its end, without the pixels between them."""
+    position = 2
+    while (found := MARKER.search(data, position)) and found[0] != END:
+        position = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
+        yield found[0][1], data[found.end() + 2 : position]

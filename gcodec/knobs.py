@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gcodec.errors import UserError
+from gcodec.files import read_text
 
 
 def knob(default: Any, *, low: float | None = None, high: float | None = None, allowed: tuple = (), role: str = "") -> Any:
@@ -85,10 +86,8 @@ class Knobs:
         """Return the values of knobs in a TOML or JSON file, by name. Raises UserError that names file and knob."""
         kind, parse = ("TOML", tomllib.loads) if Path(path).suffix == ".toml" else ("JSON", json.loads)
         try:
-            values = parse(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-        except ValueError as error:
+            values = parse(read_text(path))
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: is not {kind} ({error})") from None
         if not isinstance(values, dict):
             raise UserError(f'{path}: is not a JSON object, such as {{"width": 192, "crop_size": 128}}')

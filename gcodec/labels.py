@@ -4,21 +4,23 @@ A plane is an array (H, W) of the image's size. What a plane means is said by it
 """
 
 import csv
+import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from gcodec.errors import UserError
-from gcodec.files import open_binary
-from gcodec.pictures import READ_FORMATS
+from gcodec.files import open_binary, read_text
+from gcodec.pictures import MAX_PIXELS, open_picture
 
 MAP_SUFFIXES = (".png", ".bmp")  # of the maps that are looked for in a folder
-LOSSY_FORMATS = ("JPEG", "MPO")  # their noise makes classes that nobody drew
+LOSSY_FORMATS = ("JPEG", "MPO", "AVIF")  # their noise makes classes that nobody drew; so does that of most WebP
 MAX_VOID_SHARE = 0.95  # a map with more void than this was probably made for other classes
 
 
@@ -63,11 +65,9 @@ class Classes:
     def read(cls, path: str | Path) -> "Classes":
         """Read a CSV file with the columns index, name, R, G, B. A last class "Void" is added if there is none."""
         try:
-            with open(path, newline="", encoding="utf-8-sig") as file:  # Excel begins it with a mark
-                rows = sorted((int(row["index"]), row["name"], [int(row[c]) for c in "RGB"]) for row in csv.DictReader(file))
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-        except (KeyError, TypeError, ValueError) as error:
+            table = csv.DictReader(io.StringIO(read_text(path).removeprefix("\ufeff"), newline=""))  # Excel begins files so
+            rows = sorted((int(row["index"]), row["name"], [int(row[c]) for c in "RGB"]) for row in table)
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise UserError(f"{path}: not a CSV file with the columns index, name, R, G, B ({error})") from None
         if [row[0] for row in rows] != list(range(len(rows))):
             raise UserError(f"{path}: the indices are not 0, 1, 2, ...")
@@ -132,18 +132,27 @@ def opened(path: str | Path, size: tuple[int, int] | None, what: str) -> Iterato
     Raises UserError for everything that is wrong with the file. `what` names its kind in the message.
     """
     try:
-        with open_binary(path) as file, Image.open(file, formats=tuple(READ_FORMATS)) as image:
-            if image.format in LOSSY_FORMATS and what != "mask":
-                raise UserError(f"{path}: is a JPEG, whose noise changes the values of any {what}; save maps as PNG")
+        with open_binary(path) as file:
+            image = open_picture(file, max(MAX_PIXELS, math.prod(size or ())), lambda _: None)
+            if what != "mask" and (image.format in LOSSY_FORMATS or (image.format == "WEBP" and _is_lossy(file))):
+                raise UserError(f"is a {image.format}, whose noise changes the values of any {what}; save maps as PNG")
             if size and image.size[::-1] != tuple(size):
-                raise UserError(f"{path}: {image.width}x{image.height} px, but its image is {size[1]}x{size[0]} px")
+                raise UserError(f"{image.width}x{image.height} px, but its image is {size[1]}x{size[0]} px")
             yield image
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except UnidentifiedImageError:
         raise UserError(f"{path}: cannot be decoded as a {what}; save it as PNG") from None
     except Exception as error:  # Pillow's decoders raise many kinds of errors for a damaged file
         raise UserError(f"{path}: cannot be decoded as a {what} ({error})") from None
+
+
+def _is_lossy(file: BinaryIO) -> bool:
+    """Whether a WebP file has a picture that is not lossless."""
+    file.seek(12)
+    while len(start := file.read(8)) == 8 and start[:4] not in (b"VP8 ", b"ANMF"):
+        file.seek((int.from_bytes(start[4:], "little") + 1) // 2 * 2, 1)
+    return len(start) == 8
 
 
 def map_of(image: str | Path, root: str | Path, folder: str | Path) -> Path:
@@ -154,8 +163,13 @@ def map_of(image: str | Path, root: str | Path, folder: str | Path) -> Path:
 
 
 def read_indices(path: str | Path, classes: Classes, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read a picture of class indices, or of the classes' RGB colours, as (H, W) int16; unknown values become -1."""
+    """Read a picture of class indices, or of the classes' RGB colours, as (H, W) int16; unknown values become -1.
+
+    Of a picture with a palette, the colours decide where each that occurs is a class's: programs number palettes as they like.
+    """
     with opened(path, size, "label map") as image:
+        if image.mode == "P" and _shows_classes(image, classes):
+            image = image.convert("RGB")
         mode = image.mode
         pixels = np.asarray(image.convert("RGB") if mode in ("RGB", "RGBA") else image)
     if mode in ("RGB", "RGBA"):
@@ -168,6 +182,23 @@ def read_indices(path: str | Path, classes: Classes, size: tuple[int, int] | Non
         pixels = pixels.astype(np.int64)  # the mode decides whether they are bool, uint8, uint16 or int32
         return np.where((pixels >= 0) & (pixels < len(classes)), pixels, -1).astype(np.int16)
     raise UserError(f"{path}: a picture of mode {mode}; a label map has class indices, or the classes' RGB colours")
+
+
+def _shows_classes(image: Image.Image, classes: Classes) -> bool:
+    """Whether the colours of a picture with a palette are classes', and say more than the indices do.
+
+    Where a single colour occurs, the whole palette has to be of classes: 0 is black in any palette of grays.
+    """
+    palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+    used = np.unique(np.asarray(image))
+    if used[-1] >= len(palette):
+        return False
+    own = (
+        len(used) == (used < len(classes)).sum()
+        and (palette[used] == classes.colours[np.minimum(used, len(classes) - 1)]).all()
+    )
+    shown = {tuple(colour) for colour in palette[used if len(used) > 1 else slice(None)].tolist()}
+    return not own and shown <= {tuple(colour) for colour in classes.colours.tolist()}
 
 
 def read_classes(path: str | Path, classes: Classes, size: tuple[int, int]) -> np.ndarray:

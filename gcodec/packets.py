@@ -26,12 +26,15 @@ from gcodec.codec import Codec, Contents
 from gcodec.container import CRC_SIZE, SMALLEST, Header, check_magic, checksum_holds, pack_header, read_header
 from gcodec.errors import UserError
 from gcodec.memory import check_memory
-from gcodec.pictures import STRIDE, padded_size, resize
+from gcodec.pictures import STRIDE, check_image, padded_size, resize
 
 MAGIC, VERSION = b"p", 1
 SUFFIX = ".gcp"  # of a packet's file
 HEADER_SIZE = 6  # bytes before the picture's own header
 MAX_TOTAL = 255
+MOST_BYTES = 2**16  # of a packet that stands before others or before zeros
+MOST_LOST = 20  # starts of packets in a file that lead to none, after which the rest is not searched
+RESIDUE = zlib.crc32(zlib.crc32(b"").to_bytes(CRC_SIZE, "little"))  # of whatever has its own CRC-32 behind it
 BLOCK = 4  # positions a side: larger blocks cost fewer bytes, smaller ones are easier to paint when they are lost
 
 
@@ -109,6 +112,35 @@ def unpack(data: bytes) -> Packet:
     return read_packet(data)
 
 
+def separate(data: bytes) -> list[bytes]:
+    """Return the packets that follow one another in a file or a stream, without the zeros that radios put behind them.
+
+    A packet ends where its checksum holds. What is between packets is left out, and data without any whole packet comes back as
+    it is. A packet that is not alone has at most MOST_BYTES bytes.
+    """
+    if checksum_holds(data):
+        return [data]
+    found, start, lost = [], 0, 0
+    while lost < MOST_LOST and (start := data.find(MAGIC + bytes([VERSION]), start)) >= 0:
+        if end := _end(data, start):
+            found.append(data[start:end])
+            start = end
+        else:
+            lost, start = lost + 1, start + 1
+    return found or [data]
+
+
+def _end(data: bytes, start: int) -> int:
+    """Return where the packet that begins at `start` ends; 0 if no checksum holds."""
+    smallest = start + HEADER_SIZE + SMALLEST
+    crc = zlib.crc32(data[start : smallest - 1])
+    for end in range(smallest, min(len(data), start + MOST_BYTES) + 1):
+        crc = zlib.crc32(data[end - 1 : end], crc)
+        if crc == RESIDUE:
+            return end
+    return 0
+
+
 def is_packet(data: bytes) -> bool:
     """Return whether data begins as packets do."""
     return data[:1] == MAGIC
@@ -152,6 +184,7 @@ def encode(codec: Codec, image: np.ndarray, size: int, scale: int = 0) -> list[b
     UserError, which names the smallest one that works.
     """
     check_model(codec)
+    check_image(image)
     header = Header(image.shape[1], image.shape[0], scale, 0, codec.checkpoint.fingerprint)
     beside = HEADER_SIZE + len(pack_header(header)) + CRC_SIZE
     check_memory(*header.coded_size, codec.runtime)
@@ -251,15 +284,20 @@ def feature_map_size(header: Header) -> tuple[int, int]:
 def read_packets(files: Mapping[str, bytes]) -> tuple[dict[str, Packet], dict[str, str]]:
     """Return the packets among files, by their names, and why each of the others is none. At least one packet is returned.
 
+    A file may have several packets, one after the other, with zeros between and behind them.
+
     Raises UserError where no packet is whole, and for packets of different images.
     """
     packets: dict[str, Packet] = {}
     damaged: dict[str, str] = {}
-    for name, data in files.items():
-        try:
-            packets[name] = unpack(data)
-        except UserError as error:
-            damaged[name] = str(error)
+    for file, data in files.items():
+        parts = separate(data)
+        for i, part in enumerate(parts, 1):
+            name = file if len(parts) == 1 else f"{file}, packet {i}"
+            try:
+                packets[name] = unpack(part)
+            except UserError as error:
+                damaged[name] = str(error)
     if not packets:
         raise none_is_whole(damaged)
     first, *others = packets

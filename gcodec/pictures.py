@@ -1,5 +1,6 @@
 """Pictures: reading and writing files, bringing an image to the networks' grid, and pixels as numbers."""
 
+import contextlib
 import functools
 import io
 import zlib
@@ -8,19 +9,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from gcodec import avif, colour, jpeg, png
 from gcodec.container import is_compressed
-from gcodec.errors import UserError
+from gcodec.errors import UserError, WrongTypeError, WrongValueError
 from gcodec.files import atomic, files_in, open_binary, warn
 from gcodec.streams import STANDARD_INPUT, read_standard_input
 
 MAX_PIXELS = 25_000_000  # of an image that is read or decoded, unless the caller allows more
 
 # What is read: Pillow's name of each format, and the suffixes by which its files are found in folders. Of an animation or a
-# file with several pages, the first picture is read. Left out are JPEG 2000, because Pillow ignores its colour profiles, and
-# formats that need another program, such as EPS.
+# file with several pages, the first picture is read. Left out are JPEG 2000, because Pillow ignores its colour profiles, ICO,
+# which Pillow decodes before it tells the size, and formats that need another program, such as EPS.
 READ_FORMATS = {
     "PNG": (".png", ".apng"),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -29,7 +30,6 @@ READ_FORMATS = {
     "TIFF": (".tif", ".tiff"),
     "GIF": (".gif",),
     "BMP": (".bmp", ".dib"),
-    "ICO": (".ico",),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 READ_SUFFIXES = tuple(suffix for suffixes in READ_FORMATS.values() for suffix in suffixes)
@@ -40,6 +40,9 @@ PNG_OPTIONS: dict[str, Any] = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 MOST_KINDS = 8  # of files that a folder has beside images, in a message
 MAX_STREAM_BYTES = 2**30  # of standard input
 STRIDE = 16  # pixels a side of one position of the feature map
+ICON = b"\0\0\1\0"  # how ICO files begin
+LARGE_TILE = 2**22  # pixels of a TIFF's tile that need no large image
+MOST_PAGES = 100  # of a TIFF, that are counted
 MIN_SIDE = 32  # pixels; the reflection padding of a feature map needs 2 x 2 positions
 ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -82,15 +85,31 @@ def decode_image(file: BinaryIO, name: str | Path, max_pixels: int = MAX_PIXELS)
     except MemoryError:
         raise UserError(f"{name}: there is not enough memory to decode it") from None
     except UnidentifiedImageError:
-        file.seek(0)
-        if is_compressed(file.read(2)):
-            raise UserError(f"{name}: is a .gc file, not an image; decompress.py makes a picture of it") from None
-        raise UserError(f"{name}: cannot be decoded: it is none of {', '.join(READ_FORMATS)}, or damaged") from None
+        raise UserError(f"{name}: {_unread(file)}") from None
     except Exception as error:  # Pillow's decoders raise many kinds of errors for a damaged file
         raise UserError(f"{name}: cannot be decoded ({str(error).strip() or type(error).__name__})") from None
     for message in warnings_of_it:  # not before: one that cannot be read has its error alone
         _warn_once(f"{name}: {message}")
     return image
+
+
+def _unread(file: BinaryIO) -> str:
+    """Say what a file is that Pillow does not read."""
+    file.seek(0)
+    head = file.read(8)
+    if is_compressed(head):
+        return "is a .gc file, not an image; decompress.py makes a picture of it"
+    if head[:4] == ICON:
+        return "is an icon (ICO), which is not read; save it as PNG"
+    if head[:4] in TiffImagePlugin.PREFIXES:
+        with contextlib.suppress(Exception):  # a damaged one
+            tags = TiffImagePlugin.ImageFileDirectory_v2(head)
+            file.seek(tags.next)
+            tags.load(file)
+            bits, kinds = tags.get(258, (1,)), tags.get(339, (1,))
+            kind = f"{len(bits)} samples of {max(bits)} bits" + (", floating-point" if 3 in kinds else "")
+            return f"is a TIFF of a kind that is not read ({kind}); save it with 8 bits a sample"
+    return f"cannot be decoded: it is none of {', '.join(READ_FORMATS)}, or damaged"
 
 
 def picture_format(data: bytes) -> str | None:
@@ -101,8 +120,11 @@ def picture_format(data: bytes) -> str | None:
         return None
 
 
-def _decode(file: BinaryIO, max_pixels: int, tell: Callable[[str], None]) -> Image.Image:
-    """Return the upright picture of a file, in its own colours."""
+def open_picture(file: BinaryIO, max_pixels: int, tell: Callable[[str], None]) -> Image.Image:
+    """Return the picture of a file before it is decoded. What would take long or much memory to decode is refused.
+
+    Raises UserError that does not name the file, and whatever Pillow raises.
+    """
     head = file.read(12)
     file.seek(0)
     if head.startswith(png.SIGNATURE):
@@ -116,6 +138,39 @@ def _decode(file: BinaryIO, max_pixels: int, tell: Callable[[str], None]) -> Ima
             f"{image.width}x{image.height} is over max_pixels ({max_pixels}); make it smaller, or raise the cap with "
             f"-k max_pixels=N"
         )
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        if (tile := tags.get(322, 1) * tags.get(323, 1)) > max(max_pixels, LARGE_TILE):
+            raise UserError(f"its tiles of {tile} px are over max_pixels ({max_pixels})")
+        if tags.get(284) == 2 and max(tags.get(258, (1,))) > 8:
+            raise UserError("is a planar TIFF of 16 bits, which Pillow reads wrong; save it with its colours interleaved")
+    if image.format in ("JPEG", "MPO"):
+        file.seek(0)
+        if (scans := jpeg.scans(file.read())) > jpeg.MAX_SCANS:
+            raise UserError(f"has {scans} scans, and a JPEG needs 12 at most; it was made to take long")
+    if image.format != "MPO" and (n := _pictures(image)) > 1:  # which phones add to a photo: the other eye's, a preview
+        tell(png.several(n))
+    return image
+
+
+def _pictures(image: Image.Image) -> int:
+    """Return how many pictures an open file has."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return getattr(image, "n_frames", 1)
+    n = 1
+    try:
+        for n in range(1, MOST_PAGES):  # Pillow looks each page up among all before it, a million in 20 MB
+            image.seek(n)
+        return MOST_PAGES
+    except EOFError:
+        return n
+    finally:
+        image.seek(0)
+
+
+def _decode(file: BinaryIO, max_pixels: int, tell: Callable[[str], None]) -> Image.Image:
+    """Return the upright picture of a file, in its own colours."""
+    image = open_picture(file, max_pixels, tell)
     if image.format == "AVIF" and "icc_profile" not in image.info and (coding := avif.colour_coding(file)):
         colour.code(image, *coding, tell)
     try:
@@ -174,8 +229,13 @@ def images_in(folder: str | Path, report: Callable[[str], None] = warn) -> list[
 
 
 def picture_path(path: str | Path, suffixes: tuple[str, ...] = PICTURE_SUFFIXES) -> Path:
-    """Return the path if it ends in one of the suffixes; otherwise raise UserError, before any work is done."""
+    """Return the path if it ends in one of the suffixes, or with the first of them if it has none.
+
+    Raises UserError for another suffix, before any work is done.
+    """
     path = Path(path)
+    if not path.suffix and path.name and not path.is_dir():
+        return path.with_suffix(suffixes[0])
     if path.suffix.lower() not in suffixes:
         raise UserError(f"{path}: the output must end in one of {', '.join(suffixes)}")
     return path
@@ -199,6 +259,16 @@ def write_picture(picture: np.ndarray | Image.Image, partial: Path, path: str | 
 # ----------------------------------------------------------------------------------------------------------------------
 # Pixels
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raise WrongTypeError or WrongValueError for what is no image (H, W, 3) of uint8 in 0..255 with sides from 1 px up."""
+    if not isinstance(image, np.ndarray):
+        raise WrongTypeError(f"an image is an array (H, W, 3) of uint8, not {type(image).__name__}; read_image reads one")
+    if image.dtype != np.uint8:
+        raise WrongTypeError(f"an image is an array of uint8 in 0..255, not of {image.dtype}; scale and round its values first")
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise WrongValueError(f"an image has the shape (H, W, 3), red, green and blue, not {image.shape}")
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

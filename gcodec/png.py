@@ -27,7 +27,8 @@ PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE  # which Pillow applies to them too
 def without_metadata(file: BinaryIO, max_bytes: int, warn: Callable[[str], None]) -> io.BytesIO:
     """Return a PNG with the chunks that make the picture. A file that ends early is given an end, and reported.
 
-    An animation is left with its default image. Raises UserError where these chunks take more than max_bytes.
+    An animation is left with its default image, which is reported. Raises UserError where these chunks take more than
+    max_bytes, and for the PNG files inside of iPhone applications, which are of another format.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(len(SIGNATURE))
@@ -36,6 +37,11 @@ def without_metadata(file: BinaryIO, max_bytes: int, warn: Callable[[str], None]
     while len(start := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", start)
         length = min(length, size)  # a damaged length would allocate as much
+        if name == b"CgBI":
+            raise UserError("is a PNG of Apple's own kind (CgBI), from inside of an application; Xcode's pngcrush reverts it")
+        if name == b"acTL":
+            warn(several(int.from_bytes(file.read(4), "big")))
+            file.seek(-4, io.SEEK_CUR)
         if name not in KEPT:
             file.seek(length + 4, io.SEEK_CUR)
             continue
@@ -58,6 +64,11 @@ def without_metadata(file: BinaryIO, max_bytes: int, warn: Callable[[str], None]
     kept.write(_chunk(b"IEND", b""))
     warn("is cut short: its end is missing")
     return kept
+
+
+def several(n: int) -> str:
+    """Return the warning for a file of n pictures."""
+    return f"has {n} pictures; only the first is read"
 
 
 def _chunk(name: bytes, body: bytes, crc: bytes = b"") -> bytes:

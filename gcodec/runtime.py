@@ -4,11 +4,14 @@ from typing import Protocol
 
 import numpy as np
 
+from gcodec.errors import UserError
+
 
 class Runtime(Protocol):
     """The networks of a checkpoint. Arrays are float32 and NHWC with B = 1, unless they are symbols, which are uint8.
 
-    Heights and widths are those of the padded image: multiples of 16, h = H / 16, w = W / 16.
+    Heights and widths are those of the padded image: multiples of 16, h = H / 16, w = W / 16. What an encoder computes is
+    checked by `check_finite` before it becomes symbols.
     """
 
     bytes_per_pixel: float  # of memory, that encoding or decoding an image takes at most; see memory.py
@@ -26,3 +29,9 @@ class Runtime(Protocol):
         v: noise of the shape config.noise_shape(B, h, w), None for a model without noise. side: what else G sees, the code
         of the label map and then the heat map, (B, h, w, k); None for a model that has neither.
         """
+
+
+def check_finite(values: np.ndarray) -> None:
+    """Raise UserError for NaN or infinity in what a network computed."""
+    if not np.isfinite(values).all():
+        raise UserError("the model's networks give values that are not finite: it is damaged, or its training went wrong")

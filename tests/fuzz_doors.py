@@ -4,9 +4,10 @@
     python3 tests/fuzz_doors.py --files 10000            # of each door; seven minutes of one core
     python3 tests/fuzz_doors.py --files 10000 --door tables --jobs 4
 
-Doors: the files of a checkpoint (config.json, model.npz, context.npz, training.npz), path tables, images of each format that
-Pillow writes here, and label maps. fuzz.py does the same with .gc files. An .npz file is also forged: its checksums are right,
-and its arrays have other types, shapes and values.
+Doors: the files of a checkpoint (config.json, model.npz, context.npz, training.npz, graphs.json, generator.onnx), path tables,
+images of each format that Pillow writes here, images that were made to take long, and label maps. fuzz.py does the same with
+.gc files. Most are also forged: their checksums are right, and arrays have other types, shapes and values, graphs other
+operators, constants and inputs, and images other sizes.
 
 A file may take 10 seconds of the processor, whatever else the machine does, and 1 GB of memory. A file that is not done after
 five minutes by the clock ends the run with the traceback of where it hangs.
@@ -14,13 +15,16 @@ five minutes by the clock ends the run with the traceback of where it hangs.
 
 import argparse
 import faulthandler
+import hashlib
 import io
 import json
 import os
 import resource
+import struct
 import sys
 import tempfile
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -31,17 +35,21 @@ from pathlib import Path
 import numpy as np
 
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests/codec")]
 
+import test_graphs
 from conftest import label_map, model_arrays, photo
 from fuzz import bit_flips, cut, extended, splice, zeroed_block
 from PIL import Image
+from test_reading import many_scans, tiff
 
 from config import UserError, config_train
 from data import Data
+from gcodec import Codec
 from gcodec.checkpoint import CENTERS, FINGERPRINT_FILE, read_checkpoint, read_training_state, restore, write_checkpoint
 from gcodec.entropy import integer_frequencies
 from gcodec.labels import Classes, read_instances, read_label_map
+from gcodec.onnx_runtime import GRAPHS_FILE
 from gcodec.pictures import read_image
 from path_tables import write_columns
 from utils import Utils
@@ -93,6 +101,73 @@ def forged_knobs(data: bytes, rng: np.random.Generator) -> bytes:
     return json.dumps(knobs).encode()
 
 
+def forged_index(data: bytes, rng: np.random.Generator) -> bytes:
+    """Return the JSON of graphs.json with another value somewhere."""
+    index = json.loads(data)
+    values = [None, 7, "", "\0", "/dev/zero", "../" * 9, [], [[1, 2]], {}, {"/dev/zero": "0"}, {"\0": 1}, {"generator.onnx": 7}]
+    names = sorted(index)
+    index[names[rng.integers(len(names))]] = values[rng.integers(len(values))]
+    return json.dumps(index).encode()
+
+
+def forged_graph(data: bytes, rng: np.random.Generator) -> bytes:
+    """Return a graph that is another one in one or two places."""
+    import onnx
+
+    model = onnx.load_from_string(data)
+    graph = model.graph
+    kinds = sorted({schema.name for schema in onnx.defs.get_all_schemas()})
+    for _ in range(rng.integers(1, 3)):
+        node, tensor = (part[rng.integers(len(part))] for part in (graph.node, graph.initializer))
+        names = [t.name for t in graph.initializer] + [name for n in graph.node for name in n.output] + ["z", "", "nobody"]
+        name, number = names[rng.integers(len(names))], [0, -1, 1, 2, 3, 2**40, -(2**40), 2**63 - 1][rng.integers(8)]
+        kind = rng.integers(12)
+        if kind == 0:
+            node.op_type = kinds[rng.integers(len(kinds))]
+        elif kind == 1 and node.input:
+            node.input[rng.integers(len(node.input))] = name
+        elif kind == 2:
+            node.output[0] = name
+        elif kind == 3:
+            tensor.data_location = 1
+            tensor.external_data.add(
+                key="location", value=["/etc/passwd", "../secret", "secret", "weights.bin"][rng.integers(4)]
+            )
+        elif kind == 4:
+            tensor.dims[:] = [abs(number)] * rng.integers(3)
+        elif kind == 5:
+            whole = np.full(rng.integers(1, 5), number, np.int64)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(whole, tensor.name))
+        elif kind == 6:
+            tensor.data_type = int(rng.integers(20))
+        elif kind == 7:
+            graph.node.remove(node)
+        elif kind == 8:
+            graph.node.add().CopyFrom(node)
+        elif kind == 9:
+            graph.input.add().CopyFrom(graph.output[0])
+        elif kind == 10:
+            graph.input[0].type.tensor_type.shape.dim[rng.integers(4)].dim_value = number
+        else:
+            node.attribute.add(name="body", type=5).g.name = "body"
+    return model.SerializeToString()
+
+
+def forged_sizes(data: bytes, rng: np.random.Generator) -> bytes:
+    """Return an image in which numbers that may be its width or height are others."""
+    changed = bytearray(data)
+    for size in (40, 60):
+        for code in ("<H", ">H", "<I", ">I"):
+            old = struct.pack(code, size)
+            most = 2 ** (8 * len(old)) - 1
+            new = struct.pack(code, [1, 1000, 30_000, most // 2, most][rng.integers(5)])
+            if rng.random() < 0.5:
+                changed = changed.replace(old, new, rng.integers(1, 5))
+    if data.startswith(b"\x89PNG"):
+        changed[29:33] = struct.pack(">I", zlib.crc32(changed[12:29]))
+    return bytes(changed)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Doors
 # ----------------------------------------------------------------------------------------------------------------------
@@ -130,6 +205,41 @@ def checkpoint_door(base: Path, name: str) -> Door:
         restore({name: Variable(array) for name, array in state.items()}, read_training_state(folder) or {}, folder)
 
     return [copy], read
+
+
+def graphs_door(base: Path, name: str) -> Door:
+    """A graph of a small model, or the index of its graphs. What was made of it takes its place, and a picture is decoded."""
+    folder = test_graphs.write(base / name / "m")
+    data = Codec.load(folder).encode(photo(40, 60))
+    whole, index_file = folder / name, folder / GRAPHS_FILE
+    copy, index = base / f"whole-{name}", json.loads(index_file.read_text())
+    copy.write_bytes(whole.read_bytes())
+    (base / "secret").write_bytes(bytes(1000))
+
+    def read(damaged: Path) -> None:
+        whole.write_bytes(damaged.read_bytes())
+        if whole != index_file:
+            index["graphs"][name] = hashlib.sha256(whole.read_bytes()).hexdigest()
+            index_file.write_text(json.dumps(index))
+        assert Codec.load(folder).decode(data).shape == (40, 60, 3)
+
+    return [copy], read
+
+
+def bombs_door(base: Path) -> Door:
+    """Images that take long or much memory for their size, where nobody looks before they are decoded."""
+    image = Image.fromarray(photo(40, 60))
+    image.save(base / "tiles.tif", compression="tiff_lzw")
+    (base / "scans.jpg").write_bytes(many_scans(image, 500))
+    (base / "tile.tif").write_bytes(tiff((40, 60), {258: (8,) * 3, 322: 43008, 323: 43008}, bytes(40 * 60 * 3)))
+    image.save(base / "pages.tif", save_all=True, append_images=[Image.new("L", (40, 60))] * 1000)
+    frames = [Image.new("P", (40, 60), i % 2) for i in range(1000)]
+    frames[0].save(base / "frames.gif", save_all=True, append_images=frames[1:])
+    Image.new("L", (16_000, 16_000)).save(base / "large.png")
+    Image.new("L", (16_000, 16_000)).save(base / "large.gif")
+    Image.new("RGB", (8000, 8000)).save(base / "large.webp", lossless=True, method=0)
+    image.save(base / "a.ico")
+    return sorted(base.iterdir()), lambda file: read_image(file, 10**6)
 
 
 def tables_door(base: Path) -> Door:
@@ -174,10 +284,21 @@ def labels_door(base: Path) -> Door:
 DOORS: dict[str, Callable[[Path], Door]] = {
     **{name: lambda base, name=name: checkpoint_door(base, name)
        for name in ("config.json", "model.npz", "context.npz", "training.npz")},
+    **{name: lambda base, name=name: graphs_door(base, name) for name in ("generator.onnx", "graphs.json")},
     "tables": tables_door,
     "images": images_door,
+    "bombs": bombs_door,
     "labels": labels_door,
 }  # fmt: skip
+
+
+FORGERIES: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {  # by the door or the suffix of the file
+    "graphs.json": forged_index,
+    ".json": forged_knobs,
+    ".npz": forged_arrays,
+    ".onnx": forged_graph,
+    **dict.fromkeys((".png", ".jpg", ".bmp", ".webp", ".tif", ".gif", ".avif"), forged_sizes),
+}
 
 
 @dataclass
@@ -204,8 +325,7 @@ def fuzz(door: str, n: int, seed: int = 0, chunk: int = 0) -> Outcome:
             which, other = rng.integers(len(files), size=2)
             kind = DAMAGE[rng.integers(len(DAMAGE))]
             data, name = kind(wholes[which], wholes[other], rng), kind.__name__
-            if files[which].suffix in (".npz", ".json") and i % 2:
-                forge = forged_arrays if files[which].suffix == ".npz" else forged_knobs
+            if (forge := FORGERIES.get(door if door == "graphs.json" else files[which].suffix)) and i % 2:
                 data, name = forge(wholes[which], rng), "forged"
             damaged = Path(folder) / f"damaged{files[which].suffix}"
             damaged.write_bytes(data)

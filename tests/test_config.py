@@ -106,7 +106,7 @@ def test_a_file_gives_any_of_the_knobs_with_their_own_types(tmp_path):
         ('{"width": [1, 2]}', "knob width"),
         ("[1]", "not a JSON object"),
         ('{"width": 192', "not JSON"),
-        (None, "cannot be read"),
+        (None, "no such file"),
         ("wdith = 192", "knob wdith"),
         ("width = ", "not TOML"),
         ("[photo]\nwidth = 192", "knob photo"),

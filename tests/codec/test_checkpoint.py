@@ -3,7 +3,9 @@
 import ast
 import io
 import json
+import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +140,19 @@ def change_knobs(folder, **changes):
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n"
 
 
+def store_by(file, method: int) -> None:
+    """Write an .npz file whose members are compressed as numpy never does; some methods expand without bound."""
+    data = io.BytesIO()
+    np.save(data, np.zeros(100, np.float32))
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("a.npy", data.getvalue())
+
+
+def replace_by_pipe(file) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 def forge_header(file, shape: str) -> None:
     """Write an .npz file with one array whose header says that it has another shape."""
     with zipfile.ZipFile(file, "w") as archive:
@@ -173,6 +188,15 @@ def forge_header(file, shape: str) -> None:
         (lambda f: (f / "context.npz").write_text(LFS), "Git LFS pointer"),
         (lambda f: (f / "config.json").write_text(LFS), "Git LFS pointer"),
         (lambda f: (f / "config.json").write_text("[" * 10**5), "config.json"),
+        (lambda f: (f / "config.json").write_text(" " * 2**24 + "{}"), "config.json: is over 16 MiB"),
+        (lambda f: store_by(f / "model.npz", zipfile.ZIP_BZIP2), "model.npz.*another way than numpy's"),
+        (lambda f: store_by(f / "context.npz", zipfile.ZIP_LZMA), "context.npz.*another way than numpy's"),
+        (lambda f: replace_by_pipe(f / "config.json"), "no checkpoint in it"),
+        (lambda f: replace_by_pipe(f / "model.npz"), "model.npz: is a device, a pipe or a socket"),
+        (lambda f: replace_by_pipe(f / "fingerprint.txt"), "fingerprint.txt: is a device, a pipe or a socket"),
+        (lambda f: os.mkfifo(f / "context.npz"), "context.npz: is a device, a pipe or a socket"),
+        (lambda f: np.savez(f / "model.npz", **WEIGHTS, frequencies=wrapping(np.int64)), "symbol frequencies"),
+        (lambda f: np.savez(f / "model.npz", **WEIGHTS, frequencies=wrapping(np.uint64)), "symbol frequencies"),
         (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{}"), "config.json"),
     ],
 )
@@ -180,6 +204,25 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(damage, named, folder):
     damage(folder)
     with pytest.raises(UserError, match=named):
         read_checkpoint(folder)
+
+
+def wrapping(dtype: type) -> np.ndarray:
+    """Frequencies whose sum, in 64 bits, is right only because it wraps around."""
+    frequencies = FREQUENCIES.astype(dtype)
+    top = int(np.iinfo(dtype).max)
+    frequencies[0] = [top, top, 2**16, 1, 1] if dtype is np.int64 else [top, 2**16 - 2, 1, 1, 1]
+    assert frequencies[0].sum() == 2**16
+    return frequencies
+
+
+def test_a_name_that_ships_is_what_ships_and_project_paths_are_found_from_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo_c4", "checkpoints/own"):
+        write_checkpoint(tmp_path / name, CONFIG, WEIGHTS, FREQUENCIES)
+    for named in ("photo_c4", "checkpoints/photo_c4", str(PROJECT / "checkpoints/photo_c4")):
+        assert resolve_checkpoint(named).samefile(PROJECT / "checkpoints/photo_c4")
+    assert resolve_checkpoint("checkpoints/own") == Path("checkpoints/own")
+    assert resolve_checkpoint(tmp_path / "photo_c4") == tmp_path / "photo_c4"
 
 
 def test_a_knob_that_nobody_knows_is_an_error_where_all_are_read_and_none_of_the_codecs_business(folder):

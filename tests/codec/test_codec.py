@@ -1,5 +1,7 @@
 """An image becomes bytes and an image again; what the codec needs for it."""
 
+import pickle
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +11,8 @@ from conftest import PROJECT, photo
 
 from commands.runtime import load_codec
 from config import UserError, config_train
-from gcodec import Codec
+from gcodec import Codec, packets
+from gcodec.budget import fit
 from gcodec.checkpoint import read_checkpoint, unsaved_checkpoint
 from gcodec.codec import Contents
 from gcodec.container import coded_size, pack, unpack
@@ -152,6 +155,69 @@ def test_a_forged_file_is_a_clear_error(forge, named):
     data = codec.encode(photo(60, 70))
     with pytest.raises(UserError, match=named):
         codec.decode(pack(*forge(unpack(data))[:2]))
+
+
+@pytest.mark.parametrize(("image", "kind", "named"), [
+    (np.zeros((40, 50, 3)), TypeError, "uint8 in 0..255, not of float64"),
+    (np.zeros((40, 50, 3), bool), TypeError, "not of bool"),
+    (np.zeros((40, 50, 3), np.uint16), TypeError, "not of uint16"),
+    ([[1, 2, 3]], TypeError, "not list"),
+    (np.zeros((40, 50, 4), np.uint8), ValueError, r"shape \(H, W, 3\).*, not \(40, 50, 4\)"),
+    (np.zeros((40, 50), np.uint8), ValueError, r"not \(40, 50\)"),
+    (np.zeros((0, 50, 3), np.uint8), ValueError, r"not \(0, 50, 3\)"),
+])  # fmt: skip
+def test_what_is_no_image_is_an_error_that_says_what_one_is(image, kind, named):
+    codec, _ = gray_codec()
+    fitted, sent = (lambda x: fit(x, [codec], 99)), (lambda x: packets.encode(codec, x, 99))
+    for take in (codec.encode, codec.contents, codec.reconstruct, fitted, sent):
+        with pytest.raises(kind, match=named) as error:
+            take(image)
+        assert isinstance(error.value, UserError)
+
+
+@pytest.mark.parametrize("scale", [-1, 64, 1.0, "1", None])
+def test_a_scale_is_a_whole_number_from_0_to_63(scale):
+    with pytest.raises(ValueError, match="a whole number from 0 to 63"):
+        gray_codec()[0].encode(photo(20, 30), scale=scale)
+
+
+@pytest.mark.parametrize(("labels", "named"), [
+    (LabelMap(np.zeros((40, 50), np.uint8)), r"\(20, 30\), not \(40, 50\)"),
+    (LabelMap(np.full((20, 30), 4, np.uint8)), r"whole numbers in 0..3"),
+    (LabelMap(np.zeros((20, 30))), r"whole numbers in 0..3"),
+    (LabelMap(np.zeros((20, 30), np.uint8), preserved=np.zeros((30, 20), bool)), r"not \(30, 20\)"),
+])  # fmt: skip
+def test_a_label_map_is_of_the_images_size_and_the_models_classes(labels, named):
+    codec, _ = gray_codec(use_conditional_GAN=True, n_classes=4)
+    with pytest.raises(ValueError, match=named):
+        codec.encode(photo(20, 30), labels)
+    with pytest.raises(TypeError, match="not ndarray"):
+        codec.encode(photo(20, 30), labels.classes)
+
+
+def test_a_picture_that_is_not_finite_is_an_error():
+    codec, runtime = gray_codec()
+    data = codec.encode(photo(40, 50))
+    runtime.generate = lambda w_hat, v, side: np.full((1, 48, 64, 3), np.nan, np.float32)
+    with pytest.raises(UserError, match="not finite"):
+        codec.decode(data)
+
+
+def test_a_codec_is_pickled_as_its_folder_and_loaded_again(tmp_path, monkeypatch):
+    folder = shutil.copytree(PROJECT / "checkpoints/photo_c4", tmp_path / "m")
+    monkeypatch.chdir(tmp_path)
+    codec = Codec.load("m", channels=3, max_pixels=10_000, noise_seed=5)
+    data = codec.encode(photo(40, 50))
+    pickled = pickle.dumps(codec)
+    monkeypatch.chdir(PROJECT)
+    again = pickle.loads(pickled)
+    assert len(pickled) < 1000 and (again.channels, again.max_pixels, again.noise_seed) == (3, 10_000, 5)
+    assert again.encode(photo(40, 50)) == data
+    np.testing.assert_array_equal(again.decode(data), codec.decode(data))
+    for name in ("config.json", "model.npz", "context.npz", "graphs.json", "encoder.onnx", "generator.onnx", "fingerprint.txt"):
+        shutil.copy(PROJECT / "checkpoints/photo_c8" / name, folder)
+    with pytest.raises(UserError, match="has changed since it was pickled"):
+        pickle.loads(pickled)
 
 
 def test_contents_and_a_checkpoint_on_disk_code_alike(checkpoint):

@@ -127,6 +127,20 @@ def test_an_existing_file_is_replaced_only_if_asked_and_the_same_contents_stay(t
     assert (tmp_path / "a").read_text() == "new"
 
 
+def test_a_link_stays_a_link_and_a_file_keeps_its_mode(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/a.png").write_text("old")
+    (tmp_path / "real/a.png").chmod(0o600)
+    (tmp_path / "a.png").symlink_to("real/a.png")
+    (tmp_path / "new.png").symlink_to("real/b.png")  # which is not there yet
+    for name in ("a.png", "new.png"):
+        with atomic(tmp_path / name) as partial:
+            partial.write_text("new")
+        assert (tmp_path / name).is_symlink() and (tmp_path / name).read_text() == "new"
+    assert (tmp_path / "real/a.png").stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in (tmp_path / "real").iterdir()) == ["a.png", "b.png"]
+
+
 def test_of_files_that_belong_together_all_are_written_or_none(tmp_path):
     (tmp_path / "b").write_text("other")
     with pytest.raises(ExistsError), atomic_together([tmp_path / "a", tmp_path / "b"], overwrite=False) as partials:
@@ -186,6 +200,20 @@ def test_a_run_keeps_what_is_finished_by_the_same_settings_whatever_it_is_called
     other = folder_run.FolderRun(tmp_path, "image", "s2", overwrite=False)
     with pytest.raises(ExistsError, match="other settings"):
         other.check({NAMES[2]: [tmp_path / NAMES[2]]})
+
+
+def test_a_table_that_was_changed_by_hand_or_is_a_pipe_is_one_line(tmp_path):
+    run = folder_run.FolderRun(tmp_path, "image", "s1", overwrite=False)
+    run.add("a.png", "digest", {"bytes": 7, "model": "photo_c8", "psnr": None})
+    assert folder_run.FolderRun(tmp_path, "image", "s1", overwrite=False).rows["a.png"]["model"] == "photo_c8"
+    text = run.path.read_text()
+    run.path.write_text(text.replace(",7,", ",seven,"))
+    with pytest.raises(UserError, match=r"results\.csv: was changed by hand .*'seven'"):
+        folder_run.FolderRun(tmp_path, "image", "s1", overwrite=False)
+    run.path.unlink()
+    os.mkfifo(run.path)
+    with pytest.raises(UserError, match=r"results\.csv: is a device, a pipe"):
+        folder_run.FolderRun(tmp_path, "image", "s1", overwrite=False)
 
 
 def test_a_table_that_is_not_of_a_run_is_not_replaced(tmp_path):

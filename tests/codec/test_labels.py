@@ -121,6 +121,41 @@ def test_a_jpeg_is_no_map(tmp_path):
             read()
 
 
+@pytest.mark.parametrize(("suffix", "options", "lossy"), [
+    (".webp", {}, True), (".webp", {"lossless": True}, False), (".avif", {}, True), (".gif", {}, False),
+])  # fmt: skip
+def test_maps_of_lossy_formats_are_refused(suffix, options, lossy, tmp_path):
+    indices = label_map(16, 24)
+    Image.fromarray(CLASSES.colours[indices]).save(tmp_path / f"s{suffix}", **options)
+    if lossy:
+        with pytest.raises(UserError, match=rf"s\{suffix}: is a \w+, whose noise"):
+            read_classes(tmp_path / f"s{suffix}", CLASSES, (16, 24))
+    else:
+        np.testing.assert_array_equal(read_classes(tmp_path / f"s{suffix}", CLASSES, (16, 24)), indices)
+
+
+def palette_png(path, indices: np.ndarray, colours: np.ndarray) -> None:
+    image = Image.fromarray(indices.astype(np.uint8))
+    image.putpalette(colours.astype(np.uint8).tobytes())
+    image.save(path)
+
+
+def test_of_a_palette_of_the_classes_colours_the_colours_decide_and_of_another_the_indices(tmp_path):
+    indices, order = label_map(16, 24), np.array([2, 0, 1])
+    palette_png(tmp_path / "own.png", indices, CLASSES.colours)
+    palette_png(tmp_path / "other_order.png", np.argsort(order)[indices], CLASSES.colours[order])
+    palette_png(tmp_path / "other_colours.png", indices, np.array([[9, 9, 9], [1, 2, 3], [7, 7, 0]]))
+    palette_png(tmp_path / "grays.png", np.ones_like(indices), np.arange(256)[:, None].repeat(3, axis=1))
+    for name in ("own", "other_order", "other_colours"):
+        np.testing.assert_array_equal(read_classes(tmp_path / f"{name}.png", CLASSES, (16, 24)), indices, name)
+    assert (read_classes(tmp_path / "grays.png", CLASSES, (16, 24)) == 1).all()
+
+
+def test_a_list_of_classes_as_excel_writes_it_is_read(tmp_path):
+    (tmp_path / "c.csv").write_bytes("\ufeffindex,name,R,G,B\r\n0,Sky,1,2,3\r\n".encode())
+    assert str(Classes.read(tmp_path / "c.csv")) == "Sky 1 2 3, Void 0 0 0"
+
+
 def test_label_maps_need_no_scipy_until_regions_are_numbered():
     code = "import sys; import gcodec.labels, gcodec.selection; sys.exit('scipy' in sys.modules or 'tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0

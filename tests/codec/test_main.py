@@ -181,6 +181,37 @@ def test_an_image_becomes_a_file_and_a_picture_by_models_that_ship_or_are_in_a_f
     assert main(["decompress", "c.gc", "c.png", "--models", "models"]) == 0
 
 
+def test_an_output_without_a_suffix_gets_one_and_a_stream_of_packets_is_described(sent, tmp_path, capsys):
+    Image.fromarray(photo(40, 50)).save("a.png")
+    assert main(["compress", "a.png", "out"]) == main(["decompress", "out.gc", "back"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "back.png", "out.gc"]
+    (tmp_path / "all.gcp").write_bytes(b"".join(data.ljust(99, b"\0") for data in sent))
+    assert main(["all.gcp"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("checksum:  holds") == len(sent) and f"all {len(sent)} packets" in out
+
+
+def test_a_folder_of_models_in_the_working_directory_cannot_take_the_place_of_what_ships(data, tmp_path, capsys):
+    (tmp_path / "checkpoints/evil").mkdir(parents=True)
+    (tmp_path / "checkpoints/evil/config.json").write_text("{}")
+    (tmp_path / "checkpoints/evil/fingerprint.txt").write_text(unpack(data).header.fingerprint.hex())
+    shutil.copytree(tmp_path / "checkpoints/evil", tmp_path / "photo_c8")
+    (tmp_path / "a.gc").write_bytes(data)
+    Image.fromarray(photo(64, 96)).save("a.png")
+    assert main(["decompress", "a.gc", "b.png"]) == main(["compress", "a.png", "c.gc"]) == 0
+    assert main(["a.gc"]) == 0 and "model:     photo_c8," in capsys.readouterr().out
+
+
+def test_names_of_files_do_not_command_the_terminal(data, tmp_path, capsys):
+    name = "a\x1b[31m\x9b\u202e.gc"
+    (tmp_path / name).write_bytes(data)
+    assert main([name]) == 0
+    with pytest.raises(SystemExit):
+        main(["inspect", name, "--bad\x1b[31m"])
+    printed = "".join(capsys.readouterr())
+    assert "a\\x1b[31m\\x9b\\u202e.gc" in printed and not {"\x1b", "\x9b", "\u202e"} & set(printed)
+
+
 @pytest.mark.parametrize(("arguments", "line"), [
     (["compress", "a.png", "a.png"], "a.png: the output must end in .gc"),
     (["compress", "a.png", "b.gc", "-r", "nowhere"], "checkpoint nowhere: is not a folder; "),

@@ -1,5 +1,6 @@
 """An image in packets: any of them, in any order, give a picture."""
 
+import time
 import zlib
 from functools import cache
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from test_codec import gray_codec
 
 from config import UserError, config_train
-from gcodec import packets
+from gcodec import Codec, packets
 from gcodec.checkpoint import CENTERS, unsaved_checkpoint
 from gcodec.concealment import conceal
 from gcodec.container import coded_size
@@ -192,3 +193,26 @@ def test_models_with_label_maps_other_models_and_too_many_pixels_are_refused():
         packets.decode(gray_codec(sample_noise=True)[0], named(sent()))
     with pytest.raises(UserError, match="max_pixels"):
         packets.decode(gray_codec({"max_pixels": 1000})[0], named(sent()))
+
+
+def test_packets_with_zeros_behind_them_or_in_one_file_are_taken_apart():
+    codec = Codec.load("photo_c8")
+    sent = packets.encode(codec, photo(150, 200), 60)
+    assert len(sent) > 3
+    expected = packets.decode(codec, {str(i): data for i, data in enumerate(sent)}).image
+    padded = {str(i): data.ljust(100, b"\0") for i, data in enumerate(sent)}
+    one = {"all": b"".join(sent)}
+    both = {"all": b"".join(data.ljust(100, b"\0") for data in sent)}
+    for files in (padded, one, both):
+        received = packets.decode(codec, files)
+        assert not received.missing and not received.damaged
+        np.testing.assert_array_equal(received.image, expected)
+    cut = b"".join([*sent[:1], sent[1][:-9], *sent[2:]])
+    assert packets.decode(codec, {"all": cut}).missing == [1]
+
+
+def test_data_without_a_whole_packet_is_not_searched_for_long():
+    start = time.process_time()
+    data = b"p\1" * 10**6
+    assert packets.separate(data) == [data] and time.process_time() - start < 2
+    assert packets.separate(b"") == [b""]

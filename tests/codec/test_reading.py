@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from config import UserError
 from gcodec import files, pictures
-from gcodec.pictures import read_image
+from gcodec.pictures import picture_format, read_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about damaged metadata
 
@@ -245,17 +245,13 @@ def test_what_is_transparent_is_white(mode, suffix, tmp_path):
     assert (read[:, :8] == 255).all() and (read[:, 8:] != 255).any()
 
 
-@pytest.mark.parametrize("suffix", [".bmp", ".ico"])
-def test_alpha_that_is_0_everywhere_means_nothing_in_a_bmp(suffix, tmp_path):
-    image = Image.new("RGBA", (16, 16), (200, 10, 20, 0))
-    if suffix == ".bmp":  # Pillow writes no alpha; a version 4 header says where it is
-        header = struct.pack("<IiiHHIIiiIIIIII", 108, 16, -16, 1, 32, 3, 1024, 0, 0, 0, 0, 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
-        header += bytes(108 - len(header))
-        body = bytes((20, 10, 200, 0)) * 256
-        (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 14 + 108 + 1024, 0, 0, 122) + header + body)
-    else:
-        image.save(tmp_path / "a.ico", sizes=[(16, 16)], bitmap_format="bmp")
-    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), np.full((16, 16, 3), (200, 10, 20)))
+def test_alpha_that_is_0_everywhere_means_nothing_in_a_bmp(tmp_path):
+    """Pillow writes no alpha; a version 4 header says where it is."""
+    header = struct.pack("<IiiHHIIiiIIIIII", 108, 16, -16, 1, 32, 3, 1024, 0, 0, 0, 0, 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header += bytes(108 - len(header))
+    body = bytes((20, 10, 200, 0)) * 256
+    (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 14 + 108 + 1024, 0, 0, 122) + header + body)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.bmp"), np.full((16, 16, 3), (200, 10, 20)))
 
 
 def test_gray_of_16_bits_in_tiff_and_pgm(tmp_path):
@@ -299,12 +295,16 @@ def test_the_orientation_tag_is_applied_in_every_format(suffix, tmp_path):
     assert read.shape == upright.shape and np.abs(read.astype(int) - upright).mean() < 4
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
-def test_the_first_picture_of_several_is_read(suffix, tmp_path):
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ((200, 10, 20), (10, 200, 20))]
-    options = {"lossless": True} if suffix == ".webp" else {}
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif", ".avif"])
+def test_the_first_picture_of_several_is_read_with_a_warning_that_has_their_number(suffix, tmp_path, capfd):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ((200, 10, 20), (10, 200, 20), (10, 20, 200))]
+    options = {".webp": {"lossless": True}, ".avif": {"quality": 100}}.get(suffix, {})
     frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:], **options)
-    assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - (200, 10, 20)).max() <= 1
+    assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - (200, 10, 20)).max() <= 2
+    assert capfd.readouterr().err.endswith(f"a{suffix}: has 3 pictures; only the first is read\n")
+    frames[0].save(tmp_path / f"b{suffix}", **options)
+    read_image(tmp_path / f"b{suffix}")
+    assert capfd.readouterr().err == ""
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -380,6 +380,83 @@ def test_a_huge_size_is_refused_before_anything_is_decoded(tmp_path):
     (tmp_path / "a.webp").write_bytes(small[:size] + struct.pack("<I", 15999 | 15999 << 14) + small[size + 4 :])
     with pytest.raises(UserError, match="max_pixels"):
         read_image(tmp_path / "a.webp")
+
+
+def tiff(shape: tuple[int, ...], tags: dict[int, int | tuple[int, ...]], pixels: bytes) -> bytes:
+    """A TIFF of (H, W) pixels in one strip, without Pillow. tags: beside the sizes, of 16-bit numbers."""
+    entries = {256: shape[1], 257: shape[0], 259: 1, 262: 2, 278: shape[0], 277: 3} | tags
+    planes = entries[277] if entries.get(284) == 2 else 1
+    start, values = 8 + 2 + 12 * (len(entries) + 2) + 4, b""
+    strips = struct.pack(f"<{planes}I", *(0 for _ in range(planes)))
+    size, at = len(pixels) // planes, start + 64
+    strips = [at + i * size for i in range(planes)]
+    fields = []
+    for tag, value in sorted((entries | {273: tuple(strips), 279: (size,) * planes}).items()):
+        numbers = value if isinstance(value, tuple) else (value,)
+        kind = 4 if tag in (256, 257, 273, 279, 322, 323) else 3
+        packed = struct.pack(f"<{len(numbers)}{'HI'[kind == 4]}", *numbers)
+        if len(packed) > 4:
+            packed, values = struct.pack("<I", start + len(values)), values + packed
+        fields.append(struct.pack("<HHI", tag, kind, len(numbers)) + packed.ljust(4, b"\0"))
+    header = b"II*\0" + struct.pack("<IH", 8, len(fields)) + b"".join(fields) + bytes(4)
+    return (header + values).ljust(at, b"\0") + pixels
+
+
+@pytest.mark.parametrize(("tags", "kind"), [
+    ({258: (16,) * 3, 284: 2}, "planar TIFF of 16 bits"),
+    ({258: (32,) * 3, 339: (3,) * 3}, "3 samples of 32 bits, floating-point"),
+    ({258: (16,) * 3, 339: (3,) * 3}, "3 samples of 16 bits, floating-point"),
+    ({258: (16,) * 2, 277: 2, 262: 1, 338: 2}, "2 samples of 16 bits"), ({258: (16,), 277: 1, 262: 1, 339: (2,)}, "signed"),
+])  # fmt: skip
+def test_a_tiff_that_pillow_cannot_read_is_called_what_it_is(tags, kind, tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff((4, 6), tags, bytes(4 * 6 * sum(tags[258]) // 8)))
+    with pytest.raises(UserError, match=rf"a\.tif: .*{kind}") as error:
+        read_image(tmp_path / "a.tif")
+    assert "\n" not in str(error.value)
+
+
+def test_a_planar_tiff_of_8_bits_is_read(tmp_path):
+    planes = np.moveaxis(photo(4, 6), -1, 0).copy()
+    (tmp_path / "a.tif").write_bytes(tiff((4, 6), {258: (8,) * 3, 284: 2}, planes.tobytes()))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), photo(4, 6))
+
+
+def test_an_icon_and_the_png_of_an_iphone_application_are_called_what_they_are(tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.ico")
+    data = png(Image.new("RGB", (16, 16)))
+    (tmp_path / "a.png").write_bytes(data[:8] + chunk(b"CgBI", b"P\0 \2") + data[8:])
+    for name, kind in (("a.ico", "is an icon"), ("a.png", "Apple's own kind")):
+        with pytest.raises(UserError, match=rf"{name}: .*{kind}"):
+            read_image(tmp_path / name)
+    assert picture_format((tmp_path / "a.ico").read_bytes()) is None
+
+
+def test_standard_input_has_a_name(tmp_path):
+    with pytest.raises(UserError, match="instead of a file; standard input is called -"):
+        read_image("/dev/zero")
+
+
+def many_scans(image: Image.Image, n: int) -> bytes:
+    """A progressive JPEG whose last scan, with all its marker, is there n times more."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * (n + 1) + data[-2:]
+
+
+def test_what_takes_long_or_much_memory_to_decode_is_refused_before(tmp_path):
+    image = Image.fromarray(photo(40, 50))
+    (tmp_path / "a.jpg").write_bytes(many_scans(image, 0))
+    assert read_image(tmp_path / "a.jpg").shape == (40, 50, 3)
+    (tmp_path / "b.jpg").write_bytes(many_scans(image, 60))
+    tile = {258: (8,) * 3, 322: 43008, 323: 43008}
+    (tmp_path / "b.tif").write_bytes(
+        tiff((32, 32), tile, bytes(32 * 32 * 3)).replace(struct.pack("<HH", 273, 4), struct.pack("<HH", 324, 4))
+    )
+    for name, kind in (("b.jpg", "has 7. scans"), ("b.tif", "tiles of 1849688064 px")):
+        with pytest.raises(UserError, match=rf"{name}: .*{kind}"):
+            read_image(tmp_path / name)
 
 
 def test_every_format_on_the_list_is_one_that_pillow_knows():
