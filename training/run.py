@@ -260,7 +260,7 @@ class Watch:
         self._unseen.append((step, terms))
         self._steps += 1
         if self._steps == 1:
-            next(iter(terms.values())).numpy()  # waits for the step
+            float(next(iter(terms.values())))  # waits for the step
             self._first_ended = time.perf_counter()
 
     @property
