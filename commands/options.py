@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from config import UserError, config_test, directories
-from gcodec.checkpoint import newest_checkpoint, read_knobs
+from gcodec.checkpoint import SHIPPED, newest_checkpoint, read_knobs
 from gcodec.codec import Codec
 from gcodec.entropy import StaticTables
 from gcodec.files import printable, warn
@@ -63,9 +63,9 @@ class ModelChoice:
         return self.named or list(alike)
 
     def here(self) -> Models:
-        """Return the models that files may be of: in the working directory's folder, those that ship, and the default."""
+        """Return the models that files may be of. Those that ship come first: a stranger's folder cannot take their place."""
         where = self.where
-        return Models([where.checkpoints, PROJECT / where.checkpoints, Utils.locate(where.default_checkpoint)])
+        return Models([SHIPPED, Utils.locate(where.default_checkpoint), PROJECT / where.checkpoints, where.checkpoints])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
