@@ -264,7 +264,7 @@ def test_a_mistake_is_one_line_and_status_2(arguments, named, run, capfd):
 
 
 def test_help_does_not_wait_for_tensorflow():
-    for script in ("train", "compress", "decompress", "checkpoint", "data/make_paths", "data/resample"):
+    for script in ("train", "compress", "decompress", "tools/checkpoint", "data/make_paths", "data/resample"):
         code = f"import runpy, sys; sys.argv = ['x', '-h']; sys.path.insert(0, '.')\ntry: runpy.run_path('{script}.py', run_name='__main__')\nexcept SystemExit: pass\nassert not {{'tensorflow', 'keras', 'pandas'}} & set(sys.modules)"  # noqa: E501
         result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, env=os.environ)
         assert result.returncode == 0 and "usage:" in result.stdout, result.stderr

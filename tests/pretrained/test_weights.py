@@ -238,7 +238,7 @@ def test_without_a_network_one_line_says_what_to_do(monkeypatch, tmp_path, capsy
 
 def test_damaged_and_missing_weights_are_named(tmp_path):
     path = tmp_path / "w.npz"
-    with pytest.raises(UserError, match=r"w\.npz: missing; python3 perceptual\.py vgg -o "):
+    with pytest.raises(UserError, match=r"w\.npz: missing; python3 tools/perceptual\.py vgg -o "):
         pretrained.load("vgg16", path)
     np.savez(path, a=np.arange(1000))
     for data in (path.read_bytes()[:-30], path.read_bytes()[:500], b"", pickle.dumps([1])):
