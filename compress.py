@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     load = functools.partial(load_coder, choice, knobs, guide, Budget(args.max_bytes, args.max_bpp))
     check_streams(args.input, args.output)
     if args.packets is not None:
-        check_packet_options(choice, args.output, knobs.channels, guide)
+        check_packet_options(args.packets, choice, args.output, knobs.channels, guide)
     first, samples = Path(args.input[0]), Path(where.samples)
     to_folder = is_folder(args.output) and args.input != [STREAM] and args.packets is None
 

@@ -14,12 +14,15 @@ from commands.options import ModelChoice, Say, settings_of, warn_of_large_files
 from config import UserError, config_test
 from evaluation.metrics import measures, similarity
 from gcodec import Codec, packets, read_image
+from gcodec.container import SMALLEST
 from gcodec.streams import STREAM
 from utils import Utils
 
 
-def check_packet_options(choice: ModelChoice, output: str | None, channels: int, guide: Guide) -> None:
-    """Raise UserError for options that do not go with --packets."""
+def check_packet_options(size: int, choice: ModelChoice, output: str | None, channels: int, guide: Guide) -> None:
+    """Raise UserError for a size that no image fits into, and for options that do not go with --packets."""
+    if size <= (beside := packets.HEADER_SIZE + SMALLEST):
+        raise UserError(f"--packets {size}: must be more than {beside}, which headers and checksum take")
     choice.one("--packets takes one")
     if output == STREAM:
         raise UserError("--packets: makes several files, which do not go to standard output; name a folder")

@@ -14,9 +14,10 @@ Each packet repeats the picture's header, so that whichever arrive are enough. `
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import takewhile
-from math import isqrt
+from itertools import islice, takewhile
+from math import ceil, isqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ MAX_TOTAL = 255
 MOST_BYTES = 2**16  # of a packet that stands before others or before zeros
 MOST_LOST = 20  # starts of packets in a file that lead to none, after which the rest is not searched
 RESIDUE = zlib.crc32(zlib.crc32(b"").to_bytes(CRC_SIZE, "little"))  # of whatever has its own CRC-32 behind it
+LIKELY = 8  # slices that are coded to see whether a size can work
 BLOCK = 4  # positions a side: larger blocks cost fewer bytes, smaller ones are easier to paint when they are lost
 
 
@@ -181,18 +183,23 @@ def encode(codec: Codec, image: np.ndarray, size: int, scale: int = 0) -> list[b
     """Return the packets of an image (H, W, 3) uint8, as few as hold it with at most `size` bytes each.
 
     scale: 0..63; the image is coded at 2^(-scale/8) times its size, as in a .gc file. A `size` that is too small raises
-    UserError, which names the smallest one that works.
+    UserError, which names about the smallest one that works.
     """
     check_model(codec)
     check_image(image)
     header = Header(image.shape[1], image.shape[0], scale, 0, codec.checkpoint.fingerprint)
     beside = HEADER_SIZE + len(pack_header(header)) + CRC_SIZE
+    if size <= beside:
+        raise UserError(f"packets of {size} bytes are too small: {beside} bytes are headers and checksum")
     check_memory(*header.coded_size, codec.runtime)
     symbols = codec.contents(resize(image, *header.coded_size)).symbols
-    payloads = fewest_payloads(codec.checkpoint, symbols, size - beside)
+    least = least_room(codec.checkpoint, symbols)
+    payloads = fewest_payloads(codec.checkpoint, symbols, size - beside) if least <= size - beside else None
     if payloads is None:
-        needed = beside + least_room(codec.checkpoint, symbols)
-        raise UserError(f"packets of {size} bytes are too small for this image; the smallest size that works is {needed} bytes")
+        needed = beside + ceil(1.05 * least)  # for slices that were not coded
+        raise UserError(
+            f"packets of {size} bytes are too small for this image; the smallest size that works is about {needed} bytes"
+        )
     image_id = zlib.crc32(pack_header(header) + symbols.tobytes()) & 0xFFFF
     return [pack(Packet(image_id, i, len(payloads), header, payload)) for i, payload in enumerate(payloads)]
 
@@ -211,14 +218,9 @@ def fewest_payloads(checkpoint: Checkpoint, symbols: np.ndarray, room: int) -> l
 
 
 def least_room(checkpoint: Checkpoint, symbols: np.ndarray) -> int:
-    """Return the smallest `room` for which fewest_payloads finds slices. More slices are not always smaller ones."""
-    room = whole = len(checkpoint.entropy_models["symbols"].encode(symbols))
-    for n in range(most_slices(symbols), 0, -1):
-        if n < whole // max(room, 1):  # so few are not tried
-            break
-        if payloads := payloads_within(checkpoint, symbols, n, room - 1):
-            room = max(map(len, payloads))
-    return room
+    """Return the size of the largest payload of as many slices as there can be, among those that are likely to be large."""
+    payloads = slice_payloads(checkpoint, symbols, most_slices(symbols))
+    return max(len(payload) for _, payload in islice(payloads, LIKELY))
 
 
 def payloads_within(checkpoint: Checkpoint, symbols: np.ndarray, n: int, room: int) -> list[bytes] | None:
@@ -246,8 +248,7 @@ def most_slices(symbols: np.ndarray) -> int:
 def decode(codec: Codec, files: Mapping[str, bytes]) -> Received:
     """Return the picture that packets of one image, by their names, give in any order. What is missing is painted.
 
-    Damaged packets are left out. Raises UserError where no packet is whole, and for packets of different images or of another
-    model.
+    Damaged packets and strays of another image are left out. Raises UserError as `read_packets` does, and for another model.
     """
     check_model(codec)
     packets, damaged = read_packets(files)
@@ -282,11 +283,10 @@ def feature_map_size(header: Header) -> tuple[int, int]:
 
 
 def read_packets(files: Mapping[str, bytes]) -> tuple[dict[str, Packet], dict[str, str]]:
-    """Return the packets among files, by their names, and why each of the others is none. At least one packet is returned.
+    """Return the packets of an image among files, by their names, and why each of the others is left out.
 
-    A file may have several packets, one after the other, with zeros between and behind them.
-
-    Raises UserError where no packet is whole, and for packets of different images.
+    A file may have several packets, one after the other, with zeros between and behind them. Most of the whole packets are of
+    the image, without copies; the others are strays. Raises UserError where no packet is whole, and where no image has most.
     """
     packets: dict[str, Packet] = {}
     damaged: dict[str, str] = {}
@@ -300,12 +300,15 @@ def read_packets(files: Mapping[str, bytes]) -> tuple[dict[str, Packet], dict[st
                 damaged[name] = str(error)
     if not packets:
         raise none_is_whole(damaged)
-    first, *others = packets
-    for name in others:
-        if packets[name].image != packets[first].image:
-            raise UserError(f"{name}: is a packet of another image than {first}; decompress the packets of each image apart, "
-                            f"or name a folder with -o for the pictures of all")  # fmt: skip
-    return packets, damaged
+    different = dict.fromkeys((packet.image, packet.number) for packet in packets.values())
+    [(image, count)] = Counter(image for image, _ in different).most_common(1)
+    strays = [name for name, packet in packets.items() if packet.image != image]
+    first = next(name for name in packets if name not in strays)
+    if strays and 2 * count <= len(different):
+        raise UserError(f"{strays[0]}: is a packet of another image than {first}; decompress the packets of each image apart, "
+                        f"or name a folder with -o for the pictures of all")  # fmt: skip
+    damaged |= {name: f"is a packet of another image than {first}" for name in strays}
+    return {name: packet for name, packet in packets.items() if packet.image == image}, damaged
 
 
 def none_is_whole(damaged: Mapping[str, str]) -> UserError:

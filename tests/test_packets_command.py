@@ -86,8 +86,8 @@ def test_packets_are_replaced_only_with_overwrite_and_none_is_left_over(folder, 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["-o", "out/", "--packets", "0"], "too small"),
-        (["-o", "out/", "--packets", "-5"], "too small"),
+        (["-o", "out/", "--packets", "18"], "must be more than 18"),
+        (["-i", "none.png", "-o", "out/", "--packets", "-5"], "must be more than 18"),
         (["-o", "out/", "--packets", "64", "--channels", "2"], "--channels"),
         (["-o", "out/", "--packets", "64", "-sm", "map.png"], "label maps"),
         (["-o", "out.gc", "--packets", "64"], "must end in"),
@@ -183,13 +183,20 @@ def test_a_folder_of_packets_is_decompressed_again_only_where_something_changed(
     assert receive_folder("--overwrite") == 0
 
 
-def test_packets_under_one_name_but_of_two_images_cost_only_that_picture(photos, capsys):
+def test_a_packet_of_another_image_is_left_out_where_most_are_of_one_image(photos, capsys):
     (photos / "in/c.png").unlink()
     assert send_folder("--packets", "34") == 0
-    (photos / "out/a.png-002.gcp").write_bytes((photos / "out/a.bmp-002.gcp").read_bytes())
-    assert receive_folder() == 2
+    stray = (photos / "out/a.bmp-002.gcp").read_bytes()
+    (photos / "out/a.png-002.gcp").write_bytes(stray)
+    assert receive_folder() == 0
+    assert "out/a.png-002.gcp: is a packet of another image than out/a.png-001.gcp; left out" in capsys.readouterr().err
+    assert rows(photos / "back/results.csv")["a.png.gcp"]["missing"] == "1"
+    for path in (photos / "out").glob("a.png-*.gcp"):  # as many of one image as of the other
+        path.unlink()
+    (photos / "out/a.png-001.gcp").write_bytes(next((photos / "out/sub").glob("b-*")).read_bytes())
+    (photos / "out/a.png-002.gcp").write_bytes(stray)
+    assert receive_folder("--overwrite") == 2
     assert "skipped: out/a.png-002.gcp: is a packet of another image than out/a.png-001.gcp" in capsys.readouterr().err
-    assert rows(photos / "back/results.csv").keys() == {"a.bmp.gcp", "sub/b.gcp"}
 
 
 def test_a_packet_whose_name_does_not_tell_its_image_is_one_line(folder, capsys):
