@@ -307,7 +307,7 @@ def read_packets(files: Mapping[str, bytes]) -> tuple[dict[str, Packet], dict[st
     if strays and 2 * count <= len(different):
         raise UserError(f"{strays[0]}: is a packet of another image than {first}; decompress the packets of each image apart, "
                         f"or name a folder with -o for the pictures of all")  # fmt: skip
-    damaged |= {name: f"is a packet of another image than {first}" for name in strays}
+    damaged |= dict.fromkeys(strays, f"is a packet of another image than {first}")
     return {name: packet for name, packet in packets.items() if packet.image == image}, damaged
 
 
