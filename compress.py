@@ -32,35 +32,44 @@ import dataclasses
 import functools
 import math
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from commands.coder import Budget, Coder, load_coder
-from commands.folder_run import FolderRun, Input, Job, Row, check_output_folder, digest, gather, is_folder, is_table, outputs_of
+from commands.folder_run import (
+    FolderRun,
+    Input,
+    Job,
+    Row,
+    check_output_folder,
+    digest,
+    gather,
+    is_folder,
+    is_table,
+    outputs_of,
+    write_files,
+)
 from commands.guide import Guide
+from commands.images import compress_file, compress_image
 from commands.options import (
     ModelChoice,
     Say,
     add_model_arguments,
     add_path_arguments,
+    add_worker_arguments,
     parse_with_paths,
     split_knobs,
     warn_of_large_files,
 )
 from commands.packets import check_packet_options, folder_to_packets, image_to_packets
-from commands.runtime import load_codec
+from commands.workers import Workers
 from config import UserError
-from evaluation.metrics import measures, psnr, similarity
-from gcodec import Codec, read_image
-from gcodec.container import unpack
-from gcodec.files import atomic_together, refuse_existing
-from gcodec.knobs import ModelKnobs
-from gcodec.labels import Classes, LabelMap
-from gcodec.pictures import PICTURE_SUFFIXES, images_in, picture_path, read_standard_image, write_picture
+from evaluation.metrics import similarity
+from gcodec import read_image
+from gcodec.files import refuse_existing
+from gcodec.pictures import PICTURE_SUFFIXES, images_in, picture_path, read_standard_image
 from gcodec.selection import Selection
 from gcodec.streams import STANDARD_INPUT, STREAM, check_streams, output_path
 from utils import Utils
@@ -90,6 +99,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--files-only", action="store_true", help="write .gc files or packets without decoding them: no "
                         "pictures, no PSNR, in a fraction of the time")  # fmt: skip
+    add_worker_arguments(parser)
     parser.add_argument("--channels", type=int, metavar="K", help="send the first K channels of the feature map only: a "
                         "smaller file, a worse picture (default: the knob `channels`)")  # fmt: skip
     budget = parser.add_argument_group("a budget, for models without label maps").add_mutually_exclusive_group()
@@ -118,6 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     choice = ModelChoice(tuple(args.restore), args.restore_last, where)
     guide = Guide(args.semantic_map, args.instances, Selection(args.preserve, args.synthesize, args.mask, args.box))
     say, manner = Say(args.quiet, args.verbose), {"files_only": args.files_only, "overwrite": args.overwrite}
+    workers = Workers(args.workers, args.scheduler)
     load = functools.partial(load_coder, choice, knobs, guide, Budget(args.max_bytes, args.max_bpp))
     check_streams(args.input, args.output)
     if args.packets is not None:
@@ -132,8 +143,8 @@ def main(argv: list[str] | None = None) -> int:
         output = Path(args.output or samples / (first.stem if is_table(first) else inputs[0].root.name))
         check_output_folder([Path(path) for path in args.input if Path(path).is_dir()], output)
         if args.packets is not None:
-            return folder_to_packets(load_codec(choice.one(), knobs), inputs, output, args.packets, knobs, say, **manner)
-        return compress_folder(load(), inputs, output, guide, say, **manner)
+            return folder_to_packets(load(), inputs, output, args.packets, say, workers=workers, **manner)
+        return compress_folder(load(), inputs, output, guide, say, workers=workers, **manner)
 
     source = STANDARD_INPUT if args.input[0] == STREAM else first
     standard = functools.partial(read_standard_image, knobs.max_pixels)
@@ -141,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
     suffix = (SUFFIX if args.packets is None else ".gcp") if args.files_only else ".png"
     named = args.output or str(samples / f"{source.stem}{suffix}")
     if args.packets is not None:
-        image_to_packets(lambda: load_codec(choice.one(), knobs), read, source, named, args.packets, say, **manner)
+        image_to_packets(load, read, source, named, args.packets, say, **manner)
         return 0
     with output_path(named, SUFFIX) as output:
         compress_one(load, read, source, output, guide, say, **manner)
@@ -179,7 +190,9 @@ def compress_one(
     guide.check(coder.config, [])
     for codec in coder.codecs:
         say.detail(f"model:           {codec.checkpoint.folder}, run by {type(codec.runtime).__name__}")
-    result = compress_image(coder, image, Input(source, source.parent), output, guide, files_only, overwrite)
+    item, picture = Input(source, source.parent), output if output.suffix.lower() != SUFFIX else None
+    result, made = compress_image(coder, image, item, guide, guide.files(coder.config, item), not files_only, picture)
+    write_files(outputs(output), made, overwrite)
     warn_of_large_files(*coder.codecs)
     say(report(result, coder))
 
@@ -188,68 +201,6 @@ def outputs(output: Path) -> list[Path]:
     """Return what is written for an output OUT.png or OUT.gc."""
     file = output.with_suffix(SUFFIX)
     return [file] if output.suffix.lower() == SUFFIX else [file, output]
-
-
-def compress_image(
-    coder: Coder,
-    image: np.ndarray,
-    source: Input,
-    output: Path,  #                   OUT.png or OUT.gc
-    guide: Guide,
-    files_only: bool = False,  #       do not decode the file
-    overwrite: bool = False,
-) -> Row:
-    """Write OUT.gc, and OUT.png unless `output` is the .gc file itself; return what was measured, by name."""
-    labels = guide.read(coder.config, image, source)
-    start = time.perf_counter()
-    try:
-        codec, data, picture = coder.encode(image, labels, decode=not files_only)
-    except UserError as error:
-        raise UserError(f"{source.path}: {error}") from None
-    shown = None if files_only else picture
-    result = {"image": source.path.name, **measures(image, len(data), shown), "seconds": time.perf_counter() - start}
-    if coder.budget:
-        coded_height, coded_width = unpack(data).header.coded_size
-        result |= {"model": codec.checkpoint.folder.name, "coded_width": coded_width, "coded_height": coded_height}
-    if labels is not None:
-        result |= measure_parts(image, shown, labels, codec.sections(data))
-    with atomic_together(outputs(output), overwrite) as (file, *pictures):
-        file.write_bytes(data)
-        for partial in pictures:
-            assert picture is not None  # for a picture is written only where the file is decoded
-            write_picture(side_by_side(image, picture, labels, codec, result), partial, output)
-    return result
-
-
-def measure_parts(image: np.ndarray, picture: np.ndarray | None, labels: LabelMap, sections: Mapping[str, bytes]) -> Row:
-    """Return the bytes of each part of the file, and how well what is preserved came out."""
-    result: Row = {f"{name}_bytes": len(part) for name, part in sections.items()}
-    if labels.preserved is not None:
-        kept = labels.preserved
-        result["preserved_share"] = float(kept.mean())
-        if picture is not None:
-            result["preserved_psnr"] = psnr(image[kept], picture[kept]) if kept.any() else None
-    return result
-
-
-def side_by_side(image: np.ndarray, picture: np.ndarray, labels: LabelMap | None, codec: Codec, result: Row) -> Any:
-    """Return the image beside its label map, if it has one, and its picture."""
-    panels = {result["image"]: image, **label_panels(image, labels, codec.config, result)}
-    structure = "" if result["ms_ssim"] is None else f", MS-SSIM {result['ms_ssim']:.3f}"
-    panels[f"{result['bytes']:,} bytes, {result['bpp']:.4f} bpp, PSNR {result['psnr']:.2f} dB{structure}"] = picture
-    return Utils.side_by_side(list(panels.values()), list(panels))
-
-
-def label_panels(image: np.ndarray, labels: LabelMap | None, config: ModelKnobs, result: Row) -> dict[str, np.ndarray]:
-    """Return the pictures of the label map and of what is preserved, by their captions."""
-    panels: dict[str, np.ndarray] = {}
-    if labels is not None:
-        colours = Classes.parse(config.classes, config.n_classes).colours
-        panels[f"label map, {result['code_bytes']:,} bytes"] = colours[labels.classes]
-        if labels.preserved is not None:
-            caption = f"preserved: {labels.preserved.mean():.0%} of the picture, {result['symbols_bytes']:,} bytes"
-            panels[caption] = np.where(labels.preserved[..., None], image, 128).astype(np.uint8)
-    return panels
 
 
 def report(result: Row, coder: Coder) -> str:
@@ -290,6 +241,7 @@ def compress_folder(
     say: Say = Say(),  # noqa: B008  (it is frozen)
     files_only: bool = False,
     overwrite: bool = False,
+    workers: Workers = Workers(),  # noqa: B008
 ) -> int:
     """Compress each image into a folder with results.csv. A bad image is named and costs the others nothing."""
     guide.check(coder.config, inputs, several=True)
@@ -303,14 +255,11 @@ def compress_folder(
         files = lambda: [source.path, *guide.files(coder.config, source)]  # noqa: E731
         return Job(source, name, files, lambda: made, lambda row: row["bytes"] == made[0].stat().st_size)
 
-    def make(job: Job) -> Row:
-        image = read_image(job.source.path, coder.knobs.max_pixels)
-        row = compress_image(coder, image, job.source, job.output, guide, files_only, overwrite)
-        return row | {"image": job.name}
-
     mask = digest(guide.selection.mask) if guide.selection.mask else ""
     run = FolderRun(output, "image", coder.settings(dataclasses.asdict(guide.selection), mask), overwrite)
-    rows, kept = run.work([job(*pair) for pair in names.items()], make, "compressed", say)
+    make = functools.partial(compress_file, coder, guide, files_only)
+    workers = workers.that_fit(inputs, coder.codecs)
+    rows, kept = run.work([job(*pair) for pair in names.items()], make, "compressed", say, workers.spread)
     warn_of_large_files(*coder.codecs)
     if kept:
         say(f"kept: {kept} images that were finished already")

@@ -17,26 +17,28 @@ What is there already is replaced only with --overwrite. A folder run that was i
 import argparse
 import functools
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from commands import packet_files
-from commands.folder_run import FolderRun, Input, Job, Row, gather, is_folder, outputs_of
+from commands.folder_run import FolderRun, Input, Job, Made, gather, is_folder, outputs_of, write_files
+from commands.images import decode_packets, decompress_data, decompress_file, decompress_packets
 from commands.options import (
     ModelChoice,
     Say,
     add_model_arguments,
     add_path_arguments,
+    add_worker_arguments,
     parse_with_paths,
     settings_of,
     split_knobs,
 )
 from commands.runtime import load_codec
+from commands.workers import Workers
 from config import UserError
 from gcodec import packets, save_picture
 from gcodec.compressed_files import SUFFIX, compressed_files_in, read_compressed
-from gcodec.files import refuse_existing, warn
+from gcodec.files import refuse_existing
 from gcodec.finding import Codecs
 from gcodec.inspection import arrived
 from gcodec.pictures import LOSSLESS_SUFFIXES, picture_path
@@ -53,6 +55,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "the picture to write, or a folder for more than one; - is standard output, as PNG",
         ("FILE.gc", "OUT.png"),
     )
+    add_worker_arguments(parser)
     return parse_with_paths(parser, argv, needs_output=True)
 
 
@@ -61,16 +64,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     where, knobs = split_knobs(args.knob)
     choice, say = ModelChoice(tuple(args.restore), args.restore_last, where), Say(args.quiet, args.verbose)
+    workers = Workers(args.workers, args.scheduler)
 
     def load() -> Codecs:
         return Codecs(choice.here(), next(iter(choice.named), None), functools.partial(load_codec, knobs=knobs))
 
+    def to_folder(decompress: Callable[..., Made], inputs: Mapping[Input, list[Path]]) -> int:
+        settings = settings_of(knobs)
+        return decompress_folder(decompress, load(), inputs, Path(args.output), settings, say, args.overwrite, workers)
+
     if found := packet_files.find(args.input, (SUFFIX,)):
         if packet_files.is_folder(args.output):
-            images = packet_files.by_image(found)
-            return decompress_folder(
-                load(), images, Path(args.output), settings_of(knobs), say, args.overwrite, decompress_packets
-            )
+            return to_folder(decompress_packets, packet_files.by_image(found))
         check_streams([str(found[0].path)], args.output)
         contents = packet_files.read(source.path for source in found)
         return decompress_one_in_packets(load, contents, args.output, say, args.overwrite)
@@ -81,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         if output.suffix.lower() in LOSSLESS_SUFFIXES or output.is_file():
             raise UserError(f"{output}: there are several files, so the output must be a folder")
         files = {source: [source.path] for source in inputs}
-        return decompress_folder(load(), files, output, settings_of(knobs), say, args.overwrite, decompress_file)
+        return to_folder(decompress_file, files)
     source = STANDARD_INPUT if args.input[0] == STREAM else Path(args.input[0])
     data = read_compressed(args.input[0])  # what is wrong with it shows before the model is loaded
     if packets.is_packet(data):  # on standard input, or by another name than packets have
@@ -90,7 +95,8 @@ def main(argv: list[str] | None = None) -> int:
         output = picture_path(named, LOSSLESS_SUFFIXES)
         refuse_existing(output, overwrite=args.overwrite)
         codecs = load()
-        result = decompress_data(codecs, data, source, output, args.overwrite)
+        result, made = decompress_data(codecs, data, source, output)
+        write_files([output], made, args.overwrite)
         codec = codecs.of(data)
         say.detail(f"model: {codec.checkpoint.folder}, run by {type(codec.runtime).__name__}")
         name = "standard output" if args.output == STREAM else output
@@ -101,19 +107,6 @@ def main(argv: list[str] | None = None) -> int:
 # ----------------------------------------------------------------------------------------------------------------------
 # One picture
 # ----------------------------------------------------------------------------------------------------------------------
-
-
-def decompress_data(codecs: Codecs, data: bytes, source: Path, output: Path, overwrite: bool) -> Row:
-    """Write the picture of a .gc file's bytes; return what was measured, by name."""
-    try:
-        codec = codecs.of(data)
-        start = time.perf_counter()
-        image = codec.decode(data)
-        seconds = time.perf_counter() - start
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from None
-    save_picture(image, output, overwrite)
-    return {"width": image.shape[1], "height": image.shape[0], "bytes": len(data), "seconds": seconds}
 
 
 def decompress_one_in_packets(
@@ -136,77 +129,33 @@ def decompress_one_in_packets(
     return 0
 
 
-def decode_packets(codecs: Codecs, contents: Mapping[str, bytes]) -> tuple[packets.Received, float]:
-    """Return what packets give, by the model that made them, and the seconds that it took. Warns of damaged ones."""
-    whole, _ = packets.read_packets(contents)
-    first, packet = next(iter(whole.items()))
-    try:
-        codec = codecs.of_fingerprint(packet.header.fingerprint)
-        codec.check(packet.header)
-    except UserError as error:
-        raise UserError(f"{first}: {error}") from None
-    start = time.perf_counter()
-    received = packets.decode(codec, contents)
-    seconds = time.perf_counter() - start
-    for name, reason in received.damaged.items():
-        warn(f"{name}: {reason}; left out")
-    return received, seconds
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # A folder
 # ----------------------------------------------------------------------------------------------------------------------
 
 
 def decompress_folder(
+    decompress: Callable[..., Made],  #         decompress_file or decompress_packets
     codecs: Codecs,
-    inputs: Mapping[Input, list[Path]],
+    inputs: Mapping[Input, list[Path]],  #      with the files that each consists of
     output: Path,
-    settings: str,
+    settings: str,  #                           what decides the pictures beside the files; see `settings_of`
     say: Say,
     overwrite: bool,
-    decompress: Callable[[Codecs, Input, list[Path], Path, bool], Row],
+    workers: Workers,
 ) -> int:
-    """Decompress each input with its model, into a folder with results.csv. A bad one is named and costs the others nothing.
-
-    inputs: with the files that each consists of. settings: what decides the pictures beside the files; see `settings_of`.
-    decompress: writes the picture of one of them.
-    """
+    """Decompress each input with its model, into a folder with results.csv. A bad one is named and costs the others nothing."""
     pictures = {source: output / name for source, name in outputs_of(inputs, ".png").items()}
     run = FolderRun(output, "file", settings, overwrite)
 
     def job(source: Input, picture: Path) -> Job:
         return Job(source, picture, lambda: inputs[source], lambda: [picture])
 
-    def make(job: Job) -> Row:
-        return decompress(codecs, job.source, inputs[job.source], job.output, overwrite)
-
-    rows, kept = run.work([job(*pair) for pair in pictures.items()], make, "decompressed", say)
+    jobs, make = [job(*pair) for pair in pictures.items()], functools.partial(decompress, codecs)
+    workers = workers.that_fit(inputs)
+    rows, kept = run.work(jobs, make, "decompressed", say, workers.spread)
     say(f"{output}: {len(rows)} pictures" + (f", {kept} of which were finished already" if kept else ""))
     return 2 if run.failures else 0
-
-
-def decompress_file(codecs: Codecs, source: Input, files: list[Path], picture: Path, overwrite: bool) -> Row:
-    """Write the picture of a .gc file; return what was measured, by name."""
-    return decompress_data(codecs, read_compressed(source.path), source.path, picture, overwrite)
-
-
-def decompress_packets(codecs: Codecs, source: Input, files: list[Path], picture: Path, overwrite: bool) -> Row:
-    """Write the picture of an image's packets; return what was measured, by name. Warns of packets that are missing."""
-    contents = packet_files.read(files)
-    received, seconds = decode_packets(codecs, contents)
-    save_picture(received.image, picture, overwrite)
-    if received.missing:
-        warn(f"{source.path}: {arrived(received.total, received.missing)}")
-    height, width = received.image.shape[:2]
-    return {
-        "width": width,
-        "height": height,
-        "bytes": sum(map(len, contents.values())),
-        "packets": received.total,
-        "missing": len(received.missing),
-        "seconds": seconds,
-    }
 
 
 if __name__ == "__main__":

@@ -1,20 +1,22 @@
 """Runs over many inputs: what goes in, the one loop over it, and what is finished, so that a run can be interrupted."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from commands.options import Say
 from data import INSTANCE_COLUMN, MAP_COLUMNS, Data
 from gcodec.errors import UserError
-from gcodec.files import ExistsError, atomic, is_empty, open_binary, output_names, warn
+from gcodec.files import ExistsError, atomic, atomic_together, is_empty, locked, open_binary, output_names, warn
 from path_tables import SUFFIXES as TABLE_SUFFIXES
 from utils import Utils
 
@@ -23,7 +25,7 @@ OUTPUT_SUFFIXES = (".png", ".gc", ".gcp")  # of single files that compress.py wr
 MARKS = ("settings", "sha256")  # columns by which a row is recognized: of the run, and of the files that went in
 TEXTS = (*MARKS, "image", "file", "model")  # columns that are no numbers
 Row = dict[str, Any]
-T = TypeVar("T")
+Made = tuple[Row, list[bytes]]  # what was measured of an input, and the contents of its outputs
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -124,34 +126,82 @@ def digest(*files: str | Path | None) -> str:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+class Item(Protocol):
+    """Something to work on. Its source is what the work is told of it beside its files, and can be pickled."""
+
+    @property
+    def source(self) -> Any: ...
+
+    @property
+    def files(self) -> Callable[[], Sequence[Path | None]]: ...
+
+
+T = TypeVar("T", bound=Item)
+R = TypeVar("R")
+Make = Callable[[Any, Sequence[Path | None]], R]  # does the work on an item's source and files
+
+
+class RunError(UserError):
+    """An error that ends a run, whatever is left to do."""
+
+
+def in_this_process(make: Make[R], items: Iterable[T]) -> Iterator[tuple[T, R | UserError]]:
+    """Yield each item with what `make` returns of it, or with the UserError that it raises."""
+    for item in items:
+        yield item, attempt(make, item.source, item.files())
+
+
+def attempt(function: Callable[..., R], *arguments: Any) -> R | UserError:
+    """Return what a function returns, or the UserError that it raises."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        return error
+
+
 def work_through(
     items: Iterable[T],
     kept: Callable[[T], Row | None],  #                what an earlier run noted of an item that is finished
-    make: Callable[[T], Row],  #                       do the work on an item; return what was measured, by name
-    add: Callable[[T, Row], None],  #                  note that an item is finished
+    make: Make[R],  #                                  what `spread` calls
+    add: Callable[[T, R], Row],  #                     note what was made of an item; return what was measured, by name
     failed: Callable[[T, UserError], None],  #         an item that is at fault is told, and costs the others nothing
+    spread: Callable = in_this_process,  #             where the work is done: see workers.py
     bar: Callable[[Iterable[T]], Iterable[T]] = iter,  # shows progress
 ) -> tuple[list[Row], int]:
     """Do the work on each item that is not finished already. Return the rows of all, and how many were kept.
 
-    An output that is there and may not be replaced ends the run.
+    An output that is there and may not be replaced ends the run, as a RunError does.
     """
-    rows, n_kept = [], 0
-    for item in bar(items):
-        try:
-            row = kept(item)
+    finished: list[Row] = []
+    rows: list[Row] = []
+
+    def to_do() -> Iterator[T]:
+        for item in bar(items):
+            row = attempt(kept, item)
             if row is None:
-                row = make(item)
-                add(item, row)
+                yield item
             else:
-                n_kept += 1
-        except ExistsError:
-            raise
-        except UserError as error:
-            failed(item, error)
+                settle(finished, item, row)
+
+    def settle(done: list[Row], item: T, row: Row | UserError) -> None:
+        if isinstance(row, (ExistsError, RunError)):
+            raise row
+        if isinstance(row, UserError):
+            failed(item, row)
         else:
-            rows.append(row)
-    return rows, n_kept
+            done.append(row)
+
+    with contextlib.closing(spread(make, to_do())) as outcomes:
+        for item, made in outcomes:
+            settle(rows, item, made if isinstance(made, UserError) else attempt(add, item, made))
+    return finished + rows, len(finished)
+
+
+def write_files(paths: Sequence[Path], contents: Sequence[bytes], overwrite: bool) -> None:
+    """Write files that belong together; see `atomic_together`."""
+    with atomic_together(paths, overwrite) as partials:
+        for partial, data in zip(partials, contents, strict=True):
+            partial.write_bytes(data)
 
 
 @dataclass
@@ -184,34 +234,51 @@ class FolderRun:
         """key: the column that names the file. settings: a fingerprint of whatever decides the outputs beside the file."""
         self.path, self.key, self.settings, self.overwrite = folder / RESULTS, key, settings, overwrite
         self.failures = 0
-        self.rows: dict[str, Row] = {}
-        if self.path.exists():
-            self.rows = _read(self.path, key)
-            if not self.rows and not overwrite:
-                raise ExistsError(self.path, "is there already, and is not of a run like this")
+        self._unwritten, self._next_write = False, 0.0  # when results.csv is written again, by time.monotonic
 
-    def work(self, jobs: Sequence[Job], make: Callable[[Job], Row], what: str, say: Say) -> tuple[list[Row], int]:
+    @cached_property
+    def rows(self) -> dict[str, Row]:
+        """The rows of finished files by their names, those of earlier runs among them."""
+        rows = _read(self.path, self.key) if self.path.exists() else {}
+        if not rows and not self.overwrite and self.path.exists():
+            raise ExistsError(self.path, "is there already, and is not of a run like this")
+        return rows
+
+    def work(
+        self,
+        jobs: Sequence[Job],
+        make: Make[Made],
+        what: str,  #                                such as "compressed", for the error if none could be
+        say: Say,
+        spread: Callable = in_this_process,
+        write: Callable[[Job, list[bytes]], Any] | None = None,  # writes the outputs; default: as many as there are
+    ) -> tuple[list[Row], int]:
         """Make what is not finished of the jobs. Return the rows of all, and how many were finished already.
 
-        what: such as "compressed", for the error if none could be. A bad input is named and costs the others nothing.
+        A bad input is named and costs the others nothing. No other process may write to the folder meanwhile.
         """
-        self.check({job.name: job.outputs() for job in jobs})
+        write = write or (lambda job, contents: write_files(job.outputs(), contents, self.overwrite))
+        bar = lambda items: Utils.progress(items, self.key, hide=say.quiet)  # noqa: E731
 
         def kept(job: Job) -> Row | None:
             row = self.finished(job.name, job.sha256, job.outputs())
             return row if row and job.is_whole(row) else None
 
-        def add(job: Job, row: Row) -> None:
+        def add(job: Job, made: Made) -> Row:
+            row, contents = made
+            write(job, contents)
             self.add(job.name, job.sha256, row)
             say.detail(f"{job.source.path}: " + ", ".join(f"{name} {_short(row[name])}" for name in row if name != self.key))
+            return row
 
         def failed(job: Job, error: UserError) -> None:
             warn(f"skipped: {error}")
             self.failures += 1
 
-        rows, n_kept = work_through(
-            jobs, kept, make, add, failed, lambda items: Utils.progress(items, self.key, hide=say.quiet)
-        )
+        with locked(self.path.parent, RESULTS), contextlib.ExitStack() as at_end:
+            self.check({job.name: job.outputs() for job in jobs})
+            at_end.callback(self.write)
+            rows, n_kept = work_through(jobs, kept, make, add, failed, spread, bar)
         if not rows:
             raise UserError(f"{jobs[0].source.root}: none of its {self.failures} {self.key}s could be {what}")
         return rows, n_kept
@@ -233,12 +300,18 @@ class FolderRun:
         return None
 
     def add(self, name: str, sha256: str, row: Row) -> None:
-        """Note that a file is finished."""
+        """Note that a file is finished. Writing results.csv takes a twentieth of the time at most, however long it is."""
         self.rows[name] = {self.key: name} | row | {"settings": self.settings, "sha256": sha256}
-        self.write()
+        self._unwritten = True
+        if (start := time.monotonic()) >= self._next_write:
+            self.write()
+            self._next_write = time.monotonic() + 20 * (time.monotonic() - start)
 
     def write(self) -> None:
-        """Write results.csv. It is complete at any moment."""
+        """Write results.csv, if a row is not in it yet. The file is whole at any moment."""
+        if not self._unwritten:
+            return
+        self._unwritten = False
         rows = [self.rows[name] for name in sorted(self.rows)]
         columns = list(dict.fromkeys(column for row in rows for column in row if column not in MARKS)) + list(MARKS)
         with atomic(self.path) as partial, partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:

@@ -44,9 +44,13 @@ class Guide:
             raise UserError("--preserve, --synthesize, --mask, --box: this model was not trained for that (knob selective)")
         self.selection.check(Classes.parse(config.classes, config.n_classes))
 
-    def read(self, config: ModelKnobs, image: np.ndarray, source: Input) -> LabelMap | None:
-        """Return the label map of an image, with what is preserved; None for a model that wants none."""
-        labels, instances = self.files(config, source)
+    def read(
+        self, config: ModelKnobs, image: np.ndarray, source: Input, labels: Path | None, instances: Path | None
+    ) -> LabelMap | None:
+        """Return the label map of an image, with what is preserved; None for a model that wants none.
+
+        labels, instances: the files of its maps, as `files` returns them.
+        """
         if labels is None:
             return None
         classes = Classes.parse(config.classes, config.n_classes)

@@ -97,6 +97,14 @@ def add_path_arguments(parser: argparse.ArgumentParser, inputs: str, output: str
     loudness.add_argument("-v", "--verbose", action="store_true", help="say more: the model, and each file of a folder")
 
 
+def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that spread the inputs over many workers; see workers.py."""
+    workers = parser.add_mutually_exclusive_group()
+    workers.add_argument("-j", "--workers", type=int, metavar="N", help="work on several inputs in N processes, by Dask")
+    workers.add_argument("--scheduler", metavar="ADDRESS", help="work on several inputs with the workers of this Dask "
+                         "scheduler, such as tcp://HOST:8786")  # fmt: skip
+
+
 def parse_with_paths(parser: argparse.ArgumentParser, argv: list[str] | None, needs_output: bool) -> argparse.Namespace:
     """Parse a command line, and bring inputs and output that it names by position to `input` and `output`.
 

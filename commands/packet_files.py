@@ -12,7 +12,7 @@ from commands.folder_run import Input, gather
 from gcodec.errors import UserError
 from gcodec.files import ExistsError, atomic_together, files_in, is_empty, open_binary, refuse_existing
 from gcodec.packets import SUFFIX
-from gcodec.pictures import picture_path, write_picture
+from gcodec.pictures import picture_bytes, picture_path
 from gcodec.streams import STREAM
 
 PACKET_NAME = re.compile(r"(.+)-\d{3}\.gcp", re.IGNORECASE | re.DOTALL)
@@ -74,7 +74,7 @@ def write(
         for partial, data in zip(partials, sent, strict=False):
             partial.write_bytes(data)
         if picture and side_by_side:
-            write_picture(side_by_side, partials[-1], picture)
+            partials[-1].write_bytes(picture_bytes(side_by_side, picture))
     for path in left_over:
         path.unlink()
     return files

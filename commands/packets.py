@@ -1,5 +1,6 @@
 """What compress.py --packets does: an image becomes packets, of which some may get lost on their way."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from commands import packet_files
-from commands.folder_run import FolderRun, Input, Job, Row, outputs_of
+from commands.coder import Coder
+from commands.folder_run import FolderRun, Input, Job, Made, outputs_of
 from commands.guide import Guide
-from commands.options import ModelChoice, Say, settings_of, warn_of_large_files
-from config import UserError, config_test
+from commands.images import Files
+from commands.options import ModelChoice, Say, warn_of_large_files
+from commands.workers import Workers
+from config import UserError
 from evaluation.metrics import measures, similarity
 from gcodec import Codec, packets, read_image
 from gcodec.container import SMALLEST
@@ -33,7 +37,7 @@ def check_packet_options(size: int, choice: ModelChoice, output: str | None, cha
 
 
 def image_to_packets(
-    load: Callable[[], Codec],
+    load: Callable[[], Coder],
     read: Callable[[], np.ndarray],
     source: Path,
     output: str,  #         see packet_files.outputs
@@ -50,7 +54,7 @@ def image_to_packets(
         raise UserError(f"{picture}: --files-only writes no picture; name a folder, or OUT{packets.SUFFIX}")
     packet_files.refuse_existing_packets(start, picture, overwrite)
     image = read()
-    codec = load()
+    codec = load().codecs[0]
     sent, reconstruction, result = encode(codec, image, source, size, decode=not files_only)
     side_by_side = None
     if reconstruction is not None:
@@ -69,36 +73,42 @@ def image_to_packets(
 
 
 def folder_to_packets(
-    codec: Codec,
+    coder: Coder,
     inputs: list[Input],
     output: Path,
     size: int,  #                 bytes of a packet, at most
-    knobs: config_test,
     say: Say,
+    workers: Workers,
     files_only: bool = False,
     overwrite: bool = False,
 ) -> int:
     """Write the packets of each image into a folder with results.csv. A bad image is named and costs the others nothing."""
-    packets.check_model(codec)
+    packets.check_model(coder.codecs[0])
 
     def job(source: Input, start: Path) -> Job:
         return Job(source, start, lambda: [source.path], lambda: packet_files.existing(start), lambda row: complete(row, start))
 
-    def make(job: Job) -> Row:
-        image = read_image(job.source.path, knobs.max_pixels)
-        sent, _, row = encode(codec, image, job.source.path, size, decode=not files_only)
+    def write(job: Job, sent: list[bytes]) -> None:
         packet_files.write(sent, job.output, overwrite=overwrite)
-        return row
 
     starts = {source: output / name.with_suffix("") for source, name in outputs_of(inputs, packets.SUFFIX).items()}
-    run = FolderRun(output, "image", settings_of(knobs, codec.checkpoint.fingerprint.hex(), "packets", size), overwrite)
-    rows, kept = run.work([job(*pair) for pair in starts.items()], make, "compressed", say)
-    warn_of_large_files(codec)
+    run = FolderRun(output, "image", coder.settings("packets", size), overwrite)
+    make = functools.partial(packets_of_file, coder, size, files_only)
+    workers = workers.that_fit(inputs, coder.codecs)
+    rows, kept = run.work([job(*pair) for pair in starts.items()], make, "compressed", say, workers.spread, write)
+    warn_of_large_files(*coder.codecs)
     if kept:
         say(f"kept: {kept} images that were finished already")
     say(f"packets: {sum(row['packets'] for row in rows)} of at most {size} bytes, of {len(rows)} images")
     say(f"results: {run.path}")
     return 2 if run.failures else 0
+
+
+def packets_of_file(coder: Coder, size: int, files_only: bool, source: Input, files: Files) -> Made:
+    """Return what was measured of an image in a folder, by name, and its packets."""
+    image = read_image(files[0] or source.path, coder.knobs.max_pixels)
+    sent, _, row = encode(coder.codecs[0], image, source.path, size, decode=not files_only)
+    return row, sent
 
 
 def encode(

@@ -32,6 +32,7 @@ class OnnxRuntime:
     """A gcodec.runtime.Runtime. A network is loaded when it first runs. Several threads may use one."""
 
     address_space_per_pixel = 0.0
+    threads = 0  # that run a network; 0: as many as there are cores
 
     def __init__(self, checkpoint: Checkpoint):
         """Raises UserError unless the checkpoint has whole graphs that belong to its weights."""
@@ -106,6 +107,7 @@ class OnnxRuntime:
 
         _limit_memory()
         options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
         options.log_severity_level = 4  # errors are raised; nothing else is said
         options.enable_mem_pattern = False  # one block for all layers, planned ahead, would be twice as large
         weights = weights_of(self.checkpoint, name)

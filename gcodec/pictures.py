@@ -244,16 +244,19 @@ def picture_path(path: str | Path, suffixes: tuple[str, ...] = PICTURE_SUFFIXES)
 def save_picture(picture: np.ndarray | Image.Image, path: str | Path, overwrite: bool = True) -> None:
     """Write an image (H, W, 3) uint8 or a Pillow picture. The file appears whole or not at all; see `atomic`."""
     with atomic(path, overwrite) as partial:
-        write_picture(picture, partial, path)
+        partial.write_bytes(picture_bytes(picture, path))
 
 
-def write_picture(picture: np.ndarray | Image.Image, partial: Path, path: str | Path) -> None:
-    """Write a picture to the temporary file of `path`."""
+def picture_bytes(picture: np.ndarray | Image.Image, path: str | Path) -> bytes:
+    """Return the contents of a picture's file. path: its name, which says its format."""
+    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    kind = Image.registered_extensions()[Path(path).suffix.lower()]
+    file = io.BytesIO()
     try:
-        image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-        image.save(partial, **PNG_OPTIONS)  # which other formats do not know, and ignore
-    except ValueError as error:  # such as a picture too large for the format
+        image.save(file, kind, **PNG_OPTIONS)  # which other formats do not know, and ignore
+    except (ValueError, OSError) as error:  # such as a picture too large for the format
         raise UserError(f"{path}: cannot be written ({error})") from None
+    return file.getvalue()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

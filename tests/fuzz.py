@@ -10,8 +10,8 @@ nothing changed. Forged: the checksum was made to match, so that what is behind 
 another picture, by the format's own rules; then a picture of the size and the symbols that it says must come out.
 
 The packets of an image are lost, repeated, shuffled, damaged, forged, and mixed with those of another image. They must give the
-picture that the undamaged ones of the image give that most are of; without such an image, an error. Time is the processor's, so that other programs
-and slow disks do not count; still, the limit is for a slow machine.
+picture that the undamaged ones of the image give that most are of; without such an image, an error. Time is the processor's,
+so that other programs and slow disks do not count; still, the limit is for a slow machine.
 """
 
 import argparse
@@ -326,7 +326,7 @@ class PicturesOfWholePackets:
         self.known: dict[frozenset[bytes], np.ndarray] = {}
 
     def image_of_most(self, arrived: list[bytes]) -> int | None:
-        """Return the image that more than half of the packets that arrived whole are of, copies aside; None if there is none."""
+        """Return the image that more than half of the whole packets are of, copies aside; None if there is none."""
         of = [self.image_of[data] for data in set(arrived) if data in self.image_of]
         return next((image for image in of if 2 * of.count(image) > len(of)), None)
 

@@ -1,0 +1,303 @@
+"""A folder run's work on many workers, by Dask: processes of this machine, or workers of a scheduler that is running already.
+
+    this process: inputs ─▶ worker: file, picture, row ─▶ this process: writes the files, and the row to results.csv
+
+A worker opens an input by its path if it sees the same file there, and is sent its contents if not. It needs the project and
+the model, which is loaded once, but nothing of the output folder. The input of a worker that dies goes to another one.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import io
+import itertools
+import logging
+import os
+import pickle
+import socket
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from commands.folder_run import Input, Make, R, RunError, T, attempt, in_this_process
+from commands.runtime import load_codec
+from config import VERSION, UserError, config_test
+from gcodec import Codec, packets
+from gcodec.checkpoint import SHIPPED
+from gcodec.compressed_files import read_compressed
+from gcodec.container import read_header
+from gcodec.files import warn
+from gcodec.finding import Models
+from gcodec.memory import TILED, available_memory
+from gcodec.onnx_runtime import OnnxRuntime
+from gcodec.pictures import padded_size
+from utils import PROJECT
+
+TIMEOUT = 8  # seconds that a scheduler has to answer
+IN_FLIGHT = 2  # inputs for each thread of the workers: the next one is there when one is done
+WORKER_BYTES = 400e6  # memory of a worker, with libraries and a model, beside what an image takes
+NOT_SEEN = "not seen"  # what a worker says of files that it does not see
+Stamp = tuple[int, int] | None  # size and time of a file
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where the work of a folder run is done: in N processes, at a Dask scheduler, or, without either, in this process."""
+
+    number: int | None = None
+    scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a number that makes no sense, and where Dask is not installed."""
+        if self.number is not None and self.number < 1:
+            raise UserError(f"--workers {self.number}: at least 1")
+        if self and importlib.util.find_spec("distributed") is None:
+            raise UserError("--workers, --scheduler: need the package distributed: pip install -r requirements-scale.txt")
+
+    def __bool__(self) -> bool:
+        return self.number is not None or self.scheduler is not None
+
+    def that_fit(self, inputs: Iterable[Input], codecs: Sequence[Codec] = ()) -> "Workers":
+        """Return fewer workers, and say so, where memory does not take as many, each with the image of the largest file."""
+        there = available_memory()
+        if self.number is None or there is None:
+            return self
+        each = max([codec.runtime.bytes_per_pixel for codec in codecs], default=TILED)
+        largest = max((source.path for source in inputs), key=lambda path: os.path.getsize(path) if path.is_file() else 0)
+        needed = WORKER_BYTES + each * pixels(largest)
+        fit = max(1, int(there / needed))
+        if fit >= self.number:
+            return self
+        warn(f"--workers {self.number}: each takes {needed / 1e9:.1f} GB for {largest}, and {there / 1e9:.1f} GB can be had; "
+             f"starting {fit}")  # fmt: skip
+        return replace(self, number=fit)
+
+    def spread(self, make: Make[R], items: Iterable[T]) -> Iterator[tuple[T, R | UserError]]:
+        """Yield each item with what `make` returns of it, or with the UserError that it raises, as soon as it is done."""
+        if not self:
+            yield from in_this_process(make, items)
+            return
+        with self._client() as client:
+            yield from _Spread(self, client, make).over(items)
+
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[Any]:
+        """Yield Dask's client. Processes that are started end with this context."""
+        import distributed
+
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is told here, in a line
+        silent: dict[str, Any] = {"silence_logs": logging.CRITICAL, "dashboard_address": None}
+        with contextlib.ExitStack() as stack:
+            where: Any = self.scheduler
+            if self.number:
+                one = {"threads_per_worker": 1, "memory_limit": 0}  # `that_fit` has seen to the memory
+                where = stack.enter_context(distributed.LocalCluster(n_workers=self.number, **one, **silent))
+            try:
+                client = stack.enter_context(distributed.Client(where, timeout=TIMEOUT, set_as_default=False))
+            except (OSError, ValueError, TypeError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise UserError(f"--scheduler {self.scheduler}: no Dask scheduler answers there ({reason})") from None
+            if not client.nthreads():
+                warn(f"--scheduler {self.scheduler}: has no workers yet; waiting for them")
+            yield client
+
+
+class _Spread:
+    """One run's work at a Dask client."""
+
+    def __init__(self, workers: Workers, client: Any, make: Callable):
+        import distributed
+
+        self.workers, self.client, self.dask = workers, client, distributed
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.threads = max(1, cores // workers.number) if workers.number else 0
+        self.folder = os.getcwd() if workers.scheduler else ""  # processes that are started here have the same one
+        self.work = _pickled(make)
+        self.by_path = True
+
+    def over(self, items: Iterable[T]) -> Iterator[tuple[T, Any]]:
+        items, waiting = iter(items), {}
+        done = self.dask.as_completed(loop=self.client.loop, with_results=True, raise_errors=False)
+
+        def send(item: T) -> None:
+            future = self.client.submit(pickle.loads, self._task(item), pure=False)
+            waiting[future.key] = item
+            done.add(future)
+
+        while True:
+            room = IN_FLIGHT * max(1, sum(self.client.nthreads().values())) - len(waiting)
+            for item in itertools.islice(items, max(0, room)):
+                send(item)
+            if not waiting:
+                return
+            future, made = next(done)
+            item = waiting.pop(future.key)
+            if future.status != "finished":
+                made = self._failure(item, made)
+            if made == NOT_SEEN:
+                self.by_path = False
+                send(item)
+            else:
+                yield item, made
+
+    def _task(self, item: T) -> bytes:
+        """Return the bytes that, where they are unpickled, do the work on an item.
+
+        So Dask's scheduler needs nothing of this project, and what a worker lacks of it is an error of the task.
+        """
+        names = [path and Path(path) for path in item.files()]
+        paths = [name and Path(self.folder, name) for name in names]
+        stamps = [_stamp(path) for path in paths]
+        contents = None if self.by_path else [path and path.read_bytes() for path in paths]
+        return pickle.dumps(_Call(_work_on, VERSION, self.work, self.threads, item.source, names, paths, stamps, contents))
+
+    def _failure(self, item: T, made: Any) -> UserError:
+        """Return the error of an item, or raise that of the run, for a task that ended without a result."""
+        error = made[1] if isinstance(made, tuple) else made
+        if isinstance(error, self.dask.KilledWorker):
+            return UserError(f"{next(iter(item.files()))}: workers died of it, perhaps for want of memory")
+        if isinstance(error, ImportError):
+            raise RunError(f"a worker lacks this project or what it requires ({error}); "
+                           f"start it where Python finds them: PYTHONPATH={PROJECT}")  # fmt: skip
+        if isinstance(error, self.dask.CancelledError):
+            raise RunError(f"--scheduler {self.workers.scheduler}: is gone; the same command goes on where it stopped")
+        raise error
+
+
+def pixels(path: Path) -> int:
+    """Return how many pixels an image has, or that of a .gc file or a packet, by its header; 0 if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.height * image.width
+    except Exception:  # Pillow raises many kinds of errors
+        pass
+    with contextlib.suppress(UserError):
+        data = read_compressed(path)
+        header = packets.read_packet(data).header if packets.is_packet(data) else read_header(data)[0]
+        height, width = padded_size(*header.coded_size)
+        return height * width
+    return 0
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# To a worker
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class _Call:
+    """A call that takes place where it is unpickled."""
+
+    def __init__(self, function: Callable, *arguments: Any):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> tuple:
+        return self.function, self.arguments
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles models as names and fingerprints. A worker loads them from its own disk."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Codec):
+            runtime = "onnx" if isinstance(value.runtime, OnnxRuntime) else "tensorflow"
+            options = {name: getattr(value, name) for name in ("channels", "max_pixels", "noise_seed")}
+            checkpoint = value.checkpoint
+            return _load, (checkpoint.folder.absolute(), checkpoint.fingerprint, config_test(runtime=runtime, **options))
+        if isinstance(value, Models):
+            return _models, ([root.absolute() for root in value.roots],)
+        return NotImplemented
+
+
+def _pickled(value: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file).dump(value)
+    return file.getvalue()
+
+
+def _stamp(path: Path | None) -> Stamp:
+    with contextlib.suppress(OSError):
+        if path is not None:
+            status = path.stat()
+            return status.st_size, status.st_mtime_ns
+    return None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# On a worker
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _work_on(
+    version: str,  #                            of the project, where the run was started
+    work: bytes,  #                             what to do, as `_pickled` returns it
+    threads: int,  #                            for a network; 0: as many as the worker has
+    source: Any,
+    names: list[Path | None],  #                of the files, as the user calls them
+    paths: list[Path | None],
+    stamps: list[Stamp],  #                     of the files, where the run was started
+    contents: list[bytes | None] | None,  #     None: the worker must see the files
+) -> Any:
+    """Return what the work makes of an input, the UserError that it raises, or NOT_SEEN."""
+    if version != VERSION:
+        return RunError(f"worker {_name()}: has version {VERSION} of this project instead of {version}")
+    try:
+        with _LOADING:  # Dask's threads share a model
+            make = _loaded(work, threads)
+    except UserError as error:
+        return RunError(f"worker {_name()}: {error}")
+    with contextlib.ExitStack() as stack:
+        if contents is not None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            paths = [name and Path(folder, f"{i}{name.suffix}") for i, name in enumerate(names)]
+            for path, data in zip(paths, contents, strict=True):
+                if path and data is not None:
+                    path.write_bytes(data)
+        elif [_stamp(path) for path in paths] != stamps:
+            return NOT_SEEN
+        made = attempt(make, source, paths)
+    if isinstance(made, UserError):
+        for path, name in zip(paths, names, strict=True):
+            made = UserError(str(made).replace(str(path), str(name)))
+    return made
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(work: bytes, threads: int) -> Callable:
+    """Return the work, with its models. It is loaded once."""
+    from distributed import get_worker
+
+    OnnxRuntime.threads = threads or get_worker().state.nthreads
+    os.environ["TF_NUM_INTRAOP_THREADS"] = str(OnnxRuntime.threads)
+    Image.MAX_IMAGE_PIXELS = None  # the knob max_pixels is checked before anything is decoded
+    warnings.filterwarnings("ignore", module="PIL")  # they are about metadata
+    return pickle.loads(work)
+
+
+_LOADING = threading.Lock()
+
+
+def _load(folder: Path, fingerprint: bytes, knobs: config_test) -> Codec:
+    """Load a model on a worker. Raises UserError if it is not the one with this fingerprint."""
+    if not folder.exists():
+        folder = _models([]).find(fingerprint) or folder
+    codec = load_codec(folder, knobs)
+    if codec.checkpoint.fingerprint != fingerprint:
+        there = codec.checkpoint.fingerprint.hex()
+        raise UserError(f"{folder}: is another model there, of the fingerprint {there} instead of {fingerprint.hex()}")
+    return codec
+
+
+def _models(roots: list[Path]) -> Models:
+    return Models([*roots, SHIPPED, PROJECT / "checkpoints"])
+
+
+def _name() -> str:
+    from distributed import get_worker
+
+    return f"{get_worker().address} on {socket.gethostname()}"
