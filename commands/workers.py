@@ -8,6 +8,7 @@ the model, which is loaded once, but nothing of the output folder. The input of 
 
 import contextlib
 import functools
+import heapq
 import importlib.util
 import io
 import itertools
@@ -42,6 +43,8 @@ from utils import PROJECT
 TIMEOUT = 8  # seconds that a scheduler has to answer
 IN_FLIGHT = 2  # inputs for each thread of the workers: the next one is there when one is done
 WORKER_BYTES = 400e6  # memory of a worker, with libraries and a model, beside what an image takes
+LOOKED_AT = 100  # files, whose headers say how large their images are
+NO_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for the process that started them
 NOT_SEEN = "not seen"  # what a worker says of files that it does not see
 Stamp = tuple[int, int] | None  # size and time of a file
 
@@ -64,12 +67,16 @@ class Workers:
         return self.number is not None or self.scheduler is not None
 
     def that_fit(self, inputs: Iterable[Input], codecs: Sequence[Codec] = ()) -> "Workers":
-        """Return fewer workers, and say so, where memory does not take as many, each with the image of the largest file."""
+        """Return fewer workers, and say so, where memory does not take as many, each with the largest image.
+
+        It is looked for among the largest files.
+        """
         there = available_memory()
         if self.number is None or there is None:
             return self
         each = max([codec.runtime.bytes_per_pixel for codec in codecs], default=TILED)
-        largest = max((source.path for source in inputs), key=lambda path: os.path.getsize(path) if path.is_file() else 0)
+        size = lambda path: path.stat().st_size if path.is_file() else 0  # noqa: E731
+        largest = max(heapq.nlargest(LOOKED_AT, (source.path for source in inputs), size), key=pixels)
         needed = WORKER_BYTES + each * pixels(largest)
         fit = max(1, int(there / needed))
         if fit >= self.number:
@@ -92,12 +99,12 @@ class Workers:
         import distributed
 
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is told here, in a line
-        silent: dict[str, Any] = {"silence_logs": logging.CRITICAL, "dashboard_address": None}
+        quiet: dict[str, Any] = {"silence_logs": logging.CRITICAL, "dashboard_address": "127.0.0.1:0", "preload": NO_INTERRUPT}
         with contextlib.ExitStack() as stack:
             where: Any = self.scheduler
             if self.number:
                 one = {"threads_per_worker": 1, "memory_limit": 0}  # `that_fit` has seen to the memory
-                where = stack.enter_context(distributed.LocalCluster(n_workers=self.number, **one, **silent))
+                where = stack.enter_context(distributed.LocalCluster(n_workers=self.number, **one, **quiet))
             try:
                 client = stack.enter_context(distributed.Client(where, timeout=TIMEOUT, set_as_default=False))
             except (OSError, ValueError, TypeError) as error:

@@ -1,5 +1,6 @@
 """Opening, finding and writing files."""
 
+import csv
 import os
 import socket
 import subprocess
@@ -190,6 +191,7 @@ def test_a_run_keeps_what_is_finished_by_the_same_settings_whatever_it_is_called
     for name in NAMES:
         (tmp_path / name).write_text("output")
         run.add(name, "digest", {"bytes": 7, "psnr": np.inf, "ms_ssim": None})
+    run.write()
     again = folder_run.FolderRun(tmp_path, "image", "s1", overwrite=False)
     for name in NAMES:
         row = again.finished(name, "digest", [tmp_path / name])
@@ -209,17 +211,31 @@ def test_a_table_that_was_changed_by_hand_or_is_a_pipe_is_one_line(tmp_path):
     text = run.path.read_text()
     run.path.write_text(text.replace(",7,", ",seven,"))
     with pytest.raises(UserError, match=r"results\.csv: was changed by hand .*'seven'"):
-        folder_run.FolderRun(tmp_path, "image", "s1", overwrite=False)
+        _ = folder_run.FolderRun(tmp_path, "image", "s1", overwrite=False).rows
     run.path.unlink()
     os.mkfifo(run.path)
     with pytest.raises(UserError, match=r"results\.csv: is a device, a pipe"):
-        folder_run.FolderRun(tmp_path, "image", "s1", overwrite=False)
+        _ = folder_run.FolderRun(tmp_path, "image", "s1", overwrite=False).rows
 
 
 def test_a_table_that_is_not_of_a_run_is_not_replaced(tmp_path):
     (tmp_path / "results.csv").write_text("my,own\n1,2\n")
     with pytest.raises(ExistsError, match=r"results\.csv"):
-        folder_run.FolderRun(tmp_path, "image", "s", overwrite=False)
+        _ = folder_run.FolderRun(tmp_path, "image", "s", overwrite=False).rows
+
+
+def test_writing_a_long_table_takes_a_twentieth_of_a_run_and_the_end_is_in_it(tmp_path, monkeypatch):
+    now, run = [0.0], folder_run.FolderRun(tmp_path, "image", "s", overwrite=False)
+    monkeypatch.setattr(folder_run.time, "monotonic", lambda: now[0])
+    write = csv.DictWriter.writerows
+    monkeypatch.setattr(csv.DictWriter, "writerows", lambda *rows: now.append(now.pop() + 1.0) or write(*rows))
+    for i in range(100):
+        now[0] += 1.0
+        run.add(f"{i}.png", "digest", {"bytes": i})
+    assert 104 <= now[0] <= 106
+    assert len(folder_run.FolderRun(tmp_path, "image", "s", overwrite=False).rows) < 100
+    run.write()
+    assert len(folder_run.FolderRun(tmp_path, "image", "s", overwrite=False).rows) == 100
 
 
 class Taking(NamedTuple):
