@@ -258,8 +258,8 @@ def compress_folder(
     mask = digest(guide.selection.mask) if guide.selection.mask else ""
     run = FolderRun(output, "image", coder.settings(dataclasses.asdict(guide.selection), mask), overwrite)
     make = functools.partial(compress_file, coder, guide, files_only)
-    workers = workers.that_fit(inputs, coder.codecs)
-    rows, kept = run.work([job(*pair) for pair in names.items()], make, "compressed", say, workers.spread)
+    with workers.that_fit([source.path for source in inputs], coder.codecs).started() as spread:
+        rows, kept = run.work([job(*pair) for pair in names.items()], make, "compressed", say, spread)
     warn_of_large_files(*coder.codecs)
     if kept:
         say(f"kept: {kept} images that were finished already")

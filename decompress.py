@@ -152,8 +152,8 @@ def decompress_folder(
         return Job(source, picture, lambda: inputs[source], lambda: [picture])
 
     jobs, make = [job(*pair) for pair in pictures.items()], functools.partial(decompress, codecs)
-    workers = workers.that_fit(inputs)
-    rows, kept = run.work(jobs, make, "decompressed", say, workers.spread)
+    with workers.that_fit([files[0] for files in inputs.values()]).started() as spread:
+        rows, kept = run.work(jobs, make, "decompressed", say, spread)
     say(f"{output}: {len(rows)} pictures" + (f", {kept} of which were finished already" if kept else ""))
     return 2 if run.failures else 0
 

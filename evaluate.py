@@ -25,9 +25,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from commands.folder_run import work_through
-from commands.options import warn_of_large_files
+from commands.folder_run import in_this_process, work_through
+from commands.options import add_worker_arguments, warn_of_large_files
 from commands.runtime import load_codec
+from commands.workers import Workers
 from config import UserError, config_test
 from evaluation import packets, report
 from evaluation.baselines import available
@@ -45,7 +46,7 @@ from evaluation.measure import (
 )
 from evaluation.segmentation import Segmenter
 from gcodec.checkpoint import resolve_checkpoint
-from gcodec.files import output_names, printable
+from gcodec.files import locked, output_names, printable
 from gcodec.pictures import images_in
 from utils import Utils
 
@@ -70,6 +71,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         "of its packets, which have at most BYTES bytes, are lost")  # fmt: skip
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of config_test; may be repeated")  # fmt: skip
+    add_worker_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -90,15 +92,17 @@ def main(argv: list[str] | None = None) -> int:
     budgets = read_budgets(args.budgets)
     names = output_names(images_in(source), source, "")
     measure = Measure(output, source, {path: str(name) for path, name in names.items()}, knobs)
-    if args.packets is not None:
-        measure_packets(checkpoints, args.packets, measure)
-    else:
-        judges = load_judges(args.miou, args.semantic_maps, args.lpips, args.fid, measure)
-        if budgets:
-            results = measure_budgets(budgets, checkpoints, measure)
+    workers = Workers(args.workers, args.scheduler).that_fit(map(Path, names))
+    with locked(output, f"report {output.name}"), workers.started() as measure.spread:
+        if args.packets is not None:
+            measure_packets(checkpoints, args.packets, measure)
         else:
-            results = measure_checkpoints(checkpoints, measure, args.baselines)
-        write_report(judges.judge(results, measure), measure)
+            judges = load_judges(args.miou, args.semantic_maps, args.lpips, args.fid, measure)
+            if budgets:
+                results = measure_budgets(budgets, checkpoints, measure)
+            else:
+                results = measure_checkpoints(checkpoints, measure, args.baselines)
+            write_report(judges.judge(results, measure), measure)
     for line in dict.fromkeys(measure.failures):  # several checkpoints tell the same of an image
         print(printable(f"not measured: {line}"), file=sys.stderr)
     return 2 if measure.failures else 0
@@ -106,9 +110,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(task: Task, measure: Measure) -> None:
     """Measure what an earlier run has not. Raises UserError if nothing could be."""
-    rows, _ = work_through(
-        task.items, task.kept, task.make, task.add, task.failed, lambda items: Utils.progress(items, "image", task.name)
-    )
+    bar = lambda items: Utils.progress(items, "image", task.name)  # noqa: E731
+    rows, _ = work_through(task.items, task.kept, task.work(), task.add, task.failed, measure.spread or in_this_process, bar)
     if not rows:
         raise UserError(f"{measure.source}: no image could be measured with {task.label}; {measure.failures[-1]}")
 

@@ -100,13 +100,13 @@ class Utils:
             ctypes.CDLL(None).mallopt(m_mmap_threshold, 4 * 2**20)
 
     @staticmethod
-    def memory(field: str = "VmRSS") -> int | None:
-        """Return the bytes of memory that this process has now (VmRSS) or had at most (VmHWM), or None without /proc.
+    def memory(field: str = "VmRSS", process: int | str = "self") -> int | None:
+        """Return the bytes of memory that a process has now (VmRSS) or had at most (VmHWM), or None without /proc.
 
         psutil knows no peak on Linux, and the peak of `resource` cannot be reset.
         """
         try:
-            status = Path("/proc/self/status").read_text()
+            status = Path(f"/proc/{process}/status").read_text()
         except OSError:
             return None
         return 1024 * int(status.split(f"{field}:")[1].split()[0])

@@ -26,7 +26,7 @@ from typing import Any
 
 from PIL import Image
 
-from commands.folder_run import Input, Make, R, RunError, T, attempt, in_this_process
+from commands.folder_run import RunError, T, attempt, in_this_process
 from commands.runtime import load_codec
 from config import VERSION, UserError, config_test
 from gcodec import Codec, packets
@@ -66,7 +66,7 @@ class Workers:
     def __bool__(self) -> bool:
         return self.number is not None or self.scheduler is not None
 
-    def that_fit(self, inputs: Iterable[Input], codecs: Sequence[Codec] = ()) -> "Workers":
+    def that_fit(self, paths: Iterable[Path], codecs: Sequence[Codec] = ()) -> "Workers":
         """Return fewer workers, and say so, where memory does not take as many, each with the largest image.
 
         It is looked for among the largest files.
@@ -76,7 +76,7 @@ class Workers:
             return self
         each = max([codec.runtime.bytes_per_pixel for codec in codecs], default=TILED)
         size = lambda path: path.stat().st_size if path.is_file() else 0  # noqa: E731
-        largest = max(heapq.nlargest(LOOKED_AT, (source.path for source in inputs), size), key=pixels)
+        largest = max(heapq.nlargest(LOOKED_AT, paths, size), key=pixels)
         needed = WORKER_BYTES + each * pixels(largest)
         fit = max(1, int(there / needed))
         if fit >= self.number:
@@ -85,17 +85,12 @@ class Workers:
              f"starting {fit}")  # fmt: skip
         return replace(self, number=fit)
 
-    def spread(self, make: Make[R], items: Iterable[T]) -> Iterator[tuple[T, R | UserError]]:
-        """Yield each item with what `make` returns of it, or with the UserError that it raises, as soon as it is done."""
-        if not self:
-            yield from in_this_process(make, items)
-            return
-        with self._client() as client:
-            yield from _Spread(self, client, make).over(items)
-
     @contextlib.contextmanager
-    def _client(self) -> Iterator[Any]:
-        """Yield Dask's client. Processes that are started end with this context."""
+    def started(self) -> Iterator[Callable]:
+        """Yield what `work_through` takes as `spread`. Processes that are started end with this context."""
+        if not self:
+            yield in_this_process
+            return
         import distributed
 
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is told here, in a line
@@ -112,7 +107,7 @@ class Workers:
                 raise UserError(f"--scheduler {self.scheduler}: no Dask scheduler answers there ({reason})") from None
             if not client.nthreads():
                 warn(f"--scheduler {self.scheduler}: has no workers yet; waiting for them")
-            yield client
+            yield lambda make, items: _Spread(self, client, make).over(items)
 
 
 class _Spread:

@@ -8,6 +8,8 @@ import importlib.util
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from PIL import Image, features
@@ -74,19 +76,17 @@ class Baseline:
 def available(report: Callable[[str], None] = print) -> list[Baseline]:
     """All codecs at all scales, without those that this machine's Pillow lacks; they are reported."""
     codecs = [
-        Baseline("jpeg", "JPEG", "JPEG", ".jpg", range(1, 96), lambda q: {"quality": q, "optimize": True}),
+        Baseline("jpeg", "JPEG", "JPEG", ".jpg", range(1, 96), partial(_quality, optimize=True)),
         Baseline("jpeg2000", "JPEG 2000", "JPEG2000", ".j2k", tuple(np.geomspace(20_000, 8, 160)), _jpeg2000),
-        Baseline("webp", "WebP", "WEBP", ".webp", range(101), lambda q: {"quality": q, "method": 6}),
+        Baseline("webp", "WebP", "WEBP", ".webp", range(101), partial(_quality, method=6)),
     ]
     if features.check("avif"):
-        codecs.append(Baseline("avif", "AVIF", "AVIF", ".avif", range(100), lambda q: {"quality": q, "speed": 4}))
+        codecs.append(Baseline("avif", "AVIF", "AVIF", ".avif", range(100), partial(_quality, speed=4)))
     else:
         report("AVIF is left out: this Pillow lacks it; pip install -U pillow")
     if importlib.util.find_spec("pillow_jxl"):
-        import pillow_jxl  # noqa: F401  (registers the format)
-
         version = f"pillow-jxl-plugin {importlib.metadata.version('pillow-jxl-plugin')}"
-        codecs.append(Baseline("jxl", "JPEG XL", "JXL", ".jxl", range(100), lambda q: {"quality": q, "effort": 7}, version))
+        codecs.append(Baseline("jxl", "JPEG XL", "JXL", ".jxl", range(100), _jpeg_xl, version))
     else:
         report("JPEG XL is left out: pip install pillow-jxl-plugin")
     reduced = [
@@ -95,6 +95,16 @@ def available(report: Callable[[str], None] = print) -> list[Baseline]:
         for scale in SCALES
     ]
     return codecs + reduced
+
+
+def _quality(quality: float, **others: Any) -> dict:
+    return {"quality": quality, **others}
+
+
+def _jpeg_xl(quality: float) -> dict:
+    import pillow_jxl  # noqa: F401  (registers the format, in whatever process encodes)
+
+    return {"quality": quality, "effort": 7}
 
 
 def _jpeg2000(ratio: float) -> dict:

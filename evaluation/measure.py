@@ -1,10 +1,11 @@
-"""Measure codecs on a folder of images, by files that are written, read and decoded again."""
+"""Measure codecs on a folder of images, by files that are written and whose bytes are decoded again."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -16,7 +17,7 @@ from evaluation.baselines import Baseline
 from evaluation.metrics import measures, psnr_quarter
 from gcodec.files import atomic
 from gcodec.labels import map_of, read_classes
-from gcodec.pictures import read_image, save_picture
+from gcodec.pictures import picture_bytes, read_image
 from utils import Utils
 
 if TYPE_CHECKING:
@@ -113,6 +114,17 @@ class MatchedBaseline:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Photo:
+    """An image to measure. `source`: what it is called in the results."""
+
+    path: str
+    source: str
+
+    def files(self) -> list[Path]:
+        return [Path(self.path)]
+
+
 @dataclass
 class Measure:
     """What is measured: the images below `source`. Files, pictures and results go below `output`."""
@@ -122,6 +134,7 @@ class Measure:
     images: dict[str, str]  # path -> name in the results
     knobs: config_test
     failures: list[str] = dataclasses.field(default_factory=list)
+    spread: Callable | None = None  # over whatever images are measured on: see commands/workers.py; None: in this process
     _last: tuple[str, np.ndarray] | None = None  # the image that was read last, which is asked for twice in a row
 
     def attempt(self, function: Callable[..., T], *args: Any) -> T | None:
@@ -160,8 +173,8 @@ class Measure:
 class Task:
     """Measures something of each image, and keeps it in a JSON file from which an interrupted run goes on.
 
-    Whoever runs it, such as commands/folder_run.py, asks for each of `items`, (path, name), whether it is `kept` from a run
-    with the same key; if not, it calls `make` and `add`.
+    Whoever runs it, such as commands/folder_run.py, asks for each of `items` whether it is `kept` from a run with the same key.
+    If not, it calls what `work` returns with the item's source and files, in some process, and `add` with the result.
     """
 
     fields: tuple[str, ...] = ()  # that a record must have
@@ -169,7 +182,7 @@ class Task:
     def __init__(self, measure: Measure, name: str, label: str, key: str):
         """name: of the JSON file. label: what it is called in messages. key: what was measured with another is not kept."""
         self.measure, self.name, self.label, self.key = measure, name, label, key
-        self.items = list(measure.images.items())
+        self.items = [Photo(path, name) for path, name in measure.images.items()]
         self.records: dict[str, dict] = {}
         try:
             before = json.loads(measure.results(name).read_text())
@@ -178,87 +191,75 @@ class Task:
             self.before = {}
         self.write(self.before)  # whether it can be written shows before the work, not after it
 
-    def facts(self, path: str, name: str) -> dict[str, Any]:
-        """Return what must be as it was for a record to be true still."""
-        return {"sha256": hashlib.sha256(self.measure.pixels(path).tobytes()).hexdigest()[:16]}  # of the pixels
+    def facts(self, item: Photo) -> dict[str, Any]:
+        """Return what must be as it was for a record to be true still, beside the pixels."""
+        return {}
 
     def has_files(self, name: str, record: dict) -> bool:
         """Whether the files that a record is about are there."""
         return True
 
-    def measured(self, image: np.ndarray, name: str) -> dict[str, Any]:
-        """Do the work on an image, and return what was measured."""
+    def work(self) -> Callable[[str, Sequence], tuple[dict, list[bytes]]]:
+        """Return a function that takes an image's name and files, and returns what was measured and what is to be written."""
         raise NotImplementedError
 
-    def kept(self, item: tuple[str, str]) -> dict | None:
-        path, name = item
-        before = self.before.get(name, {})
-        if not (before.keys() >= set(self.fields) and self.facts(path, name).items() <= before.items()):
+    def save(self, name: str, contents: list[bytes]) -> None:
+        """Write what the work returned."""
+
+    def kept(self, item: Photo) -> dict | None:
+        before = self.before.get(item.source, {})
+        if not (before.keys() >= set(self.fields) and self.facts(item).items() <= before.items()):
             return None
-        if not self.has_files(name, before):
+        if before.get("sha256") != digest(self.measure.pixels(item.path)) or not self.has_files(item.source, before):
             return None
-        self.records[name] = before
+        self.records[item.source] = before
         return before
 
-    def make(self, item: tuple[str, str]) -> dict:
-        path, name = item
-        return self.facts(path, name) | self.measured(self.measure.pixels(path), name)
-
-    def add(self, item: tuple[str, str], record: dict) -> None:
-        self.records[item[1]] = record
+    def add(self, item: Photo, made: tuple[dict, list[bytes]]) -> dict:
+        record, contents = made
+        self.save(item.source, contents)
+        self.records[item.source] = self.facts(item) | record
         self.write(self.before | self.records)
+        return self.records[item.source]
 
-    def failed(self, item: tuple[str, str], error: UserError) -> None:
-        path, _ = item
-        self.measure.failures.append(str(error) if path in str(error) else f"{path} by {self.label}: {error}")
+    def failed(self, item: Photo, error: UserError) -> None:
+        self.measure.failures.append(str(error) if item.path in str(error) else f"{item.path} by {self.label}: {error}")
 
     def write(self, records: dict[str, dict]) -> Result:
         return self.measure.write({"codec": self.name, "key": self.key, "images": records}, allow_nan=True)
 
 
+def digest(image: np.ndarray) -> str:
+    """Return a fingerprint of an image's pixels."""
+    return hashlib.sha256(image.tobytes()).hexdigest()[:16]
+
+
 class CodecTask(Task):
-    """Measures a codec: each image becomes a file, and the file that is read from the disk becomes a picture."""
+    """Measures a codec: each image becomes a file, and the bytes of the file become a picture."""
 
     fields = METRICS
 
     def __init__(self, measure: Measure, codec: Codec):
         self.codec = codec
         super().__init__(measure, codec.name, codec.label, codec.key)
-        self.items = [(path, name) for path, name in self.items if codec.can(name)]
+        self.items = [item for item in self.items if codec.can(item.source)]
 
-    def facts(self, path: str, name: str) -> dict[str, Any]:
-        matched = self.codec.sizes.get(name) if isinstance(self.codec, MatchedBaseline) else None
-        source = str(Path(path).relative_to(self.measure.source))
-        return {"source": source, **super().facts(path, name), "matched_bytes": matched}
+    def facts(self, item: Photo) -> dict[str, Any]:
+        matched = self.codec.sizes.get(item.source) if isinstance(self.codec, MatchedBaseline) else None
+        return {"source": str(Path(item.path).relative_to(self.measure.source)), "matched_bytes": matched}
 
     def has_files(self, name: str, record: dict) -> bool:
         file = self._file(name)
         same = file.exists() and file.stat().st_size == record.get("bytes")
         return same and self.measure.picture(self.codec.name, name).exists()
 
-    def measured(self, image: np.ndarray, name: str) -> dict[str, Any]:
-        codec, file, (height, width) = self.codec, self._file(name), image.shape[:2]
-        encode = codec.prepare(name, image)
-        Utils.reset_peak_memory()
-        start = time.perf_counter()
-        data = encode()
-        encoded = time.perf_counter()
-        with atomic(file) as partial:
-            partial.write_bytes(data)
-        data = file.read_bytes()
-        read = time.perf_counter()
-        picture = codec.decode(data, height, width)
-        decoded = time.perf_counter()
-        peak = None if codec.matched_to else Utils.memory("VmHWM")  # of other codecs, our own libraries would be most of it
-        save_picture(picture, self.measure.picture(codec.name, name))
-        record = measures(image, len(data), picture)
-        return record | {
-            "psnr": _finite(record["psnr"]),
-            "psnr_quarter": _finite(psnr_quarter(image, picture)),
-            "encode_seconds": encoded - start,
-            "decode_seconds": decoded - read,
-            "peak_memory": peak,
-        }
+    def work(self) -> Callable[[str, Sequence], tuple[dict, list[bytes]]]:
+        return functools.partial(measure_file, self.codec, self.measure.knobs.max_pixels)
+
+    def save(self, name: str, contents: list[bytes]) -> None:
+        for path, data in zip((self._file(name), self.measure.picture(self.codec.name, name)), contents, strict=True):
+            with atomic(path) as partial:
+                partial.write_bytes(data)
 
     def write(self, records: dict[str, dict]) -> Result:
         codec = self.codec
@@ -267,6 +268,29 @@ class CodecTask(Task):
 
     def _file(self, name: str) -> Path:
         return self.measure.output / "files" / self.codec.name / f"{name}{self.codec.suffix}"
+
+
+def measure_file(codec: Codec, max_pixels: int, name: str, files: Sequence) -> tuple[dict[str, Any], list[bytes]]:
+    """Return what was measured of a codec on an image, the file, and the PNG of the picture that the file gives."""
+    image = read_image(files[0], max_pixels)
+    height, width = image.shape[:2]
+    encode = codec.prepare(name, image)
+    Utils.reset_peak_memory()
+    start = time.perf_counter()
+    data = encode()
+    encoded = time.perf_counter()
+    picture = codec.decode(data, height, width)
+    decoded = time.perf_counter()
+    peak = None if codec.matched_to else Utils.memory("VmHWM")  # of other codecs, our own libraries would be most of it
+    record = {"sha256": digest(image)} | measures(image, len(data), picture)
+    record |= {
+        "psnr": _finite(record["psnr"]),
+        "psnr_quarter": _finite(psnr_quarter(image, picture)),
+        "encode_seconds": encoded - start,
+        "decode_seconds": decoded - encoded,
+        "peak_memory": peak,
+    }
+    return record, [data, picture_bytes(picture, f"{name}.png")]
 
 
 def _finite(decibels: float) -> float | None:

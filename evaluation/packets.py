@@ -4,15 +4,17 @@ Each packet is lost with the same probability, independently of the others. A pl
 picture of which nothing can be decoded counts as gray.
 """
 
+import functools
 import zlib
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from evaluation.measure import Measure, Task
+from evaluation.measure import Measure, Task, digest
 from evaluation.metrics import ms_ssim, psnr
-from gcodec import Codec, packets
+from gcodec import Codec, packets, read_image
 
 LOSSES = (0.0, 0.1, 0.25, 0.5)  # probability that a packet is lost
 SEEDS = 10  # draws of what is lost, for each image and probability
@@ -59,6 +61,12 @@ def measure_image(codec: Codec, image: np.ndarray, size: int) -> Record:
     return record
 
 
+def measure_packets(codec: Codec, size: int, max_pixels: int, name: str, files: Sequence) -> tuple[Record, list[bytes]]:
+    """Return what was measured of an image, and nothing to write."""
+    image = read_image(files[0], max_pixels)
+    return {"sha256": digest(image)} | measure_image(codec, image, size), []
+
+
 def _means(qualities: list[tuple[float, float | None]]) -> list[float | None]:
     """Return the mean PSNR and MS-SSIM; None for an MS-SSIM that an image is too small for."""
     decibels, similarities = zip(*qualities, strict=True)
@@ -75,8 +83,8 @@ class PacketsTask(Task):
         key = f"{codec.checkpoint.fingerprint.hex()} {knobs} {LOSSES} {SEEDS} {packets.VERSION} {packets.BLOCK}"
         super().__init__(measure, f"{name}-packets-{size}", f"{name} in packets", key)
 
-    def measured(self, image: np.ndarray, name: str) -> Record:
-        return measure_image(self.codec, image, self.size)
+    def work(self) -> Callable[[str, Sequence], tuple[Record, list[bytes]]]:
+        return functools.partial(measure_packets, self.codec, self.size, self.measure.knobs.max_pixels)
 
 
 def table(name: str, size: int, records: dict[str, Record]) -> str:

@@ -1,6 +1,7 @@
 """Folder runs on many workers: --workers and --scheduler of compress.py and decompress.py."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -18,11 +19,11 @@ from PIL import Image
 
 import compress
 import decompress
+import evaluate
 from commands import workers
-from commands.folder_run import Input
 from commands.runtime import load_codec
 from commands.workers import Workers
-from config import UserError
+from evaluation import measure
 from gcodec.files import locked
 from gcodec.onnx_runtime import OnnxRuntime
 
@@ -173,11 +174,11 @@ def test_numbers_that_make_no_sense_and_a_missing_package_are_one_line_before_an
 
 
 def test_no_more_workers_are_started_than_memory_takes(folder, monkeypatch, capsys):
-    codec, inputs = load_codec(MODEL[1]), [Input(path, folder) for path in (folder / "in").iterdir()]
+    codec, inputs = load_codec(MODEL[1]), list((folder / "in").iterdir())
     monkeypatch.setattr(workers, "available_memory", lambda: 10 * workers.WORKER_BYTES)
     assert Workers(9).that_fit(inputs, [codec]) == Workers(9)
     Image.new("L", (2000, 1000)).save(folder / "in/large.png")  # 0.34 GB by the codec's own figure
-    few = Workers(9).that_fit([*inputs, Input(folder / "in/large.png", folder)], [codec])
+    few = Workers(9).that_fit([*inputs, folder / "in/large.png"], [codec])
     assert few == Workers(5)
     assert "--workers 9: each takes 0.7 GB" in capsys.readouterr().err
     monkeypatch.setattr(workers, "available_memory", lambda: 0)
@@ -241,20 +242,28 @@ def test_two_runs_do_not_write_to_one_folder_at_once(folder, capsys):
 
 def test_a_mistake_of_ours_on_a_worker_is_not_hidden(folder, scheduler, monkeypatch):
     monkeypatch.setattr(workers, "attempt", lambda *arguments: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        list(Workers(scheduler=scheduler).spread(print, [_Item()]))
+    with Workers(scheduler=scheduler).started() as spread, pytest.raises(ZeroDivisionError):
+        list(spread(print, [measure.Photo("a.png", "a")]))
 
 
-class _Item:
-    source = "one"
+def test_reports_are_the_same_by_workers(folder, scheduler):
+    (folder / "in/bad.png").unlink()
+    options = [*MODEL, "-i", "in", "--baselines"]
+    assert evaluate.main([*options, "-o", "here"]) == 0
+    assert evaluate.main([*options, "-o", "there", "--scheduler", scheduler]) == 0
+    assert contents(folder / "there/files", ".*") == contents(folder / "here/files", ".*")
+    assert len(contents(folder / "there/pictures", ".png")) == len(contents(folder / "there/files", ".*")) > 3 * 10
+    mine, theirs = (measured(folder / name / "results") for name in ("here", "there"))
+    assert mine == theirs and len(mine) > 10
 
-    def files(self) -> list[Path]:
-        return []
 
-
-def test_the_error_of_a_folder_run_in_this_process_is_that_of_its_item():
-    def make(source, files):
-        raise UserError(source)
-
-    ((item, error),) = Workers().spread(make, [_Item()])
-    assert item.source == "one" and isinstance(error, UserError)
+def measured(results: Path) -> dict[str, dict]:
+    """What JSON files say of each image, without the times and the memory."""
+    changing = ("encode_seconds", "decode_seconds", "peak_memory")
+    return {
+        path.stem: {
+            name: {key: value for key, value in record.items() if key not in changing}
+            for name, record in json.loads(path.read_text())["images"].items()
+        }
+        for path in results.glob("*.json")
+    }
