@@ -41,8 +41,8 @@ from gcodec.pictures import padded_size
 from utils import PROJECT
 
 TIMEOUT = 8  # seconds that a scheduler has to answer
-IN_FLIGHT = 2  # inputs for each thread of the workers: the next one is there when one is done
-WORKER_BYTES = 400e6  # memory of a worker, with libraries and a model, beside what an image takes
+IN_FLIGHT = 8  # inputs at most for each thread of the workers, so that the next one is there when one is done
+WORKER_BYTES = 300e6  # memory of a worker, with libraries and a model, beside what an image takes
 LOOKED_AT = 100  # files, whose headers say how large their images are
 NO_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for the process that started them
 NOT_SEEN = "not seen"  # what a worker says of files that it does not see
@@ -124,18 +124,20 @@ class _Spread:
         self.by_path = True
 
     def over(self, items: Iterable[T]) -> Iterator[tuple[T, Any]]:
-        items, waiting = iter(items), {}
+        items = iter(items)
+        waiting: dict[Any, T] = {}
         done = self.dask.as_completed(loop=self.client.loop, with_results=True, raise_errors=False)
 
-        def send(item: T) -> None:
-            future = self.client.submit(pickle.loads, self._task(item), pure=False)
-            waiting[future.key] = item
-            done.add(future)
+        def send(some: list[T]) -> None:
+            futures = self.client.map(pickle.loads, [self._task(item) for item in some], pure=False)
+            waiting.update(zip((future.key for future in futures), some, strict=True))
+            done.update(futures)
 
+        most = 0
         while True:
-            room = IN_FLIGHT * max(1, sum(self.client.nthreads().values())) - len(waiting)
-            for item in itertools.islice(items, max(0, room)):
-                send(item)
+            if 2 * len(waiting) <= most:  # workers may have come or gone
+                most = (IN_FLIGHT if self.by_path else 2) * max(1, sum(self.client.nthreads().values()))
+                send(list(itertools.islice(items, most - len(waiting))))
             if not waiting:
                 return
             future, made = next(done)
@@ -144,7 +146,7 @@ class _Spread:
                 made = self._failure(item, made)
             if made == NOT_SEEN:
                 self.by_path = False
-                send(item)
+                send([item])
             else:
                 yield item, made
 

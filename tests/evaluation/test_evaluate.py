@@ -88,7 +88,7 @@ def test_the_page_needs_no_network_and_has_all_it_shows(measured):
 def test_what_is_measured_already_is_not_measured_again(measured, folder, checkpoint, monkeypatch):
     done = []
     work = measure.measure_file
-    monkeypatch.setattr(measure, "measure_file", lambda *arguments: done.append(arguments[2]) or work(*arguments))
+    monkeypatch.setattr(measure, "measure_file", lambda *arguments: (work(*arguments), done.append(arguments[2]))[0])
     arguments = ["-r", str(checkpoint), "-i", str(folder), "-o", str(measured)]
     before = (measured / "results/tiny.json").read_text()
     assert evaluate.main(arguments) == 2 and done == []
