@@ -15,6 +15,7 @@ import itertools
 import logging
 import os
 import pickle
+import signal
 import socket
 import tempfile
 import threading
@@ -93,13 +94,15 @@ class Workers:
             return
         import distributed
 
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is told here, in a line
+        for library in ("distributed", "tornado"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)  # what goes wrong is told here, in a line
         quiet: dict[str, Any] = {"silence_logs": logging.CRITICAL, "dashboard_address": "127.0.0.1:0", "preload": NO_INTERRUPT}
         with contextlib.ExitStack() as stack:
             where: Any = self.scheduler
             if self.number:
                 one = {"threads_per_worker": 1, "memory_limit": 0}  # `that_fit` has seen to the memory
-                where = stack.enter_context(distributed.LocalCluster(n_workers=self.number, **one, **quiet))
+                with _deaf():
+                    where = stack.enter_context(distributed.LocalCluster(n_workers=self.number, **one, **quiet))
             try:
                 client = stack.enter_context(distributed.Client(where, timeout=TIMEOUT, set_as_default=False))
             except (OSError, ValueError, TypeError) as error:
@@ -137,7 +140,7 @@ class _Spread:
         while True:
             if 2 * len(waiting) <= most:  # workers may have come or gone
                 most = (IN_FLIGHT if self.by_path else 2) * max(1, sum(self.client.nthreads().values()))
-                send(list(itertools.islice(items, most - len(waiting))))
+                send(list(itertools.islice(items, max(0, most - len(waiting)))))
             if not waiting:
                 return
             future, made = next(done)
@@ -172,6 +175,19 @@ class _Spread:
         if isinstance(error, self.dask.CancelledError):
             raise RunError(f"--scheduler {self.workers.scheduler}: is gone; the same command goes on where it stopped")
         raise error
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Let Ctrl-C have no effect in this context, nor on processes that start in it: half a cluster cannot be closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def pixels(path: Path) -> int:

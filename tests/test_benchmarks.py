@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import subprocess
+import sys
 
 import page
 import pytest
@@ -34,6 +35,16 @@ def test_compress(checkpoint, photos, capsys):
     assert 0 < float(out.split("peak memory:")[1].split()[0]) < 20
     runs = re.findall(r"^folder, .{22} +(\S+) images/s \((\S+) times\), (\S+) CPU seconds an image", out, re.MULTILINE)
     assert len(runs) == 3 and runs[0][1] == "1.00" and all(float(figure) > 0 for run in runs for figure in run)
+
+
+def test_workers(checkpoint, photos):
+    arguments = [str(photos), "-r", str(checkpoint), "--workers", "1", "--repeat", "1", "--empty", "3"]
+    out = subprocess.run(
+        [sys.executable, PROJECT / "benchmarks/workers.py", *arguments], capture_output=True, text=True, check=True
+    ).stdout
+    assert len(re.findall(r"^(?:this process|--workers 1) +\d+\.\d\d images/s \(\d+\.\d\d times\)$", out, re.MULTILINE)) == 2
+    assert 0.05 < float(out.split("--workers 1: peak memory ")[1].split()[0]) < 20
+    assert len(re.findall(r"^engine, \d+ bytes a result: \d+\.\d\d ms an image$", out, re.MULTILINE)) == 2
 
 
 def test_entropy(checkpoint, photos, capsys):
