@@ -41,7 +41,7 @@ from gcodec.onnx_runtime import OnnxRuntime
 from gcodec.pictures import padded_size
 from utils import PROJECT
 
-TIMEOUT = 8  # seconds that a scheduler has to answer
+TIMEOUT = 6  # seconds that a scheduler has to answer
 IN_FLIGHT = 8  # inputs at most for each thread of the workers, so that the next one is there when one is done
 WORKER_BYTES = 300e6  # memory of a worker, with libraries and a model, beside what an image takes
 LOOKED_AT = 100  # files, whose headers say how large their images are
@@ -94,7 +94,7 @@ class Workers:
             return
         import distributed
 
-        for library in ("distributed", "tornado"):
+        for library in ("distributed", "distributed.client", "tornado", "tornado.application"):
             logging.getLogger(library).setLevel(logging.CRITICAL)  # what goes wrong is told here, in a line
         quiet: dict[str, Any] = {"silence_logs": logging.CRITICAL, "dashboard_address": "127.0.0.1:0", "preload": NO_INTERRUPT}
         with contextlib.ExitStack() as stack:
@@ -293,6 +293,8 @@ def _loaded(work: bytes, threads: int) -> Callable:
     from distributed import get_worker
 
     OnnxRuntime.threads = threads or get_worker().state.nthreads
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3":  # of the process that started this one, where TensorFlow is imported
+        del os.environ["TF_CPP_MIN_LOG_LEVEL"]
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(OnnxRuntime.threads)
     Image.MAX_IMAGE_PIXELS = None  # the knob max_pixels is checked before anything is decoded
     warnings.filterwarnings("ignore", module="PIL")  # they are about metadata
