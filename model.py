@@ -19,22 +19,12 @@ from keras import ops
 
 from config import UserError, config_train
 from gcodec.checkpoint import CENTERS, Checkpoint, restore
+from gcodec.label_maps import code_input, label_input, map_symbols
 from gcodec.labels import LabelBatch
 from gcodec.memory import whole_image
 from gcodec.pictures import STRIDE
 from gcodec.runtime import check_finite
-from network import (
-    Network,
-    build,
-    code_channels,
-    dtype_policy,
-    float32,
-    label_channels,
-    map_symbols,
-    precision,
-    resizing_by,
-    seeded,
-)
+from network import Network, build, dtype_policy, float32, precision, resizing_by, seeded
 from pretrained.networks import VGG16, VGG19, AlexNet
 from rate import Rate
 from terms import Losses, Pass, all_losses
@@ -156,9 +146,10 @@ class Model:
         """Return what G sees of the label map, and the feature map of a learned code; None where there is none."""
         if labels is None or not self.config.code_channels:
             return None, None
+        planes = ops.cast(labels.classes, "int32"), labels.boundaries
         if self.config.semantic_code == "lossless":
-            return code_channels(map_symbols(labels.classes, labels.boundaries, self.config), self.config), None
-        w = self.semantic_encoder(label_channels(labels.classes, labels.boundaries, self.config), training=True)
+            return code_input(map_symbols(*planes, self.config, ops), self.config, ops), None
+        w = self.semantic_encoder(label_input(*planes, self.config, ops), training=True)
         return self.quantizer(w)[0], w
 
 

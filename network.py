@@ -146,47 +146,6 @@ class Doubling(Resize):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Label maps
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def label_channels(classes, boundaries, config: config_train):
-    """Return what networks see of a label map at full size: (B, H, W, n_classes [+ 1]) of 0 and 1.
-
-    classes: (B, H, W), 0..n_classes-1. boundaries: (B, H, W), not 0 where an instance ends.
-    """
-    channels = ops.one_hot(ops.cast(classes, "int32"), config.n_classes, dtype="float32")
-    if not config.use_instances:
-        return channels
-    return ops.concatenate([channels, ops.cast(boundaries, "float32")[..., None]], axis=-1)
-
-
-def map_symbols(classes, boundaries, config: config_train):
-    """Return what a lossless code sends of a label map, (B, H/scale, W/scale, 1) int32: class [+ n_classes at a boundary].
-
-    The class is that of the middle of each scale x scale block; a boundary anywhere in the block counts.
-    """
-    scale = config.semantic_scale
-    symbols = ops.cast(classes[:, scale // 2 :: scale, scale // 2 :: scale, None], "int32")
-    if config.use_instances:
-        edges = ops.max_pool(ops.cast(boundaries, "float32")[..., None], scale, scale, "same")
-        symbols = symbols + config.n_classes * ops.cast(edges, "int32")
-    return symbols
-
-
-def code_channels(symbols, config: config_train):
-    """Return what G sees of map_symbols: (B, h, w, code_channels) of 0 and 1, at 1/16 of the image's size."""
-    symbols = symbols[..., 0]
-    channels = ops.one_hot(symbols % config.n_classes, config.n_classes, dtype="float32")
-    if config.use_instances:
-        channels = ops.concatenate([channels, ops.cast(symbols >= config.n_classes, "float32")[..., None]], axis=-1)
-    k = 16 // config.semantic_scale
-    _, height, width, n = ops.shape(channels)
-    blocks = ops.reshape(channels, (-1, height // k, k, width // k, k, n))
-    return ops.reshape(ops.transpose(blocks, (0, 1, 3, 2, 4, 5)), (-1, height // k, width // k, k * k * n))
-
-
-# ----------------------------------------------------------------------------------------------------------------------
 # Blocks
 # ----------------------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from keras import ops
 
 import losses
 from config import config_train
-from network import label_channels
+from gcodec.label_maps import label_input
 from pretrained import networks
 from utils import n_replicas, own_share, weight_of_mean
 
@@ -71,7 +71,7 @@ class Pass:
         """Return D's logits at each scale and its intermediate maps by name, of images and of the label maps of this pass."""
         if self.config.use_conditional_GAN:
             assert self.labels is not None
-            s = label_channels(self.labels.classes, self.labels.boundaries, self.config)
+            s = label_input(ops.cast(self.labels.classes, "int32"), self.labels.boundaries, self.config, ops)
             image = ops.concatenate([image, s], axis=-1)
         return self.model.discriminator([image, *features] if features else image, training=training)
 
