@@ -292,10 +292,24 @@ def add_noise(h, name: str, noise):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def sees(positions: Callable[[config_train], int]) -> Callable:
+    """Say of a method of Network how far it looks: positions of the feature map beyond its own, where norms look no further.
+
+    Whoever runs the network on a large image can then cut the image into tiles with such a margin.
+    """
+
+    def note(method):
+        method.sees = positions
+        return method
+
+    return note
+
+
 class Network:
     """Each method is a pure function from symbolic Keras tensors to symbolic Keras tensors. B: batch, H x W: image."""
 
     @staticmethod
+    @sees(lambda config: 3)
     def encoder(x: KerasTensor, config: config_train) -> KerasTensor:
         """E: image in [-1, 1] -> feature map.  c7s1-60, d120, d240, d480, d960, c3s1-C (linear).
 
@@ -310,6 +324,7 @@ class Network:
         return reflect_conv(h, config.channel_bottleneck, "last", kernel=3)  # (B, H/16, W/16, C)
 
     @staticmethod
+    @sees(lambda config: 1 + 2 * config.n_encoder_blocks + 2)
     def subpixel_encoder(x: KerasTensor, config: config_train) -> KerasTensor:
         """E for CPUs: space-to-depth by 4, c3s1-W/2, d W/2, d W, residual blocks at 1/16, c3s1-C (linear).
 
@@ -334,6 +349,7 @@ class Network:
         return w_hat, {"symbols": symbols, "assignment": assignment}
 
     @staticmethod
+    @sees(lambda config: 1 + 2 * config.n_residual_blocks + 4)
     def generator(z: KerasTensor, config: config_train) -> KerasTensor:
         """G: w_hat, with noise or not -> image in [-1, 1].  c3s1-960, R960 x 9, u480, u240, u120, u60, c7s1-3, tanh."""
         f = config.width
@@ -349,6 +365,7 @@ class Network:
         return ops.tanh(reflect_conv(h, 3, "last", kernel=7))  # (B, H, W, 3)
 
     @staticmethod
+    @sees(lambda config: 1 + 2 * config.n_residual_blocks + 7)
     def subpixel_generator(z: KerasTensor, config: config_train) -> KerasTensor:
         """G for CPUs: c3s1-W, residual blocks at 1/16, two sub-pixel doublings with more blocks, u W/8, u W/16, c3s1-3, tanh.
 
@@ -507,6 +524,16 @@ def build(config: config_train, role: str, x: KerasTensor, channels: int):
     if isinstance(output, tuple) != (role == "discriminator") or getattr(tensor, "shape", (None,))[-1] != channels:
         raise misfit
     return output
+
+
+def margin(config: config_train, role: str) -> int | None:
+    """Return how many positions of the feature map the network of a role sees beyond its own.
+
+    None where that is not known, as with a method that does not say it by `sees`, and where the network sees everything,
+    because an instance norm does.
+    """
+    positions = getattr(getattr(Network, getattr(config, role)), "sees", None)
+    return positions(config) if positions and config.normalization == "channel" else None
 
 
 def _takes(method: Callable, *arguments: object, **named: object) -> bool:

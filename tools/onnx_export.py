@@ -24,7 +24,7 @@ with Utils.importing_tensorflow():
     import tensorflow as tf
 
     from model import Model, named_weights, numbered_names
-    from network import Norm
+    from network import Norm, margin
 
 try:
     import onnx
@@ -43,21 +43,30 @@ def write_graphs(folder: Path) -> list[Path]:
     The checkpoint stays the same one: its fingerprint is that of its knobs and arrays.
     """
     checkpoint = read_checkpoint(folder)
-    networks = Model(checkpoint.knobs(config_train)).networks
+    config = checkpoint.knobs(config_train)
+    networks = Model(config).networks
     stored = read_arrays(checkpoint.folder / "model.npz")
     graphs = {f"{name}.onnx": graph_of(name, networks[name], stored) for name in INPUTS if name in networks}
     for name, data in graphs.items():
         with atomic(checkpoint.folder / name) as path:
             path.write_bytes(data)
-    _write_index(checkpoint, graphs)
+    _write_index(checkpoint, graphs, config)
     return [checkpoint.folder / name for name in graphs]
 
 
-def _write_index(checkpoint: Checkpoint, graphs: dict[str, bytes]) -> None:
+def margins_of(config: config_train) -> dict[str, int]:
+    """Return how far the networks look, by name; see network.margin. Those of which it is not known are left out."""
+    roles = {"encoder": "encoder", "semantic_encoder": "encoder", "generator": "generator"}
+    margins = {name: margin(config, role) for name, role in roles.items()}
+    return {name: positions for name, positions in margins.items() if positions is not None}
+
+
+def _write_index(checkpoint: Checkpoint, graphs: dict[str, bytes], config: config_train) -> None:
     index = {
         "format": FORMAT,
         "weights": signature(checkpoint),
         "graphs": {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()},
+        "margins": margins_of(config),
     }
     with atomic(checkpoint.folder / GRAPHS_FILE) as path:
         path.write_text(json.dumps(index, indent=1) + "\n")
