@@ -13,7 +13,7 @@ from config import UserError
 from evaluation.baselines import Baseline
 from evaluation.metrics import quality
 from gcodec import Codec
-from gcodec.budget import fit
+from gcodec.budget import best_file
 from gcodec.container import unpack
 from gcodec.pictures import resize
 
@@ -38,7 +38,7 @@ class BudgetedModels:
         return True
 
     def prepare(self, name: str, image: np.ndarray) -> Callable[[], bytes]:
-        return lambda: fit(image, list(self.codecs.values()), self.max_bytes, quality).data
+        return lambda: best_file(image, list(self.codecs.values()), self.max_bytes, quality).data
 
     def decode(self, data: bytes, height: int, width: int) -> np.ndarray:
         return self.codecs[unpack(data).header.fingerprint].decode(data)
