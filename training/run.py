@@ -17,6 +17,7 @@ from training.diary import Diary, readable_samples
 from training.distribution import Cluster
 from training.fit_entropy import fit_context_models
 from training.folders import RunFolders
+from training.stopping import StopSignals
 from training.trainer import Snapshot, Trainer
 
 ESTIMATE_SECONDS = 10.0  # of steps, at least, from which a run's duration is estimated
@@ -48,14 +49,12 @@ class Run:
             self._announce(trainer, data, dataset, steps)
         held_out = readable_samples(data, dataset.val, trainer.config.n_sample_images) if self.devices.chief else []
         diary = Diary(self.folders.logs, self.folders.samples, held_out, first) if self.devices.chief else None
-        with self.devices.stop_signals() as signals:
+        with StopSignals() as signals:
             try:
                 self._loop(trainer, data, steps, diary, signals.received)
-                signals.obeyed()
                 if diary and trainer.step > first:
                     self._save(self._snapshot(trainer))
             except BaseException as error:
-                signals.obeyed()
                 if not diary:
                     raise
                 where = self._rescue(trainer, first)

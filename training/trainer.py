@@ -27,9 +27,8 @@ from gcodec.labels import LabelBatch
 from model import Model, TensorFlowRuntime, build_discriminator, named_weights, with_todays_names
 from rate import average_decay
 from training.devices import training_precision
-from training.knob_roles import check_changes
 from training.schedule import learning_rates, stage
-from training.transfer import Transferred, transfer
+from training.transfer import Transferred, check_changes, transfer
 from utils import Utils
 
 CONTEXT_LEARNING_RATE = 2e-3  # of the context model that learns along (knob rate_model), by Adam
