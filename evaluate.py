@@ -13,7 +13,7 @@ JPEG XL, each at three scales, by files whose sizes come as near as possible to 
 --baselines 2: to twice those.
 An interrupted run goes on where it stopped: what is measured already, in files that are still there, is not measured again.
 LPIPS, DISTS and the distances of EfficientNet-Lite0's features are measured if their weights are in the cache; get them with
-python3 tools/perceptual.py --get.
+python3 tools/get_weights.py.
 The report folder is the command's own: it writes the page anew each time. An image, a codec or a measure that fails is named
 at the end, and costs the others nothing.
 """
@@ -59,8 +59,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         "at the file sizes of the checkpoints, or at TIMES these")  # fmt: skip
     parser.add_argument("--budgets", metavar="N,N,...", help="measure what fits into so many bytes instead: the best of the "
                         "checkpoints at any size, and other codecs with the same freedom")  # fmt: skip
-    parser.add_argument("--lpips", metavar="WEIGHTS", help="measure LPIPS by this file's weights, too; tools/perceptual.py "
-                        "writes one")  # fmt: skip
+    parser.add_argument("--lpips", metavar="WEIGHTS", help="measure LPIPS by the weights in this file, too; "
+                        "tools/get_weights.py writes such files")  # fmt: skip
     parser.add_argument("--fid", nargs="?", const="imagenet", metavar="WEIGHTS", help="measure FID and KID, too, by Keras' "
                         "Inception v3 (default: the weights in Keras' cache, or a download)")  # fmt: skip
     parser.add_argument("--miou", metavar="CKPT", help="measure by this network how well its pictures can be segmented; "

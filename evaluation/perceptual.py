@@ -66,7 +66,7 @@ class PairMeasure:
             records[codec][self.name] = None if of_original is None else self.distance(of_original, pictures[codec])
 
 
-def lpips(network: features.AlexNet | features.VGG16, name: str, reuse: bool = True) -> PairMeasure:
+def lpips(network: features.LPIPSNetwork, name: str, reuse: bool = True) -> PairMeasure:
     """LPIPS by one of its networks."""
     return PairMeasure(name, network, lambda real, fake: features.lpips(real, fake, network.lin), reuse)
 
@@ -75,7 +75,7 @@ def dists(network: features.DISTSNetwork, weights: dict[str, np.ndarray]) -> Pai
     """DISTS; weights: alpha and beta, each of 1475 channels."""
     channels = (3 + sum(network.channels),)
     if {key: array.shape for key, array in weights.items()} != {"alpha": channels, "beta": channels}:
-        raise UserError("not the weights of DISTS as tools/perceptual.py --get writes them")
+        raise UserError(f"not the weights of DISTS as {pretrained.HOW_TO_GET} writes them")
     return PairMeasure("dists", network, lambda real, fake: features.dists(real, fake, weights["alpha"], weights["beta"]))
 
 
@@ -184,7 +184,9 @@ def available(say: Callable[[str], None]) -> tuple[list[PairMeasure], list[SetMe
             lambda: efficientnet(features.EfficientNetLite0.load()),
         )
     }
-    missing = [name for name, (weights, _) in (pairs | sets).items() if not all(map(pretrained.is_cached, weights))]
+    missing = [
+        name for name, (weights, _) in (pairs | sets).items() if not all(pretrained.cached(each).is_file() for each in weights)
+    ]
     if missing:
         say(f"not measured: {', '.join(missing)}; their weights come with {pretrained.HOW_TO_GET}")
 

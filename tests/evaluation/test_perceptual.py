@@ -168,7 +168,7 @@ def cache(tmp_path, monkeypatch):
 def test_evaluate_measures_by_the_weights_in_the_cache(arguments, cache, tmp_path, capfd):
     assert evaluate.main(arguments) == 0
     error = capfd.readouterr().err
-    assert "not measured: DISTS; their weights come with python3 tools/perceptual.py --get" in error
+    assert "not measured: DISTS; their weights come with python3 tools/get_weights.py" in error
     assert f"not measured: LPIPS by VGG16: {cache / 'vgg16.npz'}: cannot be read" in error
     result = json.loads((tmp_path / "r/results/tiny.json").read_text())
     assert result["mean"]["lpips_alex"] == result["images"]["0"]["lpips_alex"] > 0
@@ -181,7 +181,7 @@ def test_evaluate_measures_by_the_weights_in_the_cache(arguments, cache, tmp_pat
 def test_evaluate_without_weights_says_how_to_get_them_and_measures_the_rest(arguments, tmp_path, capfd):
     assert evaluate.main([*arguments, "--lpips", str(tmp_path / "none.npz"), "--fid", str(tmp_path / "none.h5")]) == 2
     error = capfd.readouterr().err
-    assert "python3 tools/perceptual.py --get" in error and "none.npz: missing; python3 tools/perceptual.py vgg -o" in error
+    assert "come with python3 tools/get_weights.py" in error and "none.npz: missing; python3 tools/get_weights.py" in error
     assert "inception_v3_weights" in error
     assert "psnr" in (tmp_path / "r/results.csv").read_text()
 

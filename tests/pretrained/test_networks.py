@@ -151,7 +151,7 @@ def test_other_arrays_are_no_weights(tmp_path):
     np.savez(tmp_path / "w.npz", **(arrays | {"kernel_1": np.zeros(3)}))
     with pytest.raises(UserError, match=r"w\.npz: not the weights of AlexNet"):
         features.AlexNet.load(tmp_path / "w.npz")
-    with pytest.raises(UserError, match=r"perceptual\.py --get"):
+    with pytest.raises(UserError, match=r"get_weights\.py"):
         features.VGG16.load()
 
 
