@@ -49,17 +49,13 @@ class PairMeasure:
         """Return the distance of a picture from the original with these features."""
         return float(self._distance.predict_on_batch([_to_batch([picture]), *original])[0])
 
-    def __call__(self, original: Image, picture: Image) -> float | None:
-        """Return the distance; None where the pictures are too small or too large."""
-        return self.distance(self.features(original), picture) if self.measures(original) else None
-
     def measures(self, image: Image) -> bool:
         """Return whether an image is neither too small for the network nor too large for the memory."""
         height, width = image.shape[:2]
         return min(height, width) >= self.min_side and height * width <= MAX_PIXELS
 
     def add(self, original: Image, pictures: dict[str, Image], records: dict[str, dict]) -> None:
-        """Set records[codec][name] for each codec's picture of an original."""
+        """Set records[codec][name] for each codec's picture of an original; None where it is too small or too large."""
         missing = [codec for codec in pictures if not (self.reuse and self.name in records[codec])]
         of_original = self.features(original) if missing and self.measures(original) else None
         for codec in missing:
@@ -184,9 +180,8 @@ def available(say: Callable[[str], None]) -> tuple[list[PairMeasure], list[SetMe
             lambda: efficientnet(features.EfficientNetLite0.load()),
         )
     }
-    missing = [
-        name for name, (weights, _) in (pairs | sets).items() if not all(pretrained.cached(each).is_file() for each in weights)
-    ]
+    present = {name for name in pretrained.WEIGHTS if pretrained.cached(name).is_file()}
+    missing = [name for name, (weights, _) in (pairs | sets).items() if not present.issuperset(weights)]
     if missing:
         say(f"not measured: {', '.join(missing)}; their weights come with {pretrained.HOW_TO_GET}")
 
