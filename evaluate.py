@@ -31,17 +31,17 @@ from commands.runtime import load_codec
 from config import UserError, config_test
 from evaluation import packets, report
 from evaluation.baselines import available
-from evaluation.budgets import BudgetedBaseline, BudgetedModels, SlowScan
+from evaluation.budgets import baseline_within, models_within, slow_scan
 from evaluation.measure import (
-    Codec,
     CodecTask,
-    MatchedBaseline,
+    Contender,
     Measure,
-    OurCodec,
     Result,
     Task,
     add_miou,
     add_perceptual,
+    matched,
+    of_checkpoint,
 )
 from evaluation.segmentation import Segmenter
 from gcodec.checkpoint import resolve_checkpoint
@@ -113,7 +113,7 @@ def run(task: Task, measure: Measure) -> None:
         raise UserError(f"{measure.source}: no image could be measured with {task.label}; {measure.failures[-1]}")
 
 
-def measure_codec(codec: Codec, measure: Measure) -> Result:
+def measure_codec(codec: Contender, measure: Measure) -> Result:
     """Measure a codec on each image."""
     task = CodecTask(measure, codec)
     run(task, measure)
@@ -136,18 +136,18 @@ def measure_checkpoints(checkpoints: Mapping[str, str], measure: Measure, times:
         raise UserError(f"nothing was measured: {measure.failures[-1]}")
     others = available(tell) if times else []
     sizes = {r["codec"]: {name: record["bytes"] for name, record in r["images"].items()} for r in ours}
-    matched = [MatchedBaseline(codec, name, own, times or 1) for name, own in sizes.items() for codec in others]
-    return ours + [result for codec in matched if (result := measure.attempt(measure_codec, codec, measure))]
+    asked = [matched(codec, name, own, times or 1) for name, own in sizes.items() for codec in others]
+    return ours + [result for codec in asked if (result := measure.attempt(measure_codec, codec, measure))]
 
 
-def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
+def our_codec(name: str, path: str, knobs: config_test) -> Contender:
     """Load a checkpoint. Raises UserError for one whose files have a label map."""
     codec = load_codec(path, knobs)
     if codec.config.code_channels:
         raise UserError(f"{path}: its files have a label map; compress.py measures such models, with -sm")
     warn_of_large_files(codec)
     key = f"{codec.checkpoint.fingerprint.hex()} {knobs.to_json()}"
-    return OurCodec(name, codec, codec.config.channel_bottleneck, key)
+    return of_checkpoint(name, codec, key)
 
 
 def tell(line: str) -> None:
@@ -187,9 +187,9 @@ def measure_budgets(budgets: list[int], checkpoints: dict[str, str], measure: Me
     others = [codec for codec in available(tell) if codec.scale == 1]
     measured = []
     for max_bytes in budgets:
-        codecs = [BudgetedModels(ours, max_bytes), *(BudgetedBaseline(codec, max_bytes) for codec in others)]
+        codecs = [models_within(ours, max_bytes), *(baseline_within(codec, max_bytes) for codec in others)]
         measured += [measure.attempt(measure_codec, codec, measure) for codec in codecs]
-    measured.append(measure.attempt(measure_codec, SlowScan(others[0]), measure))
+    measured.append(measure.attempt(measure_codec, slow_scan(others[0]), measure))
     results = [result for result in measured if result]
     if not results:
         raise UserError(f"nothing was measured: {measure.failures[-1]}")

@@ -202,22 +202,14 @@ def test_a_mistake_is_one_line_and_status_2(mistake, folder, checkpoint, tmp_pat
 
 
 def test_a_result_without_loss_is_valid_json_and_shown(measured, tmp_path):
-    class Lossless:
-        name, label, suffix, key, channels, matched_to = "lossless", "Lossless", ".raw", "1", 8, None
+    def decode(data: bytes, height: int, width: int) -> np.ndarray:
+        return np.frombuffer(data, np.uint8).reshape(height, width, 3)
 
-        def can(self, name):
-            return True
-
-        def prepare(self, name, image):
-            return image.tobytes
-
-        def decode(self, data, height, width):
-            return np.frombuffer(data, np.uint8).reshape(height, width, 3)
-
+    lossless = measure.Contender("lossless", "Lossless", ".raw", "1", lambda image, name: image.tobytes, decode, 8)
     (tmp_path / "images").mkdir()
     Image.fromarray(photo(170, 170)).save(tmp_path / "images/0.png")
     runs = measure.Measure(tmp_path / "r", tmp_path / "images", {str(tmp_path / "images/0.png"): "0"}, config_test())
-    result = evaluate.measure_codec(Lossless(), runs)
+    result = evaluate.measure_codec(lossless, runs)
 
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")
