@@ -10,7 +10,8 @@ from tools import plot_losses
 def test_the_losses_of_a_run_are_plotted(checkpoint, tmp_path, capsys):
     run = checkpoint.parent.parent / "tensorboard/tiny"
     assert plot_losses.main([str(run), "-o", str(tmp_path / "losses.png")]) == 0
-    assert Image.open(tmp_path / "losses.png").height > 500
+    with Image.open(tmp_path / "losses.png") as picture:
+        assert picture.height > 500
     scalars = plot_losses.read_scalars(run)
     assert scalars["distortion"][0][0] == 4 and 0 < scalars["distortion"][0][1] < 4
     assert plot_losses.main([str(tmp_path)]) == 2
