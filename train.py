@@ -24,7 +24,7 @@ from commands.runtime import load_codec
 from config import UserError, config_train, directories
 from data import MAX_UNKNOWN_LABELS, Data, Dataset
 from gcodec.checkpoint import read_knobs_as, resolve_checkpoint
-from gcodec.files import locked
+from gcodec.files import locked, warn
 from gcodec.labels import Classes
 from training import distribution
 from training.console import unbreakable
@@ -170,7 +170,7 @@ def train(
 
     devices = distribution.cluster(config)
     devices.check(config)
-    data = Data.of(dataset, config)
+    data = Data(dataset, config)
     with devices.strategy.scope():
         trainer = build_trainer(start, transfer, changes)
     devices.check_networks([*trainer.model.networks.values(), trainer.discriminator])
@@ -215,8 +215,8 @@ def warn_of_unknown_labels(data: Data) -> None:
     """Say what to give if many pixels of the label maps are none of the classes."""
     n, share = data.config.n_classes, data.unknown_labels()
     if share > MAX_UNKNOWN_LABELS:
-        print(f"warning: {share:.0%} of the label maps' pixels are none of the {n} classes and count as void; "
-              f"{data.advice_on_classes()}", file=sys.stderr)  # fmt: skip
+        advice = data.advice_on_classes()
+        warn(f"{share:.0%} of the label maps' pixels are none of the {n} classes and count as void; {advice}")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         crop_size=args.crop_size, batch_size=args.batch_size, seed=args.seed,
     )  # fmt: skip
     dataset = Data.dataset(args.dataset, directories(), args.val)
-    data = Data(dataset.train, config, maps=dataset.maps, report=lambda line: print(line, file=sys.stderr))
+    data = Data(dataset, config)
     with Utils.importing_tensorflow():
         segmenter = Segmenter.new(classes, args.seed)
     segmenter.train(data, args.steps, args.learning_rate)

@@ -35,7 +35,7 @@ def fit_context_models(codec: Codec, config: config_train, folder: Path, dataset
 
     codec: of the checkpoint in `folder`. config: its knobs, of which those that say how to fit may be others.
     """
-    data = Data.of(dataset, dataclasses.replace(config, batch_size=1, crop_size=0, random_flip=True))
+    data = Data(dataset, dataclasses.replace(config, batch_size=1, crop_size=0, random_flip=True))
     train: list[Contents] = []
     held_out: list[Contents] = []
     images, few = 2 * len(dataset.train), dataset.val[:FIT_HELD_OUT]

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +12,7 @@ from typing import Self
 
 from config import UserError, directories
 from gcodec.checkpoint import FILES
-from gcodec.files import locked
+from gcodec.files import locked, warn
 
 PART_OF_A_NAME = re.compile(r"\w[\w .,+=@%~-]*")  # between slashes; it cannot be "..", hidden, an option, or a line break
 CHECKPOINT = re.compile(r"ckpt-(\d{8,})")
@@ -94,7 +93,7 @@ class RunFolders:
                 if PARTIAL.fullmatch(path.name):
                     shutil.rmtree(path)
         except OSError as error:  # training is worth more than a tidy folder
-            print(f"warning: an old checkpoint cannot be deleted: {error.filename}: {error.strerror}", file=sys.stderr)
+            warn(f"an old checkpoint cannot be deleted: {error.filename}: {error.strerror}")
 
 
 def _step_of(path: Path) -> int | None:

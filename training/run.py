@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from config import UserError
 from data import Data, Dataset
+from gcodec.files import warn
 from gcodec.memory import available_memory
 from training.console import Progress
 from training.devices import describe, warnings
@@ -88,7 +89,7 @@ class Run:
         """Print what this run computes on, how precisely, how many parameters, and how much data it sees."""
         trainer, data = self.trainer, self.data
         for line in warnings(trainer.precision):
-            print(f"warning: {line}", file=sys.stderr)
+            warn(line)
         networks = trainer.model.networks | {"discriminator": trainer.discriminator}
         sizes = [f"{name} {net.count_params() / 1e6:.2f} M" for name, net in networks.items() if name != "quantizer"]
         batch, side = trainer.config.batch_size, trainer.config.crop_size

@@ -176,9 +176,7 @@ def test_the_bar_of_the_fit_ends_at_its_total(images, monkeypatch, tmp_path, cap
     monkeypatch.setattr("training.fit_entropy.Progress", Bar)
     monkeypatch.setattr("training.fit_entropy.FIT_POSITIONS", 1000)
     monkeypatch.setattr("training.fit_entropy._fit_one", lambda *_: None)
-    monkeypatch.setattr(
-        "training.fit_entropy.Data.of", lambda *_: SimpleNamespace(sample=lambda i: (i,), held_out=lambda p: (p,))
-    )
+    monkeypatch.setattr("training.fit_entropy.Data", lambda *_: SimpleNamespace(sample=lambda i: (i,), held_out=lambda p: (p,)))
     dataset = Dataset([str(i) for i in range(images)], ["a", "b"])
     fit_context_models(Codec(), config_train(), tmp_path, dataset)
     n = 2 * images if images == 3 else 1000 // 24 + 1
