@@ -64,7 +64,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fid", nargs="?", const="imagenet", metavar="WEIGHTS", help="measure FID and KID, too, by Keras' "
                         "Inception v3 (default: the weights in Keras' cache, or a download)")  # fmt: skip
     parser.add_argument("--miou", metavar="CKPT", help="measure by this network how well its pictures can be segmented; "
-                        "tools/segmentation.py trains one. Needs -sm")  # fmt: skip
+                        "tools/train_segmenter.py trains one. Needs -sm")  # fmt: skip
     parser.add_argument("-sm", "--semantic-maps", metavar="FOLDER", help="label maps, by the images' names")
     parser.add_argument("--packets", type=int, metavar="BYTES", help="measure instead what is left of each image when some "
                         "of its packets, which have at most BYTES bytes, are lost")  # fmt: skip

@@ -87,7 +87,6 @@ def main(argv: list[str] | None = None) -> int:
     length = Length(args.steps, args.epochs)
     if not distribution.is_chief():  # it writes nothing
         return train(folders, dataset, changes, source, args.transfer, length, shlex.join(again))
-    folders.check()
     with folders.locked():
         return train(folders, dataset, changes, source, args.transfer, length, shlex.join(again))
 

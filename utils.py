@@ -1,4 +1,4 @@
-"""Command-line plumbing, pictures side by side, and summaries. Importing this file is cheap: TensorFlow comes late."""
+"""Command-line plumbing, and pictures side by side. Importing this file is cheap: TensorFlow comes late."""
 
 import argparse
 import contextlib
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageText
 
 from config import VERSION, UserError
 from gcodec import command_line
@@ -123,7 +123,7 @@ class Utils:
         return PROJECT / path if not Path(path).exists() and (PROJECT / path).exists() else Path(path)
 
     # ------------------------------------------------------------------------------------------------------------------
-    # Pictures and summaries
+    # Pictures
     # ------------------------------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -132,17 +132,18 @@ class Utils:
         height, width = panels[0].shape[:2]
         column = max(width, 240)  # px; a tiny image needs room for its caption
         font = ImageFont.load_default(max(10, min(22, column // 32)))
-        lines = [_wrap(caption, font, column - 8) for caption in captions]
-        line_height = font.getbbox("Ag")[3] + 4
+        texts = [ImageText.Text(caption, font) for caption in captions]
+        for text in texts:
+            text.wrap(column - 8)
         gap = 8
-        footer = line_height * max(map(len, lines)) + gap
+        footer = round(max(text.get_bbox()[3] for text in texts)) + gap
         size = (len(panels) * (column + gap) - gap, height + footer)
         picture = Image.new("RGB", size, "white")
         draw = ImageDraw.Draw(picture)
-        for i, (panel, text) in enumerate(zip(panels, lines, strict=True)):
+        for i, (panel, text) in enumerate(zip(panels, texts, strict=True)):
             left = i * (column + gap)
             picture.paste(Image.fromarray(panel), (left + (column - width) // 2, 0))
-            draw.multiline_text((left + 4, height + 2), "\n".join(text), fill="black", font=font, spacing=4)
+            draw.text((left + 4, height + 2), text, fill="black")
         return picture
 
     @staticmethod
@@ -154,30 +155,6 @@ class Utils:
             sheet.paste(picture, (0, top))
             top += picture.height
         return sheet
-
-    @staticmethod
-    def write_summaries(writer: Any, step: int, scalars: dict[str, float], images: dict[str, list[np.ndarray]]) -> None:
-        """Write scalars and lists of uint8 images, by name, to TensorBoard's log."""
-        import tensorflow as tf
-
-        with writer.as_default(step=step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-            for name, group in images.items():
-                for i, image in enumerate(group):
-                    tf.summary.image(f"{name}/{i}", image[None])
-        writer.flush()
-
-    @staticmethod
-    @contextlib.contextmanager
-    def summary_errors(folder: Path) -> Iterator[None]:
-        """Turn the errors that TensorFlow raises when it cannot write summaries into a UserError."""
-        import tensorflow as tf
-
-        try:
-            yield
-        except tf.errors.OpError as error:
-            raise UserError(f"{folder}: TensorBoard summaries cannot be written ({error.message.splitlines()[0]})") from None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -220,20 +197,3 @@ def weight_of_mean(amount: Any) -> Any:
     if n_replicas() == 1:
         return 1.0
     return n_replicas() * tf.maximum(amount, 1.0) / tf.maximum(total(amount), 1.0)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Helpers
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def _wrap(text: str, font: Any, width: int) -> list[str]:
-    """Break text into lines that are no wider than `width` px."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train a small U-Net that labels the pixels of a photo, to measure whether semantics survive compression.
 
-    python3 tools/segmentation.py -ds camvid_train.h5 --val camvid_val.h5 --classes classes.csv -o checkpoints/street_unet
+    python3 tools/train_segmenter.py -ds camvid_train.h5 --val camvid_val.h5 --classes classes.csv -o checkpoints/street_unet
     python3 evaluate.py -r checkpoints/photo_c8 -i camvid/test -o report/ --miou checkpoints/street_unet -sm camvid/testannot
 
 -ds, --val: path tables with a column semantic_map_paths. What is measured is the mean intersection over union (mIoU) of the
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     with Utils.importing_tensorflow():
         segmenter = Segmenter.new(classes, args.seed)
     segmenter.train(data, args.steps, args.learning_rate)
-    segmenter.save(output, args.overwrite)
+    segmenter.save(output)
     print_accuracy(segmenter, data, dataset.val)
     print(f"in {output}")
     return 0
