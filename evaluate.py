@@ -29,7 +29,7 @@ from commands.folder_run import work_through
 from commands.options import warn_of_large_files
 from commands.runtime import load_codec
 from config import UserError, config_test
-from evaluation import packets, report
+from evaluation import lossy_link, report
 from evaluation.baselines import available
 from evaluation.budgets import baseline_within, models_within, slow_scan
 from evaluation.measure import (
@@ -162,10 +162,10 @@ def tell(line: str) -> None:
 def measure_packets(checkpoints: Mapping[str, str], size: int, measure: Measure) -> None:
     """Print a table for each checkpoint: what lost packets of at most `size` bytes cost."""
     for name, path in checkpoints.items():
-        task = packets.PacketsTask(measure, load_codec(path, measure.knobs), name, size)
+        task = lossy_link.PacketsTask(measure, load_codec(path, measure.knobs), name, size)
         measure.attempt(run, task, measure)
         if task.records:
-            print(packets.table(name, size, task.records))
+            print(lossy_link.table(name, size, task.records))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ def train(
     data = Data(dataset, config)
     with devices.strategy.scope():
         trainer = build_trainer(start, transfer, changes)
-    devices.check_networks([*trainer.model.networks.values(), trainer.discriminator])
+    devices.check_networks(trainer.networks.values())
     if config.use_conditional_GAN:
         warn_of_unknown_labels(data)
     steps, end = length.end(data)

@@ -4,8 +4,10 @@ Ours choose model and coded size as `compress.py --max-bytes` does. The others c
 each size, the highest setting that fits is tried. Of these files, the one with the highest MS-SSIM is taken, as for ours.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -54,16 +56,14 @@ def baseline_within(baseline: Baseline, max_bytes: int) -> Contender:
 
 def largest(reduced: Baseline, image: np.ndarray, max_bytes: int) -> bytes | None:
     """Return the file of the highest setting that fits; None if none does."""
-    best = None
-    low, high = 0, len(reduced.settings)
-    while low < high:
-        middle = 0 if best is None else (low + high) // 2
-        data = reduced.encode(image, reduced.settings[middle])
-        if len(data) > max_bytes:
-            high = middle
-        else:
-            best, low = data, middle + 1
-    return best
+
+    @cache
+    def file(i: int) -> bytes:
+        return reduced.encode(image, reduced.settings[i])
+
+    if len(file(0)) > max_bytes:
+        return None
+    return file(bisect_right(range(len(reduced.settings)), max_bytes, key=lambda i: len(file(i))) - 1)
 
 
 def slow_scan(jpeg: Baseline) -> Contender:

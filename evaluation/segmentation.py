@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import keras
 
 WIDTHS = (24, 48, 96, 160)  # channels at 1/2, 1/4, 1/8, 1/16 of the size: 0.9 million parameters
-STRIDE = 16
+STRIDE = 2 ** len(WIDTHS)
 WEIGHTS, CLASSES = "unet.npz", "classes.txt"  # the files of a network
 IMAGES_COUNTED = 200  # training samples whose pixels are counted to weight the classes
 

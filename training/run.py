@@ -90,8 +90,7 @@ class Run:
         trainer, data = self.trainer, self.data
         for line in warnings(trainer.precision):
             warn(line)
-        networks = trainer.model.networks | {"discriminator": trainer.discriminator}
-        sizes = [f"{name} {net.count_params() / 1e6:.2f} M" for name, net in networks.items() if name != "quantizer"]
+        sizes = [f"{name} {net.count_params() / 1e6:.2f} M" for name, net in trainer.networks.items() if name != "quantizer"]
         batch, side = trainer.config.batch_size, trainer.config.crop_size
         size = f"{side}x{side} px, {batch * side**2 / 1e6:.2f} megapixels" if side else "whole images"
         print(f"device: {describe()}; precision: {trainer.precision}")
