@@ -22,7 +22,7 @@ import numpy as np
 from commands.runtime import load_codec
 from config import config_test
 from data import Data
-from evaluation.metrics import ms_ssim, psnr
+from evaluation.metrics import measures
 from gcodec import Codec
 from gcodec.pictures import read_image
 from utils import Utils
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         work = Path(args.work) / case.replace(" ", "").replace("=", "-").replace(",", "+")
         result = work / "result.json"
         if not result.exists():
-            if complaint := train(case, work, args):
+            if complaint := train([*BUDGET, *CASES[case], *args.knob], work, args.dataset, args.val, args.steps):
                 print(f"{case:56} failed: {complaint}", flush=True)
                 failures += 1
                 continue
@@ -87,12 +87,11 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def train(case: str, work: Path, args: argparse.Namespace) -> str | None:
+def train(knobs: list[str], work: Path, dataset: str, val: str, steps: int) -> str | None:
     """Train a case in a process of its own. Returns the last line of its log if it fails."""
-    where = [f"checkpoints={work}", f"samples={work}/samples", f"tensorboard={work}/tensorboard"]
-    knobs = [*BUDGET, *CASES[case], *args.knob, *where]
-    command = [sys.executable, str(PROJECT / "train.py"), "-ds", args.dataset, "--val", args.val, "--name", "run"]
-    command += ["--steps", str(args.steps), *(part for knob in knobs for part in ("-k", knob))]
+    knobs = [*knobs, f"checkpoints={work}", f"samples={work}/samples", f"tensorboard={work}/tensorboard"]
+    command = [sys.executable, str(PROJECT / "train.py"), "-ds", dataset, "--val", val, "--name", "run"]
+    command += ["--steps", str(steps), *(part for knob in knobs for part in ("-k", knob))]
     work.mkdir(parents=True, exist_ok=True)
     with (work / "log").open("w") as log:
         status = subprocess.run(command, stdout=log, stderr=log).returncode
@@ -116,13 +115,8 @@ def measure(checkpoint: Path, val: str, n: int) -> dict:
         image = read_image(path, config_test().max_pixels)
         data = codec.encode(image)
         pictures = np.stack([decoder.decode(data) for decoder in decoders])
-        rows.append({
-            "bytes": len(data),
-            "bpp": 8 * len(data) / (image.shape[0] * image.shape[1]),
-            "psnr": psnr(image, pictures[0]),
-            "ms_ssim": ms_ssim(image, pictures[0]),
-            "noise": pictures.std(axis=0).mean() if len(noises) > 1 else None,
-        })  # fmt: skip
+        noise = pictures.std(axis=0).mean() if len(noises) > 1 else None
+        rows.append(measures(image, len(data), pictures[0]) | {"noise": noise})
     return {name: None if rows[0][name] is None else float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 

@@ -27,7 +27,7 @@ RUNTIMES = ("onnx", "tensorflow")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("-r", "--restore", default=PROJECT / "checkpoints/photo_c8", metavar="CKPT")
     parser.add_argument("-i", "--input", default=PROJECT / "images/kodim21.png", metavar="IMAGE")
     parser.add_argument("--repeat", type=int, default=3, metavar="N")
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
             )
             report(f"{command}, s", onnx, tensorflow)
             report(f"{command}, MB", onnx_memory, tensorflow_memory)
-    report("decoding again, s", *decoding(args))
+    report("decoding again, s", *decoding(args.restore, args.input, args.repeat))
     return 0
 
 
@@ -63,12 +63,12 @@ def run(arguments: list) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss / 1000
 
 
-def decoding(args: argparse.Namespace) -> list[float]:
+def decoding(checkpoint: str, image: str, repeat: int) -> list[float]:
     """Return the seconds that each runtime takes to decode a file once it has decoded one."""
-    codecs = [load_codec(args.restore, config_test(runtime=runtime)) for runtime in RUNTIMES]
-    data = codecs[0].encode(read_image(args.input))
+    codecs = [load_codec(checkpoint, config_test(runtime=runtime)) for runtime in RUNTIMES]
+    data = codecs[0].encode(read_image(image))
     seconds: list[list[float]] = [[], []]
-    for _ in range(args.repeat + 1):
+    for _ in range(repeat + 1):
         for codec, own in zip(codecs, seconds, strict=True):
             start = time.perf_counter()
             codec.decode(data)

@@ -9,12 +9,13 @@ This module needs TensorFlow and tf2onnx; running the graphs needs neither.
 
 import hashlib
 import json
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
 from config import UserError, config_train
-from gcodec.checkpoint import Arrays, Checkpoint, read_arrays, read_checkpoint
+from gcodec.checkpoint import Arrays, read_arrays, read_checkpoint
 from gcodec.files import atomic
 from gcodec.onnx_runtime import FORMAT, GRAPHS_FILE, signature
 from utils import Utils
@@ -49,18 +50,11 @@ def write_graphs(folder: Path) -> list[Path]:
     for name, data in graphs.items():
         with atomic(checkpoint.folder / name) as path:
             path.write_bytes(data)
-    _write_index(checkpoint, graphs)
-    return [checkpoint.folder / name for name in graphs]
-
-
-def _write_index(checkpoint: Checkpoint, graphs: dict[str, bytes]) -> None:
-    index = {
-        "format": FORMAT,
-        "weights": signature(checkpoint),
-        "graphs": {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()},
-    }
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()}
+    index = {"format": FORMAT, "weights": signature(checkpoint), "graphs": hashes}
     with atomic(checkpoint.folder / GRAPHS_FILE) as path:
         path.write_text(json.dumps(index, indent=1) + "\n")
+    return [checkpoint.folder / name for name in graphs]
 
 
 def graph_of(name: str, network: keras.Model, stored: Arrays) -> bytes:
@@ -124,7 +118,8 @@ def _make_external(graph: "onnx.GraphProto", weights: dict[str, str], stored: Ar
 
     A weight that is stored as float16 is cast to float32, in which the networks compute.
     """
-    offsets = _offsets(stored)
+    ordered = sorted(stored)
+    offsets = dict(zip(ordered, accumulate((stored[name].nbytes for name in ordered), initial=0), strict=False))
     inputs = [value for value in graph.input if value.name not in weights]
     casts, renamed = [], {}
     for own, weight in weights.items():
@@ -149,12 +144,3 @@ def _external(name: str, array: np.ndarray, offset: int) -> "onnx.TensorProto":
     for key, value in {"location": WEIGHTS_FILE, "offset": offset, "length": array.nbytes}.items():
         tensor.external_data.add(key=key, value=str(value))
     return tensor
-
-
-def _offsets(stored: Arrays) -> dict[str, int]:
-    """Return where each array begins in WEIGHTS_FILE."""
-    offsets, end = {}, 0
-    for name in sorted(stored):
-        offsets[name] = end
-        end += stored[name].nbytes
-    return offsets
