@@ -19,8 +19,8 @@ from gcodec.checkpoint import save_context_model
 from gcodec.codec import Contents
 from gcodec.context_model import ContextModel
 from network import seeded
-from rate import ContextNetwork, network_inputs, network_targets
 from training.console import Progress
+from training.rate import ContextNetwork, network_inputs, network_targets
 
 FIT_POSITIONS = 2_000_000  # of feature maps, at most, that the context model is fitted to; 0.4 GB
 FIT_HELD_OUT = 200  # held-out images, at most, that the fit is measured on

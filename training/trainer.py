@@ -25,8 +25,8 @@ from gcodec.checkpoint import (
 )
 from gcodec.labels import LabelBatch
 from model import Model, TensorFlowRuntime, build_discriminator, named_weights, with_todays_names
-from rate import average_decay
 from training.devices import training_precision
+from training.rate import Rate, average_decay
 from training.schedule import learning_rates, stage
 from training.transfer import Transferred, check_changes, transfer
 from utils import Utils
@@ -62,8 +62,9 @@ class Trainer:
         self.config = config
         self.step = 0
         self.precision = training_precision(config.mixed_precision)
-        self.model = Model(config, policy=self.precision, training=True)
-        self.discriminator, self.rate = self.model.discriminator, self.model.rate
+        self.rate = Rate(config)
+        self.model = Model(config, policy=self.precision, rate=self.rate)
+        self.discriminator = self.model.discriminator
         self.context_network = self.rate.context_network
         self.G_variables = [v for net in self.model.networks.values() for v in net.trainable_variables]
         self.without_E = [

@@ -4,9 +4,9 @@ import numpy as np
 from conftest import label_map
 
 from gcodec.context_model import ContextModel
-from rate import network_inputs
 from training import fit_entropy
 from training.fit_entropy import fit
+from training.rate import network_inputs
 
 
 def test_a_fit_to_too_much_takes_a_part(monkeypatch):
