@@ -36,8 +36,7 @@ from network import (
     seeded,
 )
 from pretrained.networks import VGG16, VGG19, AlexNet
-from terms import Losses, Pass, all_losses
-from utils import n_replicas, own_share
+from terms import Losses, Pass, all_losses, n_replicas, own_share
 
 
 class Model:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageText
@@ -155,45 +155,3 @@ class Utils:
             sheet.paste(picture, (0, top))
             top += picture.height
         return sheet
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Arithmetic over the replicas, the devices that share a batch; one device alone is a single replica
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def n_replicas() -> int:
-    """Return how many devices share a batch."""
-    import tensorflow as tf
-
-    return tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def total(value: Any) -> Any:
-    """Return the sum of a value over all replicas. Each of them has to ask."""
-    import tensorflow as tf
-
-    return value if n_replicas() == 1 else tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-
-def own_share(values: Any, batch: Any) -> Any:
-    """Return this replica's `batch` rows of values that were drawn for the images of all replicas.
-
-    All replicas draw the same values, so an image gets the same ones on any number of devices.
-    """
-    import tensorflow as tf
-
-    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-    return values[replica * batch : (replica + 1) * batch]
-
-
-def weight_of_mean(amount: Any) -> Any:
-    """Return the factor that turns a mean over `amount` values of each replica into a mean over the values of all of them.
-
-    The mean over the replicas is taken later. The factor is 1 where all replicas have the same amount.
-    """
-    import tensorflow as tf
-
-    if n_replicas() == 1:
-        return 1.0
-    return n_replicas() * tf.maximum(amount, 1.0) / tf.maximum(total(amount), 1.0)

@@ -23,7 +23,7 @@ from gcodec.context_model import (
 )
 from gcodec.entropy import integer_frequencies
 from network import seeded
-from utils import n_replicas, total
+from terms import n_replicas, total
 
 HIDDEN_UNITS = 48  # of the context model
 HISTOGRAM_DECAY = 0.999  # a step
