@@ -102,9 +102,9 @@ class Data:
     def dataset(name: str, where: directories, val: str | Path | None = None) -> Dataset:
         """Return the images that -ds names: sample, cityscapes, ADE20k or camvid, or any path table or folder.
 
-        The held-out images of a table are those of `val`; else of the table of the same name with "val" for "train"; else those
-        in folders called "val" of a folder, whose folder "train" is then what is trained on; else a fifth of its images, at
-        most four, from its end.
+        Held-out images come from the first of these that is there: `val`; the table of the same name with "val" in place of
+        "train"; the folder "val" within a folder, whose folder "train" is then trained on. Otherwise, the last fifth of the
+        images is held out, at most four.
         """
         tables = _tables_of(name, where, val)
         paths = [_without_duplicates(Data.read_table(table), table) for table in tables]
@@ -389,10 +389,10 @@ def _without_duplicates(paths: list[str], table: str | Path) -> list[str]:
 
 
 def _by_folders(train: list[str], held_out: list[str], source: str | Path, val: str | Path | None = None) -> tuple[list, list]:
-    """Return the images of a folder that are trained on, and those that are held out: folders in it mean what they are called.
+    """Divide a folder's images into those to train on and those to hold out, by the names of the folders within it.
 
-    Where there are images in folders "train" or "val", or others of SPLITS, at any depth, those in no such folder are trained
-    on only if there is no "train". Images of `val`, a folder within this one, are not trained on.
+    SPLITS has these names, which count at any depth. Images in no such folder are trained on only if there is no "train".
+    Images of `val`, a folder within this one, are not trained on.
     """
     if val and Path(val).is_dir() and (held := {os.path.realpath(path) for path in held_out}):
         others = [path for path in train if os.path.realpath(path) not in held]

@@ -26,10 +26,10 @@ from gcodec.runtime import check_finite
 from network import (
     Network,
     build,
-    code_channels,
+    code_planes,
     dtype_policy,
     float32,
-    label_channels,
+    label_planes,
     map_symbols,
     precision,
     resizing_by,
@@ -155,8 +155,8 @@ class Model:
         if labels is None or not self.config.code_channels:
             return None, None
         if self.config.semantic_code == "lossless":
-            return code_channels(map_symbols(labels.classes, labels.boundaries, self.config), self.config), None
-        w = self.semantic_encoder(label_channels(labels.classes, labels.boundaries, self.config), training=True)
+            return code_planes(map_symbols(labels.classes, labels.boundaries, self.config), self.config), None
+        w = self.semantic_encoder(label_planes(labels.classes, labels.boundaries, self.config), training=True)
         return self.quantizer(w)[0], w
 
 

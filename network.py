@@ -151,7 +151,7 @@ class Doubling(Resize):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def label_channels(classes, boundaries, config: config_train):
+def label_planes(classes, boundaries, config: config_train):
     """Return what networks see of a label map at full size: (B, H, W, n_classes [+ 1]) of 0 and 1.
 
     classes: (B, H, W), 0..n_classes-1. boundaries: (B, H, W), not 0 where an instance ends.
@@ -175,7 +175,7 @@ def map_symbols(classes, boundaries, config: config_train):
     return symbols
 
 
-def code_channels(symbols, config: config_train):
+def code_planes(symbols, config: config_train):
     """Return what G sees of map_symbols: (B, h, w, code_channels) of 0 and 1, at 1/16 of the image's size."""
     symbols = symbols[..., 0]
     channels = ops.one_hot(symbols % config.n_classes, config.n_classes, dtype="float32")
@@ -329,9 +329,9 @@ def mean_score(h, config: config_train):
 
 
 def split_noise(z, config: config_train) -> tuple:
-    """What G sees -> the same without noise for its blocks, and an iterator of that noise, (B, k h, k w, 1) for each.
+    """Take the blocks' noise out of z. Returns z without it, and an iterator of each block's noise, (B, k h, k w, 1).
 
-    Unless noise_mode is `layers`, z is as it was, and there is no such noise.
+    Unless noise_mode is `layers`, there is no such noise, and z stays as it is.
     """
     if not config.sample_noise or config.noise_mode != "layers":
         return z, iter(())

@@ -13,7 +13,7 @@ from keras import ops
 
 import losses
 from config import config_train
-from network import label_channels
+from network import label_planes
 from pretrained import networks
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Pass:
         """Return D's logits at each scale and its intermediate maps by name, of images and of the label maps of this pass."""
         if self.config.use_conditional_GAN:
             assert self.labels is not None
-            s = label_channels(self.labels.classes, self.labels.boundaries, self.config)
+            s = label_planes(self.labels.classes, self.labels.boundaries, self.config)
             image = ops.concatenate([image, s], axis=-1)
         return self.model.discriminator([image, *features] if features else image, training=training)
 

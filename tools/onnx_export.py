@@ -1,4 +1,4 @@
-"""Writes the networks of a checkpoint as ONNX graphs, so that who has the checkpoint needs no TensorFlow.
+"""Writes the networks of a checkpoint as ONNX graphs, which run without TensorFlow.
 
 The graphs have no weights in them: each weight is an initializer whose data is "external", in a file `weights.bin` that does
 not exist. It stands for the arrays of model.npz, one after the other, sorted by name, each as it is stored there. A runtime

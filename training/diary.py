@@ -24,7 +24,7 @@ from utils import Utils
 class Diary:
     """Summaries for TensorBoard, and sample pictures of the same held-out images each time.
 
-    It begins at a step: what is there of later steps, of a run that was killed, is deleted.
+    When it begins, it deletes what a killed run left of steps later than `step`.
     """
 
     def __init__(self, logs: Path, samples: Path, held_out: list[tuple[np.ndarray, LabelMap | None]], step: int = 0):
@@ -77,7 +77,7 @@ def _summary_errors(folder: Path) -> Iterator[None]:
 
 
 def _panels(image: np.ndarray, labels: LabelMap | None, config: config_train) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return what the sample picture shows of a held-out image, by captions, and which pixels are preserved."""
+    """Return the panels that the sample picture has of a held-out image, by caption, and which pixels are preserved."""
     panels, preserved = {"original": image}, np.ones(image.shape[:2], bool)
     if labels is not None:
         panels["label map"] = Classes.parse(config.classes, config.n_classes).colours[labels.classes]
@@ -88,7 +88,7 @@ def _panels(image: np.ndarray, labels: LabelMap | None, config: config_train) ->
 
 
 def _drop_events(log: Path, step: int) -> None:
-    """Remove what is of later steps from a file of TensorBoard's log, and a record that a killed run left incomplete."""
+    """Remove the records of later steps from a file of TensorBoard's log, and one that a killed run left incomplete."""
     kept: list[bytes] = []
     dropped = False
     try:

@@ -1,9 +1,9 @@
 """Training on several GPUs of one machine, or on several machines: which tf.distribute strategy, and who does what.
 
-One process a machine. TF_CONFIG, as TensorFlow's MultiWorkerMirroredStrategy wants it, says which machines there are; without
-it, as many GPUs of this machine as divide the knob batch_size train together, or the one device that there is. Every replica
-sees its share of the batch, so that the same knobs give the same training on any number of devices, to rounding. Knobs for
-which that does not hold are refused. Worker 0 is the chief: it alone writes checkpoints, summaries and pictures.
+Each machine runs one process, and TF_CONFIG says which machines there are, as TensorFlow's MultiWorkerMirroredStrategy wants
+it. Without TF_CONFIG, the GPUs of this machine train together, as many as divide the knob batch_size. Every replica sees its
+share of the batch, so the same knobs give the same training on any number of devices, to rounding; other knobs are refused.
+Worker 0 is the chief: it alone writes checkpoints, summaries and pictures.
 """
 
 import json

@@ -151,7 +151,7 @@ class Run:
 
     @cached_property
     def _has_room_for_copies(self) -> bool:
-        """Whether there is memory for a copy of the state, to which training that breaks can go back."""
+        """Whether there is memory for a copy of the state, which is saved if a later step breaks."""
         free = available_memory()
         return free is None or self.trainer.size < COPY_SHARE * free
 
@@ -243,8 +243,8 @@ def _file_size(path: str) -> int:
 class Watch:
     """Keeps the loss terms on the device until somebody looks at them: then they are numbers, and all must be finite.
 
-    means: of the steps since the last diagnosis, each term over the steps that have it. A step in which nothing of an image
-    is preserved says nothing about what is preserved, and is left out of those means.
+    means: the mean of each term over the steps since the last diagnosis that have it. A step that preserves nothing of its
+    images says nothing about what is preserved, so the means of OF_WHAT_IS_PRESERVED leave it out.
     """
 
     def __init__(self) -> None:

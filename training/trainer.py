@@ -157,8 +157,8 @@ class Trainer:
     def transfer(cls, path: str | Path, changes: Mapping[str, Any]) -> tuple[Self, Transferred]:
         """Start at step 0 from a checkpoint's knobs, changed, and from its weights as far as they fit.
 
-        Centers that are among the changes are set, whatever the checkpoint's are. The discriminator's weights are taken if
-        there is a training.npz. Returns the trainer, and what became of the weights.
+        Centers among the changes replace the checkpoint's. The discriminator's weights are taken if there is a training.npz.
+        Returns the trainer, and what became of the weights.
         """
         folder = resolve_checkpoint(path)
         checkpoint = read_checkpoint(folder)

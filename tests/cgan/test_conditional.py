@@ -23,7 +23,7 @@ from gcodec.checkpoint import read_knobs, resolve_checkpoint
 from gcodec.container import join, unpack
 from gcodec.labels import LabelBatch, LabelMap, boundaries
 from gcodec.pictures import read_image
-from network import code_channels, label_channels, map_symbols
+from network import code_planes, label_planes, map_symbols
 from training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("eager_steps")
@@ -41,7 +41,7 @@ def test_the_generator_sees_the_classes_that_the_file_has(scale):
     assert symbols.shape == (1, 32 // scale, 48 // scale, 1)
     assert symbols[0, 1, 2, 0] % 4 == classes[0, scale + scale // 2, 2 * scale + scale // 2]
     assert symbols[0, 1, 2, 0] // 4 == edges[0, scale : 2 * scale, 2 * scale : 3 * scale].max()
-    channels = code_channels(tf.constant(symbols), config).numpy()
+    channels = code_planes(tf.constant(symbols), config).numpy()
     assert channels.shape == (1, 2, 3, config.code_channels)
     k = 16 // scale
     block = channels[0, 1, 2].reshape(k, k, 5)
@@ -49,7 +49,7 @@ def test_the_generator_sees_the_classes_that_the_file_has(scale):
         for x in range(k):
             symbol = symbols[0, k + y, 2 * k + x, 0]
             np.testing.assert_array_equal(block[y, x], [*np.eye(4)[symbol % 4], symbol // 4])
-    full = label_channels(tf.constant(classes), tf.constant(edges), config).numpy()
+    full = label_planes(tf.constant(classes), tf.constant(edges), config).numpy()
     one = LabelMap(classes[0], edges[0])  # the codec has the same in numpy
     np.testing.assert_array_equal(label_maps.map_symbols(one, config), symbols[0])
     np.testing.assert_array_equal(label_maps.code_channels(symbols[0], config), channels[0])
