@@ -59,8 +59,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         "at the file sizes of the checkpoints, or at TIMES these")  # fmt: skip
     parser.add_argument("--budgets", metavar="N,N,...", help="measure what fits into so many bytes instead: the best of the "
                         "checkpoints at any size, and other codecs with the same freedom")  # fmt: skip
-    parser.add_argument("--lpips", metavar="WEIGHTS", help="measure LPIPS by the weights in this file, too; "
-                        "tools/get_weights.py writes such files")  # fmt: skip
     parser.add_argument("--fid", nargs="?", const="imagenet", metavar="WEIGHTS", help="measure FID and KID, too, by Keras' "
                         "Inception v3 (default: the weights in Keras' cache, or a download)")  # fmt: skip
     parser.add_argument("--miou", metavar="CKPT", help="measure by this network how well its pictures can be segmented; "
@@ -93,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.packets is not None:
         measure_packets(checkpoints, args.packets, measure)
     else:
-        judges = load_judges(args.miou, args.semantic_maps, args.lpips, args.fid, measure)
+        judges = load_judges(args.miou, args.semantic_maps, args.fid, measure)
         if budgets:
             results = measure_budgets(budgets, checkpoints, measure)
         else:
@@ -223,15 +221,14 @@ class Judges:
         return results
 
 
-def load_judges(miou: str | None, maps: str | None, lpips: str | None, fid: str | None, measure: Measure) -> Judges:
-    """Load the networks whose weights are here, and those that the command line names: a segmenter, and files of weights."""
+def load_judges(miou: str | None, maps: str | None, fid: str | None, measure: Measure) -> Judges:
+    """Load the networks whose weights are here, and those that the command line names: a segmenter, and Inception."""
     with Utils.importing_tensorflow():
         segmenter = Segmenter.load(miou) if miou else None
         from evaluation import perceptual
 
         pairs, sets = perceptual.available(tell)
-        pairs += filter(None, [measure.optional(perceptual.lpips_from, lpips)])
-        sets += filter(None, [measure.optional(perceptual.inception, fid)])
+        sets += filter(None, [measure.attempt(perceptual.inception, fid) if fid else None])
     return Judges(pairs, sets, segmenter, Path(maps or ""))
 
 

@@ -540,26 +540,19 @@ def build(config: config_train, role: str, x: KerasTensor, channels: int):
         raise UserError(f"knob {role}: Network has no method {name!r}; it has {', '.join(methods)}")
     misfit = UserError(f"knob {role}: Network.{name} does not make {channels} channels of {x.shape[-1]}, as this role needs")
     method = getattr(Network, name)
-    keyword = not _takes(method, x, config)  # as the seed's my_generator(z, **kwargs)
-    if keyword and not _takes(method, x, config=config):
-        raise UserError(f"knob {role}: Network.{name}{inspect.signature(method)} cannot be called as {name}(x, config)")
+    signature = inspect.signature(method)
     try:
-        output = method(x, config=config) if keyword else method(x, config)  # what it raises is shown as it is
+        signature.bind(x, config=config)  # as the seed's my_generator(z, **kwargs) can be called too
+    except TypeError:
+        raise UserError(f"knob {role}: Network.{name}{signature} cannot be called as {name}(x, config=config)") from None
+    try:
+        output = method(x, config=config)  # what it raises is shown as it is
     except RecursionError:  # multiscale_discriminator, of itself
         raise misfit from None
     tensor = output[0] if role == "discriminator" and isinstance(output, tuple) else output
     if isinstance(output, tuple) != (role == "discriminator") or getattr(tensor, "shape", (None,))[-1] != channels:
         raise misfit
     return output
-
-
-def _takes(method: Callable, *arguments: object, **named: object) -> bool:
-    """Whether a function can be called with these arguments."""
-    try:
-        inspect.signature(method).bind(*arguments, **named)
-    except TypeError:
-        return False
-    return True
 
 
 @contextmanager

@@ -117,10 +117,6 @@ class Measure:
         """Return the images that any codec could be measured on: name -> path."""
         return {name: path for path, name in self.images.items() if any(name in r["images"] for r in results)}
 
-    def optional(self, load: Callable[[str], Any], path: str | None) -> Any:
-        """Return what `load` makes of a path, or None where there is none; a failure to load is reported, not fatal."""
-        return self.attempt(load, path) if path else None
-
     def write(self, result: Result, allow_nan: bool = False) -> Result:
         with atomic(self.results(result["codec"])) as partial:
             partial.write_text(json.dumps(result, indent=1, allow_nan=allow_nan) + "\n")

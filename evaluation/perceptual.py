@@ -31,9 +31,9 @@ Image = np.ndarray  # (H, W, 3) uint8
 class PairMeasure:
     """A distance of a picture from its original, both (H, W, 3) uint8: 0 for equal ones, larger for less similar ones."""
 
-    def __init__(self, name: str, network: features.FrozenNetwork, distance: Callable, reuse: bool = True):
-        """name: its key in results; distance(real_maps, fake_maps) -> (B,); reuse: whether known values stay as they are."""
-        self.name, self.min_side, self.reuse = name, network.min_side, reuse
+    def __init__(self, name: str, network: features.FrozenNetwork, distance: Callable):
+        """name: its key in results; distance(real_maps, fake_maps) -> (B,)."""
+        self.name, self.min_side = name, network.min_side
         self._features = network.network
         x = keras.Input((None, None, 3))
         real_maps = [keras.Input(output.shape[1:]) for output in self._features.outputs]
@@ -56,15 +56,15 @@ class PairMeasure:
 
     def add(self, original: Image, pictures: dict[str, Image], records: dict[str, dict]) -> None:
         """Set records[codec][name] for each codec's picture of an original; None where it is too small or too large."""
-        missing = [codec for codec in pictures if not (self.reuse and self.name in records[codec])]
+        missing = [codec for codec in pictures if self.name not in records[codec]]
         of_original = self.features(original) if missing and self.measures(original) else None
         for codec in missing:
             records[codec][self.name] = None if of_original is None else self.distance(of_original, pictures[codec])
 
 
-def lpips(network: features.LPIPSNetwork, name: str, reuse: bool = True) -> PairMeasure:
+def lpips(network: features.LPIPSNetwork, name: str) -> PairMeasure:
     """LPIPS by one of its networks."""
-    return PairMeasure(name, network, lambda real, fake: features.lpips(real, fake, network.lin), reuse)
+    return PairMeasure(name, network, lambda real, fake: features.lpips(real, fake, network.lin))
 
 
 def dists(network: features.DISTSNetwork, weights: dict[str, np.ndarray]) -> PairMeasure:
@@ -73,13 +73,6 @@ def dists(network: features.DISTSNetwork, weights: dict[str, np.ndarray]) -> Pai
     if {key: array.shape for key, array in weights.items()} != {"alpha": channels, "beta": channels}:
         raise UserError(f"not the weights of DISTS as {pretrained.HOW_TO_GET} writes them")
     return PairMeasure("dists", network, lambda real, fake: features.dists(real, fake, weights["alpha"], weights["beta"]))
-
-
-def lpips_from(path: str) -> PairMeasure:
-    """LPIPS by the network whose weights are in an .npz file; the first kernel tells which one that is."""
-    first = pretrained.load("vgg16", path).get("kernel_0")
-    network = features.AlexNet if first is not None and first.shape[0] == 11 else features.VGG16
-    return lpips(network.load(path), "lpips", reuse=False)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

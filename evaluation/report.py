@@ -19,7 +19,6 @@ COLUMNS = {  # metric -> heading, and how it is written
     "psnr": ("PSNR, dB", "{:.2f}"),
     "psnr_quarter": ("PSNR at 1/4 of the size, dB", "{:.2f}"),
     "ms_ssim": ("MS-SSIM", "{:.4f}"),
-    "lpips": ("LPIPS", "{:.4f}"),
     "lpips_alex": ("LPIPS (AlexNet)", "{:.4f}"),
     "lpips_vgg": ("LPIPS (VGG16)", "{:.4f}"),
     "dists": ("DISTS", "{:.4f}"),

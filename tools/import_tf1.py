@@ -91,7 +91,7 @@ def read_variables(path: str, ema: bool) -> dict[str, np.ndarray]:
 
 
 def sort_layers(variables: dict[str, np.ndarray]) -> dict[str, dict[str, list[dict]]]:
-    """Group variables by network and by kind of layer: lists of layers in their order, each a dictionary leaf -> (name, array)."""
+    """Group variables by network and kind of layer: lists of layers in their order, each a dictionary leaf -> (name, array)."""
     found: dict = {}
     odd = []
     for name, array in variables.items():
