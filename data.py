@@ -248,6 +248,13 @@ class Data:
                 shares.append(float((label_maps.read_indices(self.maps[path], classes or self.classes) < 0).mean()))
         return sum(shares) / max(1, len(shares))
 
+    def warn_of_unknown_labels(self) -> None:
+        """Say what to give if many pixels of the label maps are none of the classes."""
+        n, share = self.config.n_classes, self.unknown_labels()
+        if share > MAX_UNKNOWN_LABELS:
+            advice = self.advice_on_classes()
+            warn(f"{share:.0%} of the label maps' pixels are none of the {n} classes and count as void; {advice}")
+
     def advice_on_classes(self) -> str:
         """Return what to give to train.py so that the values in the label maps are classes."""
         advice = "give the file that lists them with --classes, or set the knob n_classes to their number, void included"

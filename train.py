@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from commands.runtime import load_codec
 from config import UserError, config_train, directories
-from data import MAX_UNKNOWN_LABELS, Data, Dataset
+from data import Data, Dataset
 from gcodec.checkpoint import read_knobs_as, resolve_checkpoint
-from gcodec.files import locked, warn
+from gcodec.files import locked
 from gcodec.labels import Classes
 from training import distribution
 from training.console import unbreakable
@@ -174,7 +174,7 @@ def train(
         trainer = build_trainer(start, transfer, changes)
     devices.check_networks(trainer.networks.values())
     if config.use_conditional_GAN:
-        warn_of_unknown_labels(data)
+        data.warn_of_unknown_labels()
     steps, end = length.end(data)
     if trainer.step >= steps:
         print(f"nothing to do: training is at step {trainer.step}, and was to go up to {end}; raise --steps or --epochs")
@@ -208,14 +208,6 @@ def build_trainer(start: Path | None, transfer: str | None, changes: dict[str, A
     else:
         trainer = Trainer(config_train().replace(changes))
     return trainer
-
-
-def warn_of_unknown_labels(data: Data) -> None:
-    """Say what to give if many pixels of the label maps are none of the classes."""
-    n, share = data.config.n_classes, data.unknown_labels()
-    if share > MAX_UNKNOWN_LABELS:
-        advice = data.advice_on_classes()
-        warn(f"{share:.0%} of the label maps' pixels are none of the {n} classes and count as void; {advice}")
 
 
 if __name__ == "__main__":

@@ -213,10 +213,6 @@ class EfficientNetLite0(FrozenNetwork):
         self.check_size(*x.shape[1:3])
         return self.to_pooled(x)
 
-    def classify(self, x):
-        """Images (B, H, W, 3) in [-1, 1], made for 224x224 -> logits (B, 1000) of ImageNet's classes."""
-        return ops.matmul(self.pooled(x), self.arrays["classifier"]) + self.arrays["classifier_bias"]
-
     def _build(self, x):
         h = (x * 127.5 + 0.5) / 128  # its training took 0..255, less 127, by 128
         h = self._conv(h, 32, kernel=3, stride=2, activation="relu6")  # (B, H/2, W/2, 32)

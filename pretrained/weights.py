@@ -19,7 +19,8 @@ import tarfile
 import tempfile
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +140,8 @@ def _tensor(storage: np.ndarray, offset: int, shape: tuple, strides: tuple, *_) 
 
 def read_pickle(data: bytes):
     """Return the containers and arrays that a pickle holds; raises UserError where it holds anything else."""
-    return _guarded(lambda: _ArrayUnpickler(io.BytesIO(data)).load())
+    with _one_line():
+        return _ArrayUnpickler(io.BytesIO(data)).load()
 
 
 def read_torch(data: bytes) -> Arrays:
@@ -149,8 +151,8 @@ def read_torch(data: bytes) -> Arrays:
     storage's length and values.
     """
 
-    def read() -> Arrays:
-        stream = io.BytesIO(data)
+    stream = io.BytesIO(data)
+    with _one_line():
         for _ in range(3):
             _ArrayUnpickler(stream).load()
         unpickler = _ArrayUnpickler(stream)
@@ -162,12 +164,12 @@ def read_torch(data: bytes) -> Arrays:
             storage[:] = np.frombuffer(stream.read(storage.nbytes), storage.dtype)
         return state
 
-    return _guarded(read)
 
-
-def _guarded(read: Callable):
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn whatever reading throws into a UserError."""
     try:
-        return read()
+        yield
     except UserError:
         raise
     except Exception as error:  # the unpickler and NumPy throw what they like at damaged data

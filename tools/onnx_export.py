@@ -124,7 +124,10 @@ def _make_external(graph: "onnx.GraphProto", weights: dict[str, str], stored: Ar
     casts, renamed = [], {}
     for own, weight in weights.items():
         array = stored[weight]
-        graph.initializer.append(_external(weight, array, offsets[weight]))
+        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor = graph.initializer.add(name=weight, data_type=kind, dims=array.shape, data_location=onnx.TensorProto.EXTERNAL)
+        for key, value in {"location": WEIGHTS_FILE, "offset": offsets[weight], "length": array.nbytes}.items():
+            tensor.external_data.add(key=key, value=str(value))
         renamed[own] = weight
         if array.dtype != np.float32:
             renamed[own] = f"{weight}/float32"
@@ -135,12 +138,3 @@ def _make_external(graph: "onnx.GraphProto", weights: dict[str, str], stored: Ar
     del graph.input[:], graph.node[:]
     graph.input.extend(inputs)
     graph.node.extend(nodes)
-
-
-def _external(name: str, array: np.ndarray, offset: int) -> "onnx.TensorProto":
-    """Return an initializer whose data is somewhere in WEIGHTS_FILE."""
-    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-    tensor = onnx.TensorProto(name=name, data_type=kind, dims=array.shape, data_location=onnx.TensorProto.EXTERNAL)
-    for key, value in {"location": WEIGHTS_FILE, "offset": offset, "length": array.nbytes}.items():
-        tensor.external_data.add(key=key, value=str(value))
-    return tensor
