@@ -18,7 +18,7 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from commands.runtime import load_codec
 from config import UserError, config_train, directories
@@ -84,11 +84,10 @@ def main(argv: list[str] | None = None) -> int:
         return fit_entropy(args.restore or folders.checkpoints, changes, dataset)
     source = args.restore or (folders.checkpoints if args.restore_last else None)
     again = ["train.py", "-rl", "--name", args.name, "-ds", data_set, *(["--val", args.val] if args.val else [])]
-    length = Length(args.steps, args.epochs)
     if not distribution.is_chief():  # it writes nothing
-        return train(folders, dataset, changes, source, args.transfer, length, shlex.join(again))
+        return train(folders, dataset, changes, source, args.transfer, args.steps, args.epochs, shlex.join(again))
     with folders.locked():
-        return train(folders, dataset, changes, source, args.transfer, length, shlex.join(again))
+        return train(folders, dataset, changes, source, args.transfer, args.steps, args.epochs, shlex.join(again))
 
 
 def read_changes(files: list[str], classes: str | None, optimizer: str | None, knobs: list[str]) -> dict[str, Any]:
@@ -135,27 +134,14 @@ def fit_entropy(source: str | Path, changes: dict[str, Any], dataset: Dataset) -
     return 0
 
 
-class Length(NamedTuple):
-    """How long to train: up to a step, or an epoch, or as the knob num_epochs says."""
-
-    steps: int | None
-    epochs: int | None
-
-    def end(self, data: Data) -> tuple[int, str]:
-        """Return the step to train up to, and a phrase that says why."""
-        epochs = self.epochs or data.config.num_epochs
-        steps = self.steps or epochs * data.steps_per_epoch
-        images = f"{len(data.paths)} images in batches of {data.config.batch_size}"
-        return steps, f"step {steps}" + ("" if self.steps else f", which is where {epochs} epochs of {images} end")
-
-
 def train(
     folders: RunFolders,
     dataset: Dataset,
     changes: dict[str, Any],  #      of knobs
     source: str | Path | None,  #    to go on from
     transfer: str | None,  #         to take weights from
-    length: Length,
+    steps: int | None,  #            to train up to, if it is a step
+    epochs: int | None,  #           or an epoch; otherwise, the knob num_epochs says
     again: str,  #                   the command that goes on with this run
 ) -> int:
     """Train, and then fit context models, in folders that no other run writes to meanwhile. Return the exit status."""
@@ -175,13 +161,16 @@ def train(
     devices.check_networks(trainer.networks.values())
     if config.use_conditional_GAN:
         data.warn_of_unknown_labels()
-    steps, end = length.end(data)
-    if trainer.step >= steps:
-        print(f"nothing to do: training is at step {trainer.step}, and was to go up to {end}; raise --steps or --epochs")
+    epochs = epochs or config.num_epochs
+    end = steps or epochs * data.steps_per_epoch
+    if trainer.step >= end:
+        why = f", which is where {epochs} epochs of {len(data.paths)} images in batches of {config.batch_size} end"
+        goal = f"step {end}" + ("" if steps else why)
+        print(f"nothing to do: training is at step {trainer.step}, and was to go up to {goal}; raise --steps or --epochs")
         return 0
     if devices.chief and not folders.is_taken:
         folders.move_aside()
-    return Run(folders, devices, start, again, trainer, data, dataset).train(steps)
+    return Run(folders, devices, start, again, trainer, data, dataset).train(end)
 
 
 def find_start(folders: RunFolders, source: str | Path | None) -> Path | None:

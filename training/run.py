@@ -4,6 +4,7 @@ import datetime
 import math
 import sys
 import time
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -29,25 +30,23 @@ COPY_SHARE = 0.25  # of the free memory that a copy of the state may take
 OF_WHAT_IS_PRESERVED = ("distortion", "PSNR", "bpp")  # terms that say nothing where nothing is preserved
 
 
+@dataclass
 class Run:
     """Training by one command, in the folders that the run's name gives it."""
 
-    def __init__(
-        self,
-        folders: RunFolders,
-        devices: Cluster,
-        start: Path | None,  #  the checkpoint that it goes on from, if it does
-        again: str,  #          the command that goes on with it
-        trainer: Trainer,
-        data: Data,
-        dataset: Dataset,
-    ):
-        self.folders, self.devices, self.start, self.again = folders, devices, start, again
-        self.trainer, self.data, self.dataset = trainer, data, dataset
-        self.first = trainer.step
-        self.saved: Path | None = None  # the checkpoint that this command wrote last
-        self._copy: Snapshot | None = None  # of the last diagnosis, when all was finite
-        self._intact = True  # whether the variables are those after a whole step, as far as is known
+    folders: RunFolders
+    devices: Cluster
+    start: Path | None  # the checkpoint that it goes on from, if it does
+    again: str  # the command that goes on with it
+    trainer: Trainer
+    data: Data
+    dataset: Dataset
+    saved: Path | None = None  # the checkpoint that this command wrote last
+    _copy: Snapshot | None = None  # of the last diagnosis, when all was finite
+    _intact: bool = True  # whether the variables are those after a whole step, as far as is known
+
+    def __post_init__(self) -> None:
+        self.first = self.trainer.step
 
     def train(self, steps: int) -> int:
         """Train up to step `steps`, then fit context models. Return 0, or 128 + the signal that stopped it.
