@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-ANSWER = "stops and saves when this step is done (by all workers, if there are others); again to stop without saving"
+ANSWER = "stops and saves when this step is done; again to stop without saving"
 GRACE = 0.7  # s after the first signal; others until then count as the same, which a terminal and a parent process both send
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The entropy coder alone: its speed on feature maps of four sizes, and the bytes that the symbols of real photos take.
 
-    python3 benchmarks/entropy.py                         # the checkpoint that ships, images/
-    python3 benchmarks/entropy.py -r checkpoints/run -i kodak/
+    python3 benchmarks/entropy_coder.py                   # the checkpoint that ships, images/
+    python3 benchmarks/entropy_coder.py -r checkpoints/run -i kodak/
 
 The symbols are those of the photos, repeated to the size. Each line is the best of three. Memory is what numpy and Python
 hold at most while they code, beyond the symbols and the payload.

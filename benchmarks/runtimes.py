@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compare ONNX Runtime with TensorFlow: whole commands from start to file, and repeated decoding in one process.
 
-    python3 benchmarks/runtime.py                      # images/kodim21.png, 768x512, by the checkpoint that ships
-    python3 benchmarks/runtime.py -r checkpoints/mine -i photo.png --repeat 5
+    python3 benchmarks/runtimes.py                      # images/kodim21.png, 768x512, by the checkpoint that ships
+    python3 benchmarks/runtimes.py -r checkpoints/mine -i photo.png --repeat 5
 
 Each figure is the least of some repetitions, in which the runtimes take turns. Memory is the peak resident size of the process.
 """

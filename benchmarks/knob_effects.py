@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the knobs do: small models, each trained with the same budget and one thing changed, and how they compare.
 
-    python3 benchmarks/knobs.py -ds photos/train --val photos/val
+    python3 benchmarks/knob_effects.py -ds photos/train --val photos/val
 
 Prints a line for each case as soon as it is there: mean bytes (by static tables), PSNR and MS-SSIM of held-out images by real
 files, and, where there is noise, the mean standard deviation (of 255) of a pixel over four noises. Cases whose results are in
