@@ -8,7 +8,6 @@ The symbols are those of the photos, repeated to the size. Each line is the best
 hold at most while they code, beyond the symbols and the payload.
 """
 
-import argparse
 import sys
 import time
 import tracemalloc
@@ -28,17 +27,13 @@ from utils import Utils
 SIZES = ["384x256", "768x512", "1920x1080", "4096x2160"]  # width x height, px
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
     parser = Utils.parser(__doc__)
     parser.add_argument("-r", "--restore", default=PROJECT / "checkpoints/photo_c8", metavar="CKPT")
     parser.add_argument("-i", "--input", default=PROJECT / "images", metavar="FOLDER")
     parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="WxH", help=f"default: {' '.join(SIZES)}")
-    return parser.parse_args(argv)
-
-
-@Utils.command
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     paths = [path for path in images_in(args.input) if Path(path).parent == Path(args.input)]
     if not paths:
         raise UserError(f"{args.input}: no images")

@@ -8,7 +8,6 @@ files, and, where there is noise, the mean standard deviation (of 255) of a pixe
 --work already are not trained again.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -57,7 +56,8 @@ CASES = {
 NOISES = 4
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
     parser = Utils.parser(__doc__)
     parser.add_argument("-ds", "--dataset", required=True)
     parser.add_argument("--val", required=True, help="folder or table of held-out images")
@@ -66,12 +66,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", default="knobs", help="folder for the checkpoints (default: knobs)")
     parser.add_argument("--case", action="append", choices=CASES, help="only these (default: all)")
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE", help="of all cases")
-    return parser.parse_args(argv)
-
-
-@Utils.command
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     print(f"{'':56} bytes    bpp   PSNR  MS-SSIM  noise", flush=True)
     failures = 0
     for case in args.case or CASES:

@@ -7,7 +7,6 @@
 Each figure is the least of some repetitions, in which the runtimes take turns. Memory is the peak resident size of the process.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -26,17 +25,13 @@ from utils import Utils
 RUNTIMES = ("onnx", "tensorflow")
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
     parser = Utils.parser(__doc__)
     parser.add_argument("-r", "--restore", default=PROJECT / "checkpoints/photo_c8", metavar="CKPT")
     parser.add_argument("-i", "--input", default=PROJECT / "images/kodim21.png", metavar="IMAGE")
     parser.add_argument("--repeat", type=int, default=3, metavar="N")
-    return parser.parse_args(argv)
-
-
-@Utils.command
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     print(f"{'':26}{'onnx':>10}{'tensorflow':>12}{'ratio':>8}")
     with tempfile.TemporaryDirectory() as folder:
         file, picture = Path(folder) / "a.gc", Path(folder) / "b.png"

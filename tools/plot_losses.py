@@ -4,7 +4,6 @@
 python3 tools/plot_losses.py tensorboard/run -o losses.png
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -28,17 +27,13 @@ PANELS = {  # a scalar that is in none of these gets its own
 Scalars = dict[str, list[tuple[int, float]]]  # (step, value) in ascending order, by name
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
     parser = Utils.parser(__doc__)
     parser.add_argument("run", metavar="RUN", help="folder of a run's TensorBoard log")
     parser.add_argument("-o", "--output", default="losses.png", metavar="OUT.png", help="default: losses.png")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.png if it is there already")
-    return parser.parse_args(argv)
-
-
-@Utils.command
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     output = picture_path(args.output)
     refuse_existing(output, overwrite=args.overwrite)
     figure = plot_losses(read_scalars(Path(args.run)))

@@ -8,7 +8,6 @@
 classes without void, over all pixels of all images together; 1 is perfect.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -23,7 +22,8 @@ from gcodec.labels import Classes
 from utils import Utils
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
     parser = Utils.parser(__doc__)
     parser.add_argument("-ds", "--dataset", required=True, metavar="TABLE", help="path table to train on")
     parser.add_argument("--val", metavar="TABLE", help="held-out images (default: as train.py)")
@@ -35,12 +35,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--crop-size", type=int, default=256, help="px, a multiple of 16")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="at first; it falls to 0 as a cosine")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(argv)
-
-
-@Utils.command
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     if args.steps < 1 or args.learning_rate <= 0:
         raise UserError("--steps and --learning-rate: must be above 0")
     output = Path(args.output)
