@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 
 import keras
 from keras import KerasTensor, Layer, layers, ops
@@ -264,10 +265,32 @@ def bounded(layer, config: config_train):
     return layers.SpectralNormalization(layer, power_iterations=3, dtype="float32", name=layer.name)
 
 
-def split_noise(z, config: config_train) -> tuple:
-    """What G sees -> the same without noise for its blocks, and an iterator of that noise, (B, k h, k w, 1) for each.
+def strided_convs(x, config: config_train, *, kernel: int, norm: Callable | None) -> tuple:
+    """The four stride-2 convolutions of a discriminator, with LeakyReLU 0.2, and a norm from the second on if there is one.
 
-    Unless noise_mode is `layers`, z is as it was, and there is no such noise.
+    Returns the last of their maps, and all of them by name.
+    """
+    f = config.discriminator_width
+    h, maps = x, {}
+    for k, filters in enumerate((f, 2 * f, 4 * f, 8 * f), start=1):
+        own = norm if k > 1 else None
+        conv = layers.Conv2D(filters, kernel, strides=2, padding="same", use_bias=own is None, name=place(f"conv{k}"))
+        h = bounded(conv, config)(h)
+        if own:
+            h = own(name=place(f"conv{k}.norm"))(h)
+        h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
+    return h, maps
+
+
+def mean_score(h, config: config_train):
+    """One score an image, of a discriminator's last map at any size, where a flat layer would fix it: (B, 1)."""
+    return bounded(layers.Dense(1, name=place("last")), config)(layers.GlobalAveragePooling2D()(h))
+
+
+def split_noise(z, config: config_train) -> tuple:
+    """Take the blocks' noise out of z. Returns z without it, and an iterator of each block's noise, (B, k h, k w, 1).
+
+    Unless noise_mode is `layers`, there is no such noise, and z stays as it is.
     """
     if not config.sample_noise or config.noise_mode != "layers":
         return z, iter(())
@@ -418,15 +441,7 @@ class Network:
         4x4 stride-2 c64 (no norm), c128, c256, c512 with instance norm and LeakyReLU 0.2, then a 4x4 convolution to 1.
         The knob spectral_norm takes the place of the instance norm, which would scale up again what it keeps small.
         """
-        f = config.discriminator_width
-        h, maps = x, {}
-        for k, filters in enumerate((f, 2 * f, 4 * f, 8 * f), start=1):
-            normalized = k > 1 and not config.spectral_norm
-            conv = layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=not normalized, name=place(f"conv{k}"))
-            h = bounded(conv, config)(h)
-            if normalized:
-                h = Norm((1, 2), name=place(f"conv{k}.norm"))(h)
-            h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
+        h, maps = strided_convs(x, config, kernel=4, norm=None if config.spectral_norm else partial(Norm, (1, 2)))
         return bounded(layers.Conv2D(1, 4, padding="same", name=place("last")), config)(h), maps  # (B, H/16, W/16, 1)
 
     @staticmethod
@@ -478,26 +493,14 @@ class Network:
     @staticmethod
     def dcgan_discriminator(x: KerasTensor, config: config_train) -> tuple[KerasTensor, dict[str, KerasTensor]]:
         """Image -> one logit an image, and the intermediate maps. 5x5 stride-2 convolutions, batch norm (Radford 2016)."""
-        return Network._strided_convs(x, config, batch_norm=True)
+        h, maps = strided_convs(x, config, kernel=5, norm=layers.BatchNormalization)
+        return mean_score(h, config), maps  # (B, 1)
 
     @staticmethod
     def wgan_critic(x: KerasTensor, config: config_train) -> tuple[KerasTensor, dict[str, KerasTensor]]:
         """Image -> one score an image. As the DCGAN discriminator, but each sample by itself (Gulrajani et al. 2017)."""
-        return Network._strided_convs(x, config, batch_norm=False)
-
-    @staticmethod
-    def _strided_convs(x, config: config_train, *, batch_norm: bool):
-        f = config.discriminator_width
-        h, maps = x, {}
-        for k, filters in enumerate((f, 2 * f, 4 * f, 8 * f), start=1):
-            normalized = batch_norm and k > 1
-            conv = layers.Conv2D(filters, 5, strides=2, padding="same", use_bias=not normalized, name=place(f"conv{k}"))
-            h = bounded(conv, config)(h)
-            if normalized:
-                h = layers.BatchNormalization(name=place(f"conv{k}.norm"))(h)
-            h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
-        h = layers.GlobalAveragePooling2D()(h)  # (B, 8f); any image size, where a flat layer would fix it
-        return bounded(layers.Dense(1, name=place("last")), config)(h), maps  # (B, 1)
+        h, maps = strided_convs(x, config, kernel=5, norm=None)
+        return mean_score(h, config), maps  # (B, 1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -513,11 +516,13 @@ def build(config: config_train, role: str, x: KerasTensor, channels: int):
         raise UserError(f"knob {role}: Network has no method {name!r}; it has {', '.join(methods)}")
     misfit = UserError(f"knob {role}: Network.{name} does not make {channels} channels of {x.shape[-1]}, as this role needs")
     method = getattr(Network, name)
-    keyword = not _takes(method, x, config)  # as the seed's my_generator(z, **kwargs)
-    if keyword and not _takes(method, x, config=config):
-        raise UserError(f"knob {role}: Network.{name}{inspect.signature(method)} cannot be called as {name}(x, config)")
+    signature = inspect.signature(method)
     try:
-        output = method(x, config=config) if keyword else method(x, config)  # what it raises is shown as it is
+        signature.bind(x, config=config)  # as the seed's my_generator(z, **kwargs) can be called too
+    except TypeError:
+        raise UserError(f"knob {role}: Network.{name}{signature} cannot be called as {name}(x, config=config)") from None
+    try:
+        output = method(x, config=config)  # what it raises is shown as it is
     except RecursionError:  # multiscale_discriminator, of itself
         raise misfit from None
     tensor = output[0] if role == "discriminator" and isinstance(output, tuple) else output
@@ -534,15 +539,6 @@ def margin(config: config_train, role: str) -> int | None:
     """
     positions = getattr(getattr(Network, getattr(config, role)), "sees", None)
     return positions(config) if positions and config.normalization == "channel" else None
-
-
-def _takes(method: Callable, *arguments: object, **named: object) -> bool:
-    """Whether a function can be called with these arguments."""
-    try:
-        inspect.signature(method).bind(*arguments, **named)
-    except TypeError:
-        return False
-    return True
 
 
 @contextmanager

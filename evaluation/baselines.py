@@ -6,8 +6,10 @@ Each also on the image scaled down by 2 and 4, and scaled up again after decodin
 import importlib.metadata
 import importlib.util
 import io
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from PIL import Image, features
@@ -57,18 +59,13 @@ class Baseline:
 
     def setting_for(self, image: np.ndarray, size: int) -> float:
         """The setting whose file comes nearest to `size` bytes; sizes grow with the settings, but for a few bytes."""
-        low, high = 0, len(self.settings) - 1
-        sizes: dict[int, int] = {}
 
+        @cache
         def bytes_at(i: int) -> int:
-            if i not in sizes:
-                sizes[i] = len(self.encode(image, self.settings[i]))
-            return sizes[i]
+            return len(self.encode(image, self.settings[i]))
 
-        while low < high:  # the first that is large enough
-            middle = (low + high) // 2
-            low, high = (low, middle) if bytes_at(middle) >= size else (middle + 1, high)
-        return self.settings[min((max(0, low - 1), low), key=lambda i: abs(bytes_at(i) - size))]
+        enough = bisect_left(range(len(self.settings) - 1), size, key=bytes_at)
+        return self.settings[min((max(0, enough - 1), enough), key=lambda i: abs(bytes_at(i) - size))]
 
 
 def available(report: Callable[[str], None] = print) -> list[Baseline]:

@@ -18,7 +18,7 @@ import train
 from cGAN import train as cgan_command
 from commands.runtime import load_codec
 from config import config_train, directories
-from data import Data
+from data import Data, Dataset
 from gcodec.checkpoint import read_knobs, resolve_checkpoint
 from gcodec.container import join, unpack
 from gcodec.label_maps import code_input, label_input, map_symbols
@@ -71,7 +71,7 @@ def test_boundaries_are_of_the_instances_as_they_are_trained_on(street):
     """They are computed after resizing: a boundary that is resized itself is torn."""
     config = config_train().override(knobs(use_conditional_GAN=True, use_instances=True, n_classes=4, crop_size=0)[1::2])
     dataset = Data.dataset(str(street / "street.csv"), directories())
-    data = Data(dataset.train, config, "512x1024", maps=dataset.maps, instances=dataset.instances)
+    data = Data(dataclasses.replace(dataset, sizing="512x1024"), config)
     image, labels = data.held_out(dataset.train[0])
     assert image.shape == (512, 1024, 3)
     np.testing.assert_array_equal(labels.boundaries, boundaries(labels.instances))
@@ -103,7 +103,7 @@ def test_half_of_the_classes_are_synthesized_whole(street):
     changes = {"use_conditional_GAN": True, "n_classes": 4, "selective": True, "selective_regions": "classes"}
     config = config_train().override(knobs(**changes, crop_size=0, batch_size=1)[1::2])
     pairs = {str(street / f"{i}.png"): str(street / f"{i}_s.png") for i in range(4)}
-    data = Data(list(pairs), config, maps=pairs)
+    data = Data(Dataset(list(pairs), maps=pairs), config)
     for index in range(4):
         _, labels = data.sample(index)
         kept = {c: labels.preserved[labels.classes == c] for c in np.unique(labels.classes)}
