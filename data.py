@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from PIL import Image
 from config import UserError, config_train, directories
 from gcodec import labels as label_maps
 from gcodec import selection
+from gcodec.files import warn
 from gcodec.labels import Classes, LabelBatch, LabelMap
 from gcodec.pictures import images_in, read_image
 from path_tables import Columns, read_columns
@@ -26,7 +26,7 @@ INSTANCE_COLUMN = "instance_map_paths"
 LABEL_MAPS_CHECKED = 20  # before training
 MAX_UNKNOWN_LABELS = 0.01  # mean share of their pixels; more is worth a warning
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
-FITS = {"sample": "native", "cityscapes": "512x1024", "ADE20k": "width512", "camvid": "native"}  # see Dataset
+SIZINGS = {"sample": "native", "cityscapes": "512x1024", "ADE20k": "width512", "camvid": "native"}  # see Dataset
 # Folders of a data set that say what their images are for; Keras, PyTorch, COCO, ADE20K and Roboflow spell them so.
 SPLITS = {
     "train": ("train", "training"),
@@ -41,14 +41,14 @@ MAX_BAD_SHARE = 0.01  # of a table's images that may be unreadable before a run 
 class Dataset:
     """What -ds names: the images, and how they are brought to size when they are not cropped.
 
-    fit: "native" (sides cut to multiples of 16), "512x1024" (resized) or "width512" (resized, then cut).
+    sizing: "native" (sides cut to multiples of 16), "512x1024" (resized) or "width512" (resized, then cut).
     maps, instances: the label map and the instance map of an image, by the image's path, where the table has such columns.
     classes: the file that lists the classes of its label maps, if it is known.
     """
 
     train: list[str]
-    val: list[str]
-    fit: str = "native"
+    val: list[str] = dataclasses.field(default_factory=list)
+    sizing: str = "native"
     maps: dict[str, str] = dataclasses.field(default_factory=dict)
     instances: dict[str, str] = dataclasses.field(default_factory=dict)
     classes: Path | None = None
@@ -102,9 +102,9 @@ class Data:
     def dataset(name: str, where: directories, val: str | Path | None = None) -> Dataset:
         """Return the images that -ds names: sample, cityscapes, ADE20k or camvid, or any path table or folder.
 
-        The held-out images of a table are those of `val`; else of the table of the same name with "val" for "train"; else those
-        in folders called "val" of a folder, whose folder "train" is then what is trained on; else a fifth of its images, at
-        most four, from its end.
+        Held-out images come from the first of these that is there: `val`; the table of the same name with "val" in place of
+        "train"; the folder "val" within a folder, whose folder "train" is then trained on. Otherwise, the last fifth of the
+        images is held out, at most four.
         """
         tables = _tables_of(name, where, val)
         paths = [_without_duplicates(Data.read_table(table), table) for table in tables]
@@ -121,25 +121,19 @@ class Data:
             for column in (MAP_COLUMNS[0], INSTANCE_COLUMN)
         )
         classes = getattr(where, f"{name}_classes", None)
-        return Dataset(train, held_out, FITS.get(name, "native"), maps, instances, Utils.locate(classes) if classes else None)
+        classes = Utils.locate(classes) if classes else None
+        return Dataset(train, held_out, SIZINGS.get(name, "native"), maps, instances, classes)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Training batches
     # ------------------------------------------------------------------------------------------------------------------
 
-    def __init__(
-        self,
-        paths: list[str],  #                                of the images to train on
-        config: config_train,
-        fit: str = "native",  #                             see Dataset, also for maps and instances
-        report: Callable[[str], Any] = print,  #            called for each unreadable file
-        maps: Mapping[str, str] | None = None,
-        instances: Mapping[str, str] | None = None,
-    ):
-        if config.batch_size > 1 and not config.crop_size and fit != "512x1024":
+    def __init__(self, dataset: Dataset, config: config_train, report: Callable[[str], Any] = warn):
+        """Prepare to train on a data set. report: called for each unreadable file."""
+        self.paths, self.sizing, self.maps, self.instances = dataset.train, dataset.sizing, dataset.maps, dataset.instances
+        if config.batch_size > 1 and not config.crop_size and self.sizing != "512x1024":
             raise UserError("knob batch_size: images of several sizes make no batch; set crop_size too")
-        self.paths, self.config, self.fit, self.report = paths, config, fit, report
-        self.maps, self.instances = maps or {}, instances or {}
+        self.config, self.report = config, report
         if config.use_conditional_GAN:
             self.classes = Classes.parse(config.classes, config.n_classes)
             self._check_maps("use_conditional_GAN", MAP_COLUMNS[0], self.maps)
@@ -156,12 +150,6 @@ class Data:
             raise UserError(f"knob {knob}: the path table has no column {column}; see data/make_paths.py")
         if lossy := [maps[path] for path in self.paths if Path(maps[path]).suffix.lower() in LOSSY_SUFFIXES]:
             raise UserError(f"{lossy[0]}: is a JPEG, whose noise makes classes that are not there; save label maps as PNG")
-
-    @classmethod
-    def of(cls, dataset: Dataset, config: config_train) -> "Data":
-        """Return what trains on a data set. Unreadable files are reported on stderr."""
-        maps = {"maps": dataset.maps, "instances": dataset.instances}
-        return cls(dataset.train, config, dataset.fit, report=lambda line: print(line, file=sys.stderr), **maps)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -223,15 +211,15 @@ class Data:
     def _read(self, path: str, crop_size: int) -> tuple[np.ndarray, LabelMap | None]:
         """Read an image and its label map, and bring them to size."""
         image = read_image(path, self.config.max_pixels)
-        fitted = fit_image(image, self.fit, crop_size)
+        sized = to_size(image, self.sizing, crop_size)
         if not self.config.use_conditional_GAN:
-            return fitted, None
+            return sized, None
         if path not in self.maps or (self.config.use_instances and path not in self.instances):
             raise UserError(f"{path}: its path table names no {'instance' if path in self.maps else 'label'} map of it")
         instances = self.instances[path] if self.config.use_instances else None
         labels = label_maps.read_label_map(self.maps[path], instances, self.classes, image.shape[:2])
-        labels = labels.map(lambda plane: fit_image(plane, self.fit, crop_size, Image.Resampling.NEAREST))
-        return fitted, label_maps.with_boundaries(labels)
+        labels = labels.map(lambda plane: to_size(plane, self.sizing, crop_size, Image.Resampling.NEAREST))
+        return sized, label_maps.with_boundaries(labels)
 
     def _select(self, labels: LabelMap | None, rng: np.random.Generator) -> LabelMap | None:
         """Choose what of a training image is preserved, as the knobs `selective` and `selective_regions` say."""
@@ -259,6 +247,13 @@ class Data:
             with contextlib.suppress(UserError):  # reported when it is its turn to be trained on
                 shares.append(float((label_maps.read_indices(self.maps[path], classes or self.classes) < 0).mean()))
         return sum(shares) / max(1, len(shares))
+
+    def warn_of_unknown_labels(self) -> None:
+        """Say what to give if many pixels of the label maps are none of the classes."""
+        n, share = self.config.n_classes, self.unknown_labels()
+        if share > MAX_UNKNOWN_LABELS:
+            advice = self.advice_on_classes()
+            warn(f"{share:.0%} of the label maps' pixels are none of the {n} classes and count as void; {advice}")
 
     def advice_on_classes(self) -> str:
         """Return what to give to train.py so that the values in the label maps are classes."""
@@ -314,12 +309,12 @@ class Data:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def fit_image(image: np.ndarray, fit: str, crop_size: int = 0, resample=Image.Resampling.LANCZOS) -> np.ndarray:
-    """Resize and cut an image (H, W, ...) as a Dataset's `fit` says; never under 32 px, nor under crop_size."""
+def to_size(image: np.ndarray, sizing: str, crop_size: int = 0, resample=Image.Resampling.LANCZOS) -> np.ndarray:
+    """Resize and cut an image (H, W, ...) as a Dataset's `sizing` says; never under 32 px, nor under crop_size."""
     height, width = image.shape[:2]
-    if fit == "512x1024":
+    if sizing == "512x1024":
         size = (512, 1024)
-    elif fit == "width512":
+    elif sizing == "width512":
         size = (max(1, round(height * 512 / width)), 512)
     else:
         size = (height, width)
@@ -375,7 +370,7 @@ def scale_at_random(
 
 def _tables_of(name: str, where: directories, val: str | Path | None) -> list[str | Path]:
     """Return the tables, or folders, of a dataset: one to train on, and one of held-out images if there is one."""
-    if name in FITS:
+    if name in SIZINGS:
         return [Utils.locate(getattr(where, f"{name}_{split}")) for split in ("train", "val")]
     table = Path(name).resolve()
     sibling = table.parent / table.name.replace("train", "val")
@@ -395,16 +390,16 @@ def _without_duplicates(paths: list[str], table: str | Path) -> list[str]:
     for path in paths:
         unique.setdefault(os.path.realpath(path), path)
     if len(unique) < len(paths):
-        print(f"warning: {table}: {len(paths) - len(unique)} of its rows name an image that another row names too; "
-              f"each image counts once", file=sys.stderr)  # fmt: skip
+        twice = len(paths) - len(unique)
+        warn(f"{table}: {twice} of its rows name an image that another row names too; each image counts once")
     return list(unique.values())
 
 
 def _by_folders(train: list[str], held_out: list[str], source: str | Path, val: str | Path | None = None) -> tuple[list, list]:
-    """Return the images of a folder that are trained on, and those that are held out: folders in it mean what they are called.
+    """Divide a folder's images into those to train on and those to hold out, by the names of the folders within it.
 
-    Where there are images in folders "train" or "val", or others of SPLITS, at any depth, those in no such folder are trained
-    on only if there is no "train". Images of `val`, a folder within this one, are not trained on.
+    SPLITS has these names, which count at any depth. Images in no such folder are trained on only if there is no "train".
+    Images of `val`, a folder within this one, are not trained on.
     """
     if val and Path(val).is_dir() and (held := {os.path.realpath(path) for path in held_out}):
         others = [path for path in train if os.path.realpath(path) not in held]
@@ -429,8 +424,8 @@ def _warn_of_overlap(train: list[str], val: list[str], table: str | Path, few: b
     """Warn of held-out images that are trained on. few: because there are too few to hold any out."""
     if both := {os.path.realpath(path) for path in train} & {os.path.realpath(path) for path in val}:
         why = "there are fewer than five images" if few else "both tables name them"
-        print(f"warning: {table}: {len(both)} of the {len(val)} held-out images are trained on too, because {why}; "
-              f"what is measured on them flatters the model", file=sys.stderr)  # fmt: skip
+        warn(f"{table}: {len(both)} of the {len(val)} held-out images are trained on too, because {why}; what is measured on "
+             f"them flatters the model")  # fmt: skip
 
 
 def _locate(path: str, table: Path) -> str:

@@ -13,7 +13,7 @@ JPEG XL, each at three scales, by files whose sizes come as near as possible to 
 --baselines 2: to twice those.
 An interrupted run goes on where it stopped: what is measured already, in files that are still there, is not measured again.
 LPIPS, DISTS and the distances of EfficientNet-Lite0's features are measured if their weights are in the cache; get them with
-python3 tools/perceptual.py --get.
+python3 tools/get_weights.py.
 The report folder is the command's own: it writes the page anew each time. An image, a codec or a measure that fails is named
 at the end, and costs the others nothing.
 """
@@ -30,19 +30,19 @@ from commands.options import add_worker_arguments, warn_of_large_files
 from commands.runtime import load_codec
 from commands.workers import Workers
 from config import UserError, config_test
-from evaluation import packets, report
+from evaluation import lossy_link, report
 from evaluation.baselines import available
-from evaluation.budgets import BudgetedBaseline, BudgetedModels, SlowScan
+from evaluation.budgets import baseline_within, models_within, slow_scan
 from evaluation.measure import (
-    Codec,
     CodecTask,
-    MatchedBaseline,
+    Contender,
     Measure,
-    OurCodec,
     Result,
     Task,
     add_miou,
     add_perceptual,
+    matched,
+    of_checkpoint,
 )
 from evaluation.segmentation import Segmenter
 from gcodec.checkpoint import resolve_checkpoint
@@ -60,12 +60,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
                         "at the file sizes of the checkpoints, or at TIMES these")  # fmt: skip
     parser.add_argument("--budgets", metavar="N,N,...", help="measure what fits into so many bytes instead: the best of the "
                         "checkpoints at any size, and other codecs with the same freedom")  # fmt: skip
-    parser.add_argument("--lpips", metavar="WEIGHTS", help="measure LPIPS by this file's weights, too; tools/perceptual.py "
-                        "writes one")  # fmt: skip
     parser.add_argument("--fid", nargs="?", const="imagenet", metavar="WEIGHTS", help="measure FID and KID, too, by Keras' "
                         "Inception v3 (default: the weights in Keras' cache, or a download)")  # fmt: skip
     parser.add_argument("--miou", metavar="CKPT", help="measure by this network how well its pictures can be segmented; "
-                        "tools/segmentation.py trains one. Needs -sm")  # fmt: skip
+                        "tools/train_segmenter.py trains one. Needs -sm")  # fmt: skip
     parser.add_argument("-sm", "--semantic-maps", metavar="FOLDER", help="label maps, by the images' names")
     parser.add_argument("--packets", type=int, metavar="BYTES", help="measure instead what is left of each image when some "
                         "of its packets, which have at most BYTES bytes, are lost")  # fmt: skip
@@ -97,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.packets is not None:
             measure_packets(checkpoints, args.packets, measure)
         else:
-            judges = load_judges(args.miou, args.semantic_maps, args.lpips, args.fid, measure)
+            judges = load_judges(args.miou, args.semantic_maps, args.fid, measure)
             if budgets:
                 results = measure_budgets(budgets, checkpoints, measure)
             else:
@@ -112,11 +110,12 @@ def run(task: Task, measure: Measure) -> None:
     """Measure what an earlier run has not. Raises UserError if nothing could be."""
     bar = lambda items: Utils.progress(items, "image", task.name)  # noqa: E731
     rows, _ = work_through(task.items, task.kept, task.work(), task.add, task.failed, measure.spread or in_this_process, bar)
+    task.records = {item.source: task.records[item.source] for item in task.items if item.source in task.records}
     if not rows:
         raise UserError(f"{measure.source}: no image could be measured with {task.label}; {measure.failures[-1]}")
 
 
-def measure_codec(codec: Codec, measure: Measure) -> Result:
+def measure_codec(codec: Contender, measure: Measure) -> Result:
     """Measure a codec on each image."""
     task = CodecTask(measure, codec)
     run(task, measure)
@@ -139,18 +138,18 @@ def measure_checkpoints(checkpoints: Mapping[str, str], measure: Measure, times:
         raise UserError(f"nothing was measured: {measure.failures[-1]}")
     others = available(tell) if times else []
     sizes = {r["codec"]: {name: record["bytes"] for name, record in r["images"].items()} for r in ours}
-    matched = [MatchedBaseline(codec, name, own, times or 1) for name, own in sizes.items() for codec in others]
-    return ours + [result for codec in matched if (result := measure.attempt(measure_codec, codec, measure))]
+    asked = [matched(codec, name, own, times or 1) for name, own in sizes.items() for codec in others]
+    return ours + [result for codec in asked if (result := measure.attempt(measure_codec, codec, measure))]
 
 
-def our_codec(name: str, path: str, knobs: config_test) -> OurCodec:
+def our_codec(name: str, path: str, knobs: config_test) -> Contender:
     """Load a checkpoint. Raises UserError for one whose files have a label map."""
     codec = load_codec(path, knobs)
     if codec.config.code_channels:
         raise UserError(f"{path}: its files have a label map; compress.py measures such models, with -sm")
     warn_of_large_files(codec)
     key = f"{codec.checkpoint.fingerprint.hex()} {knobs.to_json()}"
-    return OurCodec(name, codec, codec.config.channel_bottleneck, key)
+    return of_checkpoint(name, codec, key)
 
 
 def tell(line: str) -> None:
@@ -165,10 +164,10 @@ def tell(line: str) -> None:
 def measure_packets(checkpoints: Mapping[str, str], size: int, measure: Measure) -> None:
     """Print a table for each checkpoint: what lost packets of at most `size` bytes cost."""
     for name, path in checkpoints.items():
-        task = packets.PacketsTask(measure, load_codec(path, measure.knobs), name, size)
+        task = lossy_link.PacketsTask(measure, load_codec(path, measure.knobs), name, size)
         measure.attempt(run, task, measure)
         if task.records:
-            print(packets.table(name, size, task.records))
+            print(lossy_link.table(name, size, task.records))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -190,9 +189,9 @@ def measure_budgets(budgets: list[int], checkpoints: dict[str, str], measure: Me
     others = [codec for codec in available(tell) if codec.scale == 1]
     measured = []
     for max_bytes in budgets:
-        codecs = [BudgetedModels(ours, max_bytes), *(BudgetedBaseline(codec, max_bytes) for codec in others)]
+        codecs = [models_within(ours, max_bytes), *(baseline_within(codec, max_bytes) for codec in others)]
         measured += [measure.attempt(measure_codec, codec, measure) for codec in codecs]
-    measured.append(measure.attempt(measure_codec, SlowScan(others[0]), measure))
+    measured.append(measure.attempt(measure_codec, slow_scan(others[0]), measure))
     results = [result for result in measured if result]
     if not results:
         raise UserError(f"nothing was measured: {measure.failures[-1]}")
@@ -226,15 +225,14 @@ class Judges:
         return results
 
 
-def load_judges(miou: str | None, maps: str | None, lpips: str | None, fid: str | None, measure: Measure) -> Judges:
-    """Load the networks whose weights are here, and those that the command line names: a segmenter, and files of weights."""
+def load_judges(miou: str | None, maps: str | None, fid: str | None, measure: Measure) -> Judges:
+    """Load the networks whose weights are here, and those that the command line names: a segmenter, and Inception."""
     with Utils.importing_tensorflow():
         segmenter = Segmenter.load(miou) if miou else None
         from evaluation import perceptual
 
         pairs, sets = perceptual.available(tell)
-        pairs += filter(None, [measure.optional(perceptual.lpips_from, lpips)])
-        sets += filter(None, [measure.optional(perceptual.inception, fid)])
+        sets += filter(None, [measure.attempt(perceptual.inception, fid) if fid else None])
     return Judges(pairs, sets, segmenter, Path(maps or ""))
 
 

@@ -19,44 +19,32 @@ from keras import ops
 
 from config import UserError, config_train
 from gcodec.checkpoint import CENTERS, Checkpoint, restore
+from gcodec.label_maps import code_input, label_input, map_symbols
 from gcodec.labels import LabelBatch
 from gcodec.memory import whole_image
 from gcodec.pictures import STRIDE
 from gcodec.runtime import check_finite
-from network import (
-    Network,
-    build,
-    code_channels,
-    dtype_policy,
-    float32,
-    label_channels,
-    map_symbols,
-    precision,
-    resizing_by,
-    seeded,
-)
+from network import Network, build, dtype_policy, float32, precision, resizing_by, seeded
 from pretrained.networks import VGG16, VGG19, AlexNet
-from rate import Rate
-from terms import Losses, Pass, all_losses
-from utils import n_replicas, own_share
+from terms import Losses, Pass, all_losses, n_replicas, own_share
 
 
 class Model:
     """E, q, G and, where the knobs want them, the noise generator and the encoder of label maps; for training, D and more.
 
-    Weights are random until `weights` are assigned. policy: in which precision the networks compute. training: also build
-    what only training needs, which is D, what counts the bits of symbols, and the frozen networks that losses look through.
+    Weights are random until `weights` are assigned. policy: in which precision the networks compute. rate: for training,
+    training.rate.Rate, which counts the bits of symbols; D and the frozen networks that losses look through are then built too.
     """
 
-    def __init__(self, config: config_train, *, policy: str = "float32", training: bool = False):
+    def __init__(self, config: config_train, *, policy: str = "float32", rate: Any = None):
         if keras.backend.backend() != "tensorflow":
             raise UserError(f"KERAS_BACKEND is {keras.backend.backend()}: this program needs tensorflow")
         self.config = config
         with seeded(config.seed), resizing_by(tf.image.resize):
             self._build(config, policy)
-        if training:
+        if rate:
+            self.rate = rate
             self.discriminator = build_discriminator(config, policy)
-            self.rate: Rate = Rate(config)
             self.alexnet: Any = AlexNet.load(dtype=dtype_policy(policy)) if config.uses_alexnet else None
             self.vgg16: Any = VGG16.load(dtype=dtype_policy(policy)) if config.lambda_lpips_vgg else None
             self.vgg19: Any = VGG19(config.vgg_weights) if config.use_vgg_loss else None
@@ -156,9 +144,10 @@ class Model:
         """Return what G sees of the label map, and the feature map of a learned code; None where there is none."""
         if labels is None or not self.config.code_channels:
             return None, None
+        planes = ops.cast(labels.classes, "int32"), labels.boundaries
         if self.config.semantic_code == "lossless":
-            return code_channels(map_symbols(labels.classes, labels.boundaries, self.config), self.config), None
-        w = self.semantic_encoder(label_channels(labels.classes, labels.boundaries, self.config), training=True)
+            return code_input(map_symbols(*planes, self.config, ops), self.config, ops), None
+        w = self.semantic_encoder(label_input(*planes, self.config, ops), training=True)
         return self.quantizer(w)[0], w
 
 

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 
 import keras
 from keras import KerasTensor, Layer, layers, ops
@@ -146,47 +147,6 @@ class Doubling(Resize):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Label maps
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def label_channels(classes, boundaries, config: config_train):
-    """Return what networks see of a label map at full size: (B, H, W, n_classes [+ 1]) of 0 and 1.
-
-    classes: (B, H, W), 0..n_classes-1. boundaries: (B, H, W), not 0 where an instance ends.
-    """
-    channels = ops.one_hot(ops.cast(classes, "int32"), config.n_classes, dtype="float32")
-    if not config.use_instances:
-        return channels
-    return ops.concatenate([channels, ops.cast(boundaries, "float32")[..., None]], axis=-1)
-
-
-def map_symbols(classes, boundaries, config: config_train):
-    """Return what a lossless code sends of a label map, (B, H/scale, W/scale, 1) int32: class [+ n_classes at a boundary].
-
-    The class is that of the middle of each scale x scale block; a boundary anywhere in the block counts.
-    """
-    scale = config.semantic_scale
-    symbols = ops.cast(classes[:, scale // 2 :: scale, scale // 2 :: scale, None], "int32")
-    if config.use_instances:
-        edges = ops.max_pool(ops.cast(boundaries, "float32")[..., None], scale, scale, "same")
-        symbols = symbols + config.n_classes * ops.cast(edges, "int32")
-    return symbols
-
-
-def code_channels(symbols, config: config_train):
-    """Return what G sees of map_symbols: (B, h, w, code_channels) of 0 and 1, at 1/16 of the image's size."""
-    symbols = symbols[..., 0]
-    channels = ops.one_hot(symbols % config.n_classes, config.n_classes, dtype="float32")
-    if config.use_instances:
-        channels = ops.concatenate([channels, ops.cast(symbols >= config.n_classes, "float32")[..., None]], axis=-1)
-    k = 16 // config.semantic_scale
-    _, height, width, n = ops.shape(channels)
-    blocks = ops.reshape(channels, (-1, height // k, k, width // k, k, n))
-    return ops.reshape(ops.transpose(blocks, (0, 1, 3, 2, 4, 5)), (-1, height // k, width // k, k * k * n))
-
-
-# ----------------------------------------------------------------------------------------------------------------------
 # Blocks
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -305,10 +265,32 @@ def bounded(layer, config: config_train):
     return layers.SpectralNormalization(layer, power_iterations=3, dtype="float32", name=layer.name)
 
 
-def split_noise(z, config: config_train) -> tuple:
-    """What G sees -> the same without noise for its blocks, and an iterator of that noise, (B, k h, k w, 1) for each.
+def strided_convs(x, config: config_train, *, kernel: int, norm: Callable | None) -> tuple:
+    """The four stride-2 convolutions of a discriminator, with LeakyReLU 0.2, and a norm from the second on if there is one.
 
-    Unless noise_mode is `layers`, z is as it was, and there is no such noise.
+    Returns the last of their maps, and all of them by name.
+    """
+    f = config.discriminator_width
+    h, maps = x, {}
+    for k, filters in enumerate((f, 2 * f, 4 * f, 8 * f), start=1):
+        own = norm if k > 1 else None
+        conv = layers.Conv2D(filters, kernel, strides=2, padding="same", use_bias=own is None, name=place(f"conv{k}"))
+        h = bounded(conv, config)(h)
+        if own:
+            h = own(name=place(f"conv{k}.norm"))(h)
+        h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
+    return h, maps
+
+
+def mean_score(h, config: config_train):
+    """One score an image, of a discriminator's last map at any size, where a flat layer would fix it: (B, 1)."""
+    return bounded(layers.Dense(1, name=place("last")), config)(layers.GlobalAveragePooling2D()(h))
+
+
+def split_noise(z, config: config_train) -> tuple:
+    """Take the blocks' noise out of z. Returns z without it, and an iterator of each block's noise, (B, k h, k w, 1).
+
+    Unless noise_mode is `layers`, there is no such noise, and z stays as it is.
     """
     if not config.sample_noise or config.noise_mode != "layers":
         return z, iter(())
@@ -333,10 +315,24 @@ def add_noise(h, name: str, noise):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def sees(positions: Callable[[config_train], int]) -> Callable:
+    """Say of a method of Network how far it looks: positions of the feature map beyond its own, where norms look no further.
+
+    Whoever runs the network on a large image can then cut the image into tiles with such a margin.
+    """
+
+    def note(method):
+        method.sees = positions
+        return method
+
+    return note
+
+
 class Network:
     """Each method is a pure function from symbolic Keras tensors to symbolic Keras tensors. B: batch, H x W: image."""
 
     @staticmethod
+    @sees(lambda config: 3)
     def encoder(x: KerasTensor, config: config_train) -> KerasTensor:
         """E: image in [-1, 1] -> feature map.  c7s1-60, d120, d240, d480, d960, c3s1-C (linear).
 
@@ -351,6 +347,7 @@ class Network:
         return reflect_conv(h, config.channel_bottleneck, "last", kernel=3)  # (B, H/16, W/16, C)
 
     @staticmethod
+    @sees(lambda config: 1 + 2 * config.n_encoder_blocks + 2)
     def subpixel_encoder(x: KerasTensor, config: config_train) -> KerasTensor:
         """E for CPUs: space-to-depth by 4, c3s1-W/2, d W/2, d W, residual blocks at 1/16, c3s1-C (linear).
 
@@ -375,6 +372,7 @@ class Network:
         return w_hat, {"symbols": symbols, "assignment": assignment}
 
     @staticmethod
+    @sees(lambda config: 1 + 2 * config.n_residual_blocks + 4)
     def generator(z: KerasTensor, config: config_train) -> KerasTensor:
         """G: w_hat, with noise or not -> image in [-1, 1].  c3s1-960, R960 x 9, u480, u240, u120, u60, c7s1-3, tanh."""
         f = config.width
@@ -390,6 +388,7 @@ class Network:
         return ops.tanh(reflect_conv(h, 3, "last", kernel=7))  # (B, H, W, 3)
 
     @staticmethod
+    @sees(lambda config: 1 + 2 * config.n_residual_blocks + 7)
     def subpixel_generator(z: KerasTensor, config: config_train) -> KerasTensor:
         """G for CPUs: c3s1-W, residual blocks at 1/16, two sub-pixel doublings with more blocks, u W/8, u W/16, c3s1-3, tanh.
 
@@ -442,15 +441,7 @@ class Network:
         4x4 stride-2 c64 (no norm), c128, c256, c512 with instance norm and LeakyReLU 0.2, then a 4x4 convolution to 1.
         The knob spectral_norm takes the place of the instance norm, which would scale up again what it keeps small.
         """
-        f = config.discriminator_width
-        h, maps = x, {}
-        for k, filters in enumerate((f, 2 * f, 4 * f, 8 * f), start=1):
-            normalized = k > 1 and not config.spectral_norm
-            conv = layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=not normalized, name=place(f"conv{k}"))
-            h = bounded(conv, config)(h)
-            if normalized:
-                h = Norm((1, 2), name=place(f"conv{k}.norm"))(h)
-            h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
+        h, maps = strided_convs(x, config, kernel=4, norm=None if config.spectral_norm else partial(Norm, (1, 2)))
         return bounded(layers.Conv2D(1, 4, padding="same", name=place("last")), config)(h), maps  # (B, H/16, W/16, 1)
 
     @staticmethod
@@ -502,26 +493,14 @@ class Network:
     @staticmethod
     def dcgan_discriminator(x: KerasTensor, config: config_train) -> tuple[KerasTensor, dict[str, KerasTensor]]:
         """Image -> one logit an image, and the intermediate maps. 5x5 stride-2 convolutions, batch norm (Radford 2016)."""
-        return Network._strided_convs(x, config, batch_norm=True)
+        h, maps = strided_convs(x, config, kernel=5, norm=layers.BatchNormalization)
+        return mean_score(h, config), maps  # (B, 1)
 
     @staticmethod
     def wgan_critic(x: KerasTensor, config: config_train) -> tuple[KerasTensor, dict[str, KerasTensor]]:
         """Image -> one score an image. As the DCGAN discriminator, but each sample by itself (Gulrajani et al. 2017)."""
-        return Network._strided_convs(x, config, batch_norm=False)
-
-    @staticmethod
-    def _strided_convs(x, config: config_train, *, batch_norm: bool):
-        f = config.discriminator_width
-        h, maps = x, {}
-        for k, filters in enumerate((f, 2 * f, 4 * f, 8 * f), start=1):
-            normalized = batch_norm and k > 1
-            conv = layers.Conv2D(filters, 5, strides=2, padding="same", use_bias=not normalized, name=place(f"conv{k}"))
-            h = bounded(conv, config)(h)
-            if normalized:
-                h = layers.BatchNormalization(name=place(f"conv{k}.norm"))(h)
-            h = maps[f"map{k}"] = ops.leaky_relu(h, 0.2)  # (B, H/2^k, W/2^k, f * 2^(k-1))
-        h = layers.GlobalAveragePooling2D()(h)  # (B, 8f); any image size, where a flat layer would fix it
-        return bounded(layers.Dense(1, name=place("last")), config)(h), maps  # (B, 1)
+        h, maps = strided_convs(x, config, kernel=5, norm=None)
+        return mean_score(h, config), maps  # (B, 1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -537,11 +516,13 @@ def build(config: config_train, role: str, x: KerasTensor, channels: int):
         raise UserError(f"knob {role}: Network has no method {name!r}; it has {', '.join(methods)}")
     misfit = UserError(f"knob {role}: Network.{name} does not make {channels} channels of {x.shape[-1]}, as this role needs")
     method = getattr(Network, name)
-    keyword = not _takes(method, x, config)  # as the seed's my_generator(z, **kwargs)
-    if keyword and not _takes(method, x, config=config):
-        raise UserError(f"knob {role}: Network.{name}{inspect.signature(method)} cannot be called as {name}(x, config)")
+    signature = inspect.signature(method)
     try:
-        output = method(x, config=config) if keyword else method(x, config)  # what it raises is shown as it is
+        signature.bind(x, config=config)  # as the seed's my_generator(z, **kwargs) can be called too
+    except TypeError:
+        raise UserError(f"knob {role}: Network.{name}{signature} cannot be called as {name}(x, config=config)") from None
+    try:
+        output = method(x, config=config)  # what it raises is shown as it is
     except RecursionError:  # multiscale_discriminator, of itself
         raise misfit from None
     tensor = output[0] if role == "discriminator" and isinstance(output, tuple) else output
@@ -550,13 +531,14 @@ def build(config: config_train, role: str, x: KerasTensor, channels: int):
     return output
 
 
-def _takes(method: Callable, *arguments: object, **named: object) -> bool:
-    """Whether a function can be called with these arguments."""
-    try:
-        inspect.signature(method).bind(*arguments, **named)
-    except TypeError:
-        return False
-    return True
+def margin(config: config_train, role: str) -> int | None:
+    """Return how many positions of the feature map the network of a role sees beyond its own.
+
+    None where that is not known, as with a method that does not say it by `sees`, and where the network sees everything,
+    because an instance norm does.
+    """
+    positions = getattr(getattr(Network, getattr(config, role)), "sees", None)
+    return positions(config) if positions and config.normalization == "channel" else None
 
 
 @contextmanager

@@ -13,9 +13,8 @@ from keras import ops
 
 import losses
 from config import config_train
-from network import label_channels
+from gcodec.label_maps import label_input
 from pretrained import networks
-from utils import n_replicas, own_share, weight_of_mean
 
 if TYPE_CHECKING:
     from gcodec.labels import LabelBatch
@@ -71,7 +70,7 @@ class Pass:
         """Return D's logits at each scale and its intermediate maps by name, of images and of the label maps of this pass."""
         if self.config.use_conditional_GAN:
             assert self.labels is not None
-            s = label_channels(self.labels.classes, self.labels.boundaries, self.config)
+            s = label_input(ops.cast(self.labels.classes, "int32"), self.labels.boundaries, self.config, ops)
             image = ops.concatenate([image, s], axis=-1)
         return self.model.discriminator([image, *features] if features else image, training=training)
 
@@ -285,3 +284,37 @@ def crop(image, size, top_left) -> Any:
     top, left = tf.unstack(tf.cast(top_left * tf.cast(room + 1, tf.float32), tf.int32))
     height, width = tf.unstack(size)
     return image[:, top : top + height, left : left + width]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Arithmetic over the replicas, the devices that share a batch; one device alone is a single replica
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def n_replicas() -> int:
+    """Return how many devices share a batch."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def total(value: Any) -> Any:
+    """Return the sum of a value over all replicas. Each of them has to ask."""
+    return value if n_replicas() == 1 else tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def own_share(values: Any, batch: Any) -> Any:
+    """Return this replica's `batch` rows of values that were drawn for the images of all replicas.
+
+    All replicas draw the same values, so an image gets the same ones on any number of devices.
+    """
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return values[replica * batch : (replica + 1) * batch]
+
+
+def weight_of_mean(amount: Any) -> Any:
+    """Return the factor that turns a mean over `amount` values of each replica into a mean over the values of all of them.
+
+    The mean over the replicas is taken later. The factor is 1 where all replicas have the same amount.
+    """
+    if n_replicas() == 1:
+        return 1.0
+    return n_replicas() * tf.maximum(amount, 1.0) / tf.maximum(total(amount), 1.0)

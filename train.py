@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from commands.runtime import load_codec
 from config import UserError, config_train, directories
-from data import MAX_UNKNOWN_LABELS, Data, Dataset
+from data import Data, Dataset
 from gcodec.checkpoint import read_knobs_as, resolve_checkpoint
 from gcodec.files import locked
 from gcodec.labels import Classes
@@ -66,48 +66,52 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 @Utils.command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    where_knobs, own_knobs = directories.split(args.knob)
-    where = directories().override(where_knobs)
-    changes = read_changes(args, own_knobs)
+    elsewhere, own = directories.split(args.knob)
+    where = directories().override(elsewhere)
+    changes = read_changes(args.config, args.classes, args.optimizer, own)
     config_train().replace(changes)  # before TensorFlow is imported: mistakes show at once
     if min(n for n in (args.steps, args.epochs, 1) if n is not None) < 1:
         raise UserError("--steps and --epochs: at least 1")
+    goes_on = bool(args.restore or args.restore_last)
     if args.fit_entropy:
-        check_fit(args, changes)
-    dataset = Data.dataset(dataset_name(args), where, args.val)
-    if args.fit_entropy:
-        return fit_entropy(args, changes, dataset, where)
-    return train(args, changes, dataset, where)
-
-
-def dataset_name(args: argparse.Namespace) -> str:
-    """Return what -ds says. Raise UserError where a default would go on with other photos than before."""
-    if args.dataset is None and (args.restore or args.restore_last):
+        check_fit(goes_on, bool(args.steps or args.epochs or args.optimizer or args.classes), changes)
+    if goes_on and not args.dataset:
         raise UserError("-ds: name the data set again, a checkpoint does not store it (-ds sample: the photos that ship)")
-    return args.dataset or "sample"
+    data_set = args.dataset or "sample"
+    dataset = Data.dataset(data_set, where, args.val)
+    folders = RunFolders.of(args.name, where)
+    if args.fit_entropy:
+        return fit_entropy(args.restore or folders.checkpoints, changes, dataset)
+    source = args.restore or (folders.checkpoints if args.restore_last else None)
+    again = ["train.py", "-rl", "--name", args.name, "-ds", data_set, *(["--val", args.val] if args.val else [])]
+    if not distribution.is_chief():  # it writes nothing
+        return train(folders, dataset, changes, source, args.transfer, args.steps, args.epochs, shlex.join(again))
+    with folders.locked():
+        return train(folders, dataset, changes, source, args.transfer, args.steps, args.epochs, shlex.join(again))
 
 
-def read_changes(args: argparse.Namespace, knobs: list[str]) -> dict[str, Any]:
+def read_changes(files: list[str], classes: str | None, optimizer: str | None, knobs: list[str]) -> dict[str, Any]:
     """Return the values that the command line gives to knobs of config_train. What comes later has the last word."""
     changes: dict[str, Any] = {}
-    for file in args.config:
+    for file in files:
         changes |= config_train.read(Utils.locate(file))
-    if args.classes:
-        changes |= class_knobs(Classes.read(args.classes))
-    if args.optimizer:
-        changes["optimizer"] = args.optimizer
+    if classes:
+        changes |= class_knobs(classes)
+    if optimizer:
+        changes["optimizer"] = optimizer
     return changes | config_train.parse(knobs)
 
 
-def class_knobs(classes: Classes) -> dict[str, Any]:
+def class_knobs(file: str | Path) -> dict[str, Any]:
+    classes = Classes.read(file)
     return {"classes": str(classes), "n_classes": len(classes)}
 
 
-def check_fit(args: argparse.Namespace, changes: dict[str, Any]) -> None:
+def check_fit(goes_on: bool, others: bool, changes: dict[str, Any]) -> None:
     """Raise UserError for what does not go with --fit-entropy, which changes nothing of the networks."""
-    if not (args.restore or args.restore_last):
+    if not goes_on:
         raise UserError("--fit-entropy: name the checkpoint with -r or -rl")
-    if args.steps or args.epochs or args.optimizer or args.classes:
+    if others:
         raise UserError(
             "--fit-entropy: takes no --steps, --epochs, -opt or --classes; the knob entropy_steps says how long it takes"
         )
@@ -117,8 +121,8 @@ def check_fit(args: argparse.Namespace, changes: dict[str, Any]) -> None:
         )
 
 
-def fit_entropy(args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset, where: directories) -> int:
-    folder = resolve_checkpoint(args.restore or RunFolders.of(args.name, where).checkpoints)
+def fit_entropy(source: str | Path, changes: dict[str, Any], dataset: Dataset) -> int:
+    folder = resolve_checkpoint(source)
     codec = load_codec(folder)
     config = codec.checkpoint.knobs(config_train).replace(changes)
     if not config.entropy_steps:
@@ -130,69 +134,53 @@ def fit_entropy(args: argparse.Namespace, changes: dict[str, Any], dataset: Data
     return 0
 
 
-def train(args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset, where: directories) -> int:
+def train(
+    folders: RunFolders,
+    dataset: Dataset,
+    changes: dict[str, Any],  #      of knobs
+    source: str | Path | None,  #    to go on from
+    transfer: str | None,  #         to take weights from
+    steps: int | None,  #            to train up to, if it is a step
+    epochs: int | None,  #           or an epoch; otherwise, the knob num_epochs says
+    again: str,  #                   the command that goes on with this run
+) -> int:
     """Train, and then fit context models, in folders that no other run writes to meanwhile. Return the exit status."""
-    folders = RunFolders.of(args.name, where)
-    if not distribution.is_chief():  # it writes nothing
-        return train_in(folders, args, changes, dataset)
-    folders.check()
-    with folders.locked():
-        return train_in(folders, args, changes, dataset)
-
-
-def train_in(folders: RunFolders, args: argparse.Namespace, changes: dict[str, Any], dataset: Dataset) -> int:
-    start = find_start(args, folders)
-    if start is None and not changes.get("classes"):
-        changes = changes | known_classes(dataset, config_train().replace(changes))
-    source = start or (resolve_checkpoint(args.transfer) if args.transfer else None)
-    config = (read_knobs_as(config_train, source) if source else config_train()).replace(changes)
+    start = find_start(folders, source)
+    if start is None and dataset.classes and not changes.get("classes") and config_train().replace(changes).use_conditional_GAN:
+        changes = changes | class_knobs(dataset.classes)
+    origin = start or (resolve_checkpoint(transfer) if transfer else None)
+    config = (read_knobs_as(config_train, origin) if origin else config_train()).replace(changes)
     with Utils.importing_tensorflow():
         from training.run import Run
 
     devices = distribution.cluster(config)
     devices.check(config)
-    data = Data.of(dataset, config)
+    data = Data(dataset, config)
     with devices.strategy.scope():
-        trainer = build_trainer(start, args.transfer, changes)
-    devices.check_networks([*trainer.model.networks.values(), trainer.discriminator])
+        trainer = build_trainer(start, transfer, changes)
+    devices.check_networks(trainer.networks.values())
     if config.use_conditional_GAN:
-        warn_of_unknown_labels(data)
-    epochs = args.epochs or config.num_epochs
-    steps = args.steps or epochs * data.steps_per_epoch
-    if trainer.step >= steps:
-        epochs_end = f", which is where {epochs} epochs of {len(data.paths)} images in batches of {config.batch_size} end"
-        goal = f"step {steps}" + ("" if args.steps else epochs_end)
+        data.warn_of_unknown_labels()
+    epochs = epochs or config.num_epochs
+    end = steps or epochs * data.steps_per_epoch
+    if trainer.step >= end:
+        why = f", which is where {epochs} epochs of {len(data.paths)} images in batches of {config.batch_size} end"
+        goal = f"step {end}" + ("" if steps else why)
         print(f"nothing to do: training is at step {trainer.step}, and was to go up to {goal}; raise --steps or --epochs")
         return 0
     if devices.chief and not folders.is_taken:
         folders.move_aside()
-    held_out = ["--val", args.val] if args.val else []
-    again = "train.py " + shlex.join(["-rl", "--name", args.name, "-ds", dataset_name(args), *held_out])
-    return Run(folders, devices, start, again).train(trainer, data, dataset, steps)
+    return Run(folders, devices, start, again, trainer, data, dataset).train(end)
 
 
-def warn_of_unknown_labels(data: Data) -> None:
-    """Say what to give if many pixels of the label maps are none of the classes."""
-    n, share = data.config.n_classes, data.unknown_labels()
-    if share > MAX_UNKNOWN_LABELS:
-        print(f"warning: {share:.0%} of the label maps' pixels are none of the {n} classes and count as void; "
-              f"{data.advice_on_classes()}", file=sys.stderr)  # fmt: skip
-
-
-def find_start(args: argparse.Namespace, folders: RunFolders) -> Path | None:
+def find_start(folders: RunFolders, source: str | Path | None) -> Path | None:
     """Return the checkpoint to go on from, None for a new run. Raise UserError for a run that would be overwritten."""
-    source = args.restore or (folders.checkpoints if args.restore_last else None)
     start = resolve_checkpoint(source) if source else None
     if folders.is_taken and (start is None or start.resolve() != resolve_checkpoint(folders.checkpoints).resolve()):
         raise UserError(
             f"run {folders.name}: there are checkpoints in {folders.checkpoints}; go on with -rl, or take another --name"
         )
     return start
-
-
-def known_classes(dataset: Dataset, config: config_train) -> dict[str, Any]:
-    """Return the knobs that list the classes of a data set whose label maps are trained with, as far as they are known."""
-    return class_knobs(Classes.read(dataset.classes)) if dataset.classes and config.use_conditional_GAN else {}
 
 
 def build_trainer(start: Path | None, transfer: str | None, changes: dict[str, Any]) -> "Trainer":

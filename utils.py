@@ -1,4 +1,4 @@
-"""Command-line plumbing, pictures side by side, and summaries. Importing this file is cheap: TensorFlow comes late."""
+"""Command-line plumbing, and pictures side by side. Importing this file is cheap: TensorFlow comes late."""
 
 import argparse
 import contextlib
@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageText
 
 from config import VERSION, UserError
 from gcodec import command_line
@@ -123,7 +123,7 @@ class Utils:
         return PROJECT / path if not Path(path).exists() and (PROJECT / path).exists() else Path(path)
 
     # ------------------------------------------------------------------------------------------------------------------
-    # Pictures and summaries
+    # Pictures
     # ------------------------------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -132,17 +132,18 @@ class Utils:
         height, width = panels[0].shape[:2]
         column = max(width, 240)  # px; a tiny image needs room for its caption
         font = ImageFont.load_default(max(10, min(22, column // 32)))
-        lines = [_wrap(caption, font, column - 8) for caption in captions]
-        line_height = font.getbbox("Ag")[3] + 4
+        texts = [ImageText.Text(caption, font) for caption in captions]
+        for text in texts:
+            text.wrap(column - 8)
         gap = 8
-        footer = line_height * max(map(len, lines)) + gap
+        footer = round(max(text.get_bbox()[3] for text in texts)) + gap
         size = (len(panels) * (column + gap) - gap, height + footer)
         picture = Image.new("RGB", size, "white")
         draw = ImageDraw.Draw(picture)
-        for i, (panel, text) in enumerate(zip(panels, lines, strict=True)):
+        for i, (panel, text) in enumerate(zip(panels, texts, strict=True)):
             left = i * (column + gap)
             picture.paste(Image.fromarray(panel), (left + (column - width) // 2, 0))
-            draw.multiline_text((left + 4, height + 2), "\n".join(text), fill="black", font=font, spacing=4)
+            draw.text((left + 4, height + 2), text, fill="black")
         return picture
 
     @staticmethod
@@ -154,86 +155,3 @@ class Utils:
             sheet.paste(picture, (0, top))
             top += picture.height
         return sheet
-
-    @staticmethod
-    def write_summaries(writer: Any, step: int, scalars: dict[str, float], images: dict[str, list[np.ndarray]]) -> None:
-        """Write scalars and lists of uint8 images, by name, to TensorBoard's log."""
-        import tensorflow as tf
-
-        with writer.as_default(step=step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-            for name, group in images.items():
-                for i, image in enumerate(group):
-                    tf.summary.image(f"{name}/{i}", image[None])
-        writer.flush()
-
-    @staticmethod
-    @contextlib.contextmanager
-    def summary_errors(folder: Path) -> Iterator[None]:
-        """Turn the errors that TensorFlow raises when it cannot write summaries into a UserError."""
-        import tensorflow as tf
-
-        try:
-            yield
-        except tf.errors.OpError as error:
-            raise UserError(f"{folder}: TensorBoard summaries cannot be written ({error.message.splitlines()[0]})") from None
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Arithmetic over the replicas, the devices that share a batch; one device alone is a single replica
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def n_replicas() -> int:
-    """Return how many devices share a batch."""
-    import tensorflow as tf
-
-    return tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def total(value: Any) -> Any:
-    """Return the sum of a value over all replicas. Each of them has to ask."""
-    import tensorflow as tf
-
-    return value if n_replicas() == 1 else tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-
-def own_share(values: Any, batch: Any) -> Any:
-    """Return this replica's `batch` rows of values that were drawn for the images of all replicas.
-
-    All replicas draw the same values, so an image gets the same ones on any number of devices.
-    """
-    import tensorflow as tf
-
-    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-    return values[replica * batch : (replica + 1) * batch]
-
-
-def weight_of_mean(amount: Any) -> Any:
-    """Return the factor that turns a mean over `amount` values of each replica into a mean over the values of all of them.
-
-    The mean over the replicas is taken later. The factor is 1 where all replicas have the same amount.
-    """
-    import tensorflow as tf
-
-    if n_replicas() == 1:
-        return 1.0
-    return n_replicas() * tf.maximum(amount, 1.0) / tf.maximum(total(amount), 1.0)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Helpers
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def _wrap(text: str, font: Any, width: int) -> list[str]:
-    """Break text into lines that are no wider than `width` px."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

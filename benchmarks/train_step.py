@@ -49,7 +49,8 @@ KNOBS = [
 ]
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
     parser = Utils.parser(__doc__)
     parser.add_argument("--case", nargs=3, type=int, action="append", metavar=("W", "HEIGHT", "WIDTH"))
     parser.add_argument("--steps", type=int, default=3, help="timed steps (default: 3)")
@@ -58,12 +59,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipes", nargs="+", metavar="FILE.json", help="compare knobs in files, at their own crop_size and "
                         "batch_size, in the distortion and in the GAN stage")  # fmt: skip
     parser.add_argument("--here", metavar="JSON", help=argparse.SUPPRESS)  # measure these knobs, in this process
-    return parser.parse_args(argv)
-
-
-@Utils.command
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     if args.here:
         _, height, width = args.case[0]
         print(*measure(config_train.from_json(args.here), height, width, args.steps))

@@ -8,7 +8,6 @@
 -ds: a path table with a column semantic_map_paths. All options are those of train.py; its -k has the last word.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -19,14 +18,10 @@ TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 
 def arguments(argv: list[str]) -> list[str]:
     """Return what train.py is called with. A run that goes on keeps its knobs; it must be that of a conditional GAN."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("-rl", "--restore-last", action="store_true")
-    parser.add_argument("-r", "--restore")
-    parser.add_argument("--fit-entropy", action="store_true")
-    args, _ = parser.parse_known_args(argv)
-    if args.fit_entropy:
+    options = {argument.partition("=")[0] for argument in argv}
+    if "--fit-entropy" in options:
         return argv
-    if args.restore or args.restore_last:
+    if options & {"-r", "--restore", "-rl", "--restore-last"}:
         return ["-k", "use_conditional_GAN=true", *argv]
     return ["-c", str(PRESET), *argv]
 

@@ -12,7 +12,7 @@ from commands.runtime import load_codec
 from config import UserError, config_test
 from evaluation.metrics import quality
 from gcodec import Codec
-from gcodec.budget import fit
+from gcodec.budget import best_file
 from gcodec.knobs import ModelKnobs
 from gcodec.labels import LabelMap
 
@@ -59,7 +59,7 @@ class Coder:
         Raises UserError if the budget cannot be met.
         """
         if self.budget:
-            return fit(image, self.codecs, self.budget.bytes_for(image), quality)
+            return best_file(image, self.codecs, self.budget.bytes_for(image), quality)
         data = self.codecs[0].encode(image, labels)
         return self.codecs[0], data, self.codecs[0].decode(data) if decode else None
 

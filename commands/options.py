@@ -13,7 +13,7 @@ from gcodec.checkpoint import SHIPPED, newest_checkpoint, read_knobs
 from gcodec.codec import Codec
 from gcodec.entropy import StaticTables
 from gcodec.files import printable, warn
-from gcodec.finding import Models
+from gcodec.finding import Checkpoints
 from utils import PROJECT, Utils
 
 
@@ -62,10 +62,10 @@ class ModelChoice:
         alike = (folder for folder in beside if folder == default or read_knobs(folder).coded.keys() == {"symbols"})
         return self.named or list(alike)
 
-    def here(self) -> Models:
+    def here(self) -> Checkpoints:
         """Return the models that files may be of. Those that ship come first: a stranger's folder cannot take their place."""
         where = self.where
-        return Models([SHIPPED, Utils.locate(where.default_checkpoint), PROJECT / where.checkpoints, where.checkpoints])
+        return Checkpoints([SHIPPED, Utils.locate(where.default_checkpoint), PROJECT / where.checkpoints, where.checkpoints])
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from gcodec.checkpoint import SHIPPED
 from gcodec.compressed_files import read_compressed
 from gcodec.container import read_header
 from gcodec.files import warn
-from gcodec.finding import Models
+from gcodec.finding import Checkpoints
 from gcodec.memory import TILED, available_memory
 from gcodec.onnx_runtime import OnnxRuntime
 from gcodec.pictures import padded_size
@@ -220,23 +220,23 @@ class _Call:
         return self.function, self.arguments
 
 
-class _Pickler(pickle.Pickler):
-    """Pickles models as names and fingerprints. A worker loads them from its own disk."""
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, Codec):
-            runtime = "onnx" if isinstance(value.runtime, OnnxRuntime) else "tensorflow"
-            options = {name: getattr(value, name) for name in ("channels", "max_pixels", "noise_seed")}
-            checkpoint = value.checkpoint
-            return _load, (checkpoint.folder.absolute(), checkpoint.fingerprint, config_test(runtime=runtime, **options))
-        if isinstance(value, Models):
-            return _models, ([root.absolute() for root in value.roots],)
-        return NotImplemented
-
-
 def _pickled(value: Any) -> bytes:
+    """Pickle the work. Its models become names and fingerprints: a worker loads them from its own disk."""
+    import cloudpickle  # which Dask brings, for functions within functions
+
+    class Pickler(cloudpickle.Pickler):
+        def reducer_override(self, value: Any) -> Any:
+            if isinstance(value, Codec):
+                runtime = "onnx" if isinstance(value.runtime, OnnxRuntime) else "tensorflow"
+                options = {name: getattr(value, name) for name in ("channels", "max_pixels", "noise_seed")}
+                checkpoint = value.checkpoint
+                return _load, (checkpoint.folder.absolute(), checkpoint.fingerprint, config_test(runtime=runtime, **options))
+            if isinstance(value, Checkpoints):
+                return _checkpoints, ([root.absolute() for root in value.roots],)
+            return super().reducer_override(value)
+
     file = io.BytesIO()
-    _Pickler(file).dump(value)
+    Pickler(file).dump(value)
     return file.getvalue()
 
 
@@ -307,7 +307,7 @@ _LOADING = threading.Lock()
 def _load(folder: Path, fingerprint: bytes, knobs: config_test) -> Codec:
     """Load a model on a worker. Raises UserError if it is not the one with this fingerprint."""
     if not folder.exists():
-        folder = _models([]).find(fingerprint) or folder
+        folder = _checkpoints([]).find(fingerprint) or folder
     codec = load_codec(folder, knobs)
     if codec.checkpoint.fingerprint != fingerprint:
         there = codec.checkpoint.fingerprint.hex()
@@ -315,8 +315,8 @@ def _load(folder: Path, fingerprint: bytes, knobs: config_test) -> Codec:
     return codec
 
 
-def _models(roots: list[Path]) -> Models:
-    return Models([*roots, SHIPPED, PROJECT / "checkpoints"])
+def _checkpoints(roots: list[Path]) -> Checkpoints:
+    return Checkpoints([*roots, SHIPPED, PROJECT / "checkpoints"])
 
 
 def _name() -> str:

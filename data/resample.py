@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import UserError, config_train
-from data import fit_image
+from data import to_size
 from gcodec.files import output_names, warn
 from gcodec.pictures import images_in, read_image, save_picture
 from utils import Utils
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             warn(f"skipped: {error}")
             failures += 1
             continue
-        save_picture(fit_image(pixels, args.fit), output / name, args.overwrite)
+        save_picture(to_size(pixels, args.fit), output / name, args.overwrite)
     print(f"{output}: {len(images) - failures} images")
     return 2 if failures else 0
 

@@ -6,10 +6,10 @@ Each also on the image scaled down by 2 and 4, and scaled up again after decodin
 import importlib.metadata
 import importlib.util
 import io
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from functools import cache
 
 import numpy as np
 from PIL import Image, features
@@ -59,29 +59,24 @@ class Baseline:
 
     def setting_for(self, image: np.ndarray, size: int) -> float:
         """The setting whose file comes nearest to `size` bytes; sizes grow with the settings, but for a few bytes."""
-        low, high = 0, len(self.settings) - 1
-        sizes: dict[int, int] = {}
 
+        @cache
         def bytes_at(i: int) -> int:
-            if i not in sizes:
-                sizes[i] = len(self.encode(image, self.settings[i]))
-            return sizes[i]
+            return len(self.encode(image, self.settings[i]))
 
-        while low < high:  # the first that is large enough
-            middle = (low + high) // 2
-            low, high = (low, middle) if bytes_at(middle) >= size else (middle + 1, high)
-        return self.settings[min((max(0, low - 1), low), key=lambda i: abs(bytes_at(i) - size))]
+        enough = bisect_left(range(len(self.settings) - 1), size, key=bytes_at)
+        return self.settings[min((max(0, enough - 1), enough), key=lambda i: abs(bytes_at(i) - size))]
 
 
 def available(report: Callable[[str], None] = print) -> list[Baseline]:
     """All codecs at all scales, without those that this machine's Pillow lacks; they are reported."""
     codecs = [
-        Baseline("jpeg", "JPEG", "JPEG", ".jpg", range(1, 96), partial(_quality, optimize=True)),
+        Baseline("jpeg", "JPEG", "JPEG", ".jpg", range(1, 96), lambda q: {"quality": q, "optimize": True}),
         Baseline("jpeg2000", "JPEG 2000", "JPEG2000", ".j2k", tuple(np.geomspace(20_000, 8, 160)), _jpeg2000),
-        Baseline("webp", "WebP", "WEBP", ".webp", range(101), partial(_quality, method=6)),
+        Baseline("webp", "WebP", "WEBP", ".webp", range(101), lambda q: {"quality": q, "method": 6}),
     ]
     if features.check("avif"):
-        codecs.append(Baseline("avif", "AVIF", "AVIF", ".avif", range(100), partial(_quality, speed=4)))
+        codecs.append(Baseline("avif", "AVIF", "AVIF", ".avif", range(100), lambda q: {"quality": q, "speed": 4}))
     else:
         report("AVIF is left out: this Pillow lacks it; pip install -U pillow")
     if importlib.util.find_spec("pillow_jxl"):
@@ -95,10 +90,6 @@ def available(report: Callable[[str], None] = print) -> list[Baseline]:
         for scale in SCALES
     ]
     return codecs + reduced
-
-
-def _quality(quality: float, **others: Any) -> dict:
-    return {"quality": quality, **others}
 
 
 def _jpeg_xl(quality: float) -> dict:

@@ -4,16 +4,19 @@ Ours choose model and coded size as `compress.py --max-bytes` does. The others c
 each size, the highest setting that fits is tried. Of these files, the one with the highest MS-SSIM is taken, as for ours.
 """
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from config import UserError
 from evaluation.baselines import Baseline
+from evaluation.measure import Contender
 from evaluation.metrics import quality
 from gcodec import Codec
-from gcodec.budget import fit
+from gcodec.budget import best_file
 from gcodec.container import unpack
 from gcodec.pictures import resize
 
@@ -21,90 +24,54 @@ REDUCTIONS = tuple(2 ** (k / 2) for k in range(9))  # of the sides: 1, 1.4, 2, .
 SLOW_SCAN = (320, 256)  # pixels; the picture of amateur radio's digital slow-scan television, as a JPEG of the lowest quality
 
 
-class BudgetedModels:
-    """Our models within a budget, as a measure.Codec."""
+def models_within(codecs: list[Codec], max_bytes: int) -> Contender:
+    """Return our models within a budget."""
+    known = {codec.checkpoint.fingerprint: codec for codec in codecs}
+    key = " ".join(fingerprint.hex() for fingerprint in known) + " v1"
 
-    suffix = ".gc"
-    matched_to: str | None = None
-    channels: int | None = None
+    def prepare(image: np.ndarray, _: str) -> Callable[[], bytes]:
+        return lambda: best_file(image, list(known.values()), max_bytes, quality).data
 
-    def __init__(self, codecs: list[Codec], max_bytes: int):
-        self.codecs = {codec.checkpoint.fingerprint: codec for codec in codecs}
-        self.max_bytes = max_bytes
-        self.name, self.label = f"within_{max_bytes}", f"ours within {max_bytes} bytes"
-        self.key = " ".join(fingerprint.hex() for fingerprint in self.codecs) + " v1"
+    def decode(data: bytes, height: int, width: int) -> np.ndarray:
+        return known[unpack(data).header.fingerprint].decode(data)
 
-    def can(self, name: str) -> bool:
-        return True
-
-    def prepare(self, name: str, image: np.ndarray) -> Callable[[], bytes]:
-        return lambda: fit(image, list(self.codecs.values()), self.max_bytes, quality).data
-
-    def decode(self, data: bytes, height: int, width: int) -> np.ndarray:
-        return self.codecs[unpack(data).header.fingerprint].decode(data)
+    return Contender(f"within_{max_bytes}", f"ours within {max_bytes} bytes", ".gc", key, prepare, decode)
 
 
-class BudgetedBaseline:
-    """Another codec within a budget, as a measure.Codec."""
+def baseline_within(baseline: Baseline, max_bytes: int) -> Contender:
+    """Return another codec within a budget."""
+    name, matched_to = f"{baseline.name}@within_{max_bytes}", f"within_{max_bytes}"
+    decode = replace(baseline, scale=2).decode  # any scale but 1 resizes to the image's size
 
-    channels: int | None = None
-
-    def __init__(self, baseline: Baseline, max_bytes: int):
-        self.baseline, self.max_bytes = baseline, max_bytes
-        self.matched_to: str | None = f"within_{max_bytes}"
-        self.name, self.suffix = f"{baseline.name}@{self.matched_to}", baseline.suffix
-        self.label, self.key = baseline.label, baseline.version
-
-    def can(self, name: str) -> bool:
-        return True
-
-    def prepare(self, name: str, image: np.ndarray) -> Callable[[], bytes]:
-        height, width = image.shape[:2]
-        files = [data for reduced in reductions(self.baseline) if (data := self._largest(reduced, image)) is not None]
+    def prepare(image: np.ndarray, _: str) -> Callable[[], bytes]:
+        reduced = (replace(baseline, scale=scale) for scale in REDUCTIONS)
+        files = [data for each in reduced if (data := largest(each, image, max_bytes)) is not None]
         if not files:
-            raise UserError(f"{self.label}: nothing fits into {self.max_bytes} bytes")
-        best = max(files, key=lambda data: quality(image, self.decode(data, height, width)))
+            raise UserError(f"{baseline.label}: nothing fits into {max_bytes} bytes")
+        best = max(files, key=lambda data: quality(image, decode(data, *image.shape[:2])))
         return lambda: best
 
-    def decode(self, data: bytes, height: int, width: int) -> np.ndarray:
-        return replace(self.baseline, scale=2).decode(data, height, width)  # any scale but 1 resizes to the image's size
-
-    def _largest(self, reduced: Baseline, image: np.ndarray) -> bytes | None:
-        """Return the file of the highest setting that fits at this reduction; None if none does."""
-        best = None
-        low, high = 0, len(reduced.settings)
-        while low < high:
-            middle = 0 if best is None else (low + high) // 2
-            data = reduced.encode(image, reduced.settings[middle])
-            if len(data) > self.max_bytes:
-                high = middle
-            else:
-                best, low = data, middle + 1
-        return best
+    return Contender(name, baseline.label, baseline.suffix, baseline.version, prepare, decode, matched_to=matched_to)
 
 
-def reductions(baseline: Baseline) -> Iterator[Baseline]:
-    """Yield a codec at each of REDUCTIONS."""
-    for scale in REDUCTIONS:
-        yield replace(baseline, scale=scale)
+def largest(reduced: Baseline, image: np.ndarray, max_bytes: int) -> bytes | None:
+    """Return the file of the highest setting that fits; None if none does."""
+
+    @cache
+    def file(i: int) -> bytes:
+        return reduced.encode(image, reduced.settings[i])
+
+    if len(file(0)) > max_bytes:
+        return None
+    return file(bisect_right(range(len(reduced.settings)), max_bytes, key=lambda i: len(file(i))) - 1)
 
 
-class SlowScan:
-    """What slow-scan practice sends: the image at 320x256 as a JPEG of the lowest quality, whatever the budget."""
+def slow_scan(jpeg: Baseline) -> Contender:
+    """Return what slow-scan practice sends: the image at 320x256 as a JPEG of the lowest quality, whatever the budget."""
+    width, height = SLOW_SCAN
 
-    name, label, suffix = "slow_scan", "JPEG 320x256, lowest quality", ".jpg"
-    matched_to: str | None = None
-    channels: int | None = None
+    def prepare(image: np.ndarray, _: str) -> Callable[[], bytes]:
+        return lambda: jpeg.encode(resize(image, height, width), jpeg.settings[0])
 
-    def __init__(self, jpeg: Baseline):
-        self.jpeg, self.key = replace(jpeg, scale=2), jpeg.version
-
-    def can(self, name: str) -> bool:
-        return True
-
-    def prepare(self, name: str, image: np.ndarray) -> Callable[[], bytes]:
-        width, height = SLOW_SCAN
-        return lambda: replace(self.jpeg, scale=1).encode(resize(image, height, width), self.jpeg.settings[0])
-
-    def decode(self, data: bytes, height: int, width: int) -> np.ndarray:
-        return self.jpeg.decode(data, height, width)
+    decode = replace(jpeg, scale=2).decode
+    return Contender("slow_scan", "JPEG 320x256, lowest quality", ".jpg", jpeg.version, prepare, decode)

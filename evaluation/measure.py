@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from utils import Utils
 
 if TYPE_CHECKING:
     from evaluation.segmentation import Segmenter
+    from gcodec import Codec
 
 METRICS = ("bytes", "bpp", "psnr", "psnr_quarter", "ms_ssim", "encode_seconds", "decode_seconds", "peak_memory")
 
@@ -36,77 +37,46 @@ T = TypeVar("T")
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-class Codec(Protocol):
-    """Whatever turns an image into the bytes of a file and back."""
+@dataclass(frozen=True)
+class Contender:
+    """A codec as it is measured: what turns an image into the bytes of a file and back."""
 
     name: str  # of its folders
     label: str  # of its rows in tables
     suffix: str  # of its files
     key: str  # what was measured with the same key need not be measured again
-    channels: int | None  # of the feature map, for ours
-    matched_to: str | None  # the name of the codec whose file sizes it aims at
-
-    def can(self, name: str) -> bool:
-        """Whether it can be asked for a file of the image of this name."""
-
-    def prepare(self, name: str, image: np.ndarray) -> Callable[[], bytes]:
-        """Do what is not part of encoding, and return a function that encodes the image."""
-
-    def decode(self, data: bytes, height: int, width: int) -> np.ndarray:
-        """Return an image (height, width, 3) uint8."""
+    prepare: Callable[[np.ndarray, str], Callable[[], bytes]]  # does for an image and its name what is not part of encoding
+    decode: Callable[[bytes, int, int], np.ndarray]  # file, height, width -> (height, width, 3) uint8
+    channels: int | None = None  # of the feature map, for ours
+    matched_to: str | None = None  # the name of the codec whose file sizes it aims at
+    sizes: Mapping[str, int] | None = None  # which are these, by the names of the images that it can be asked for
 
 
-class Coder(Protocol):
-    """What `OurCodec` needs of a loaded checkpoint."""
+def of_checkpoint(name: str, codec: "Codec", key: str) -> Contender:
+    """Return a checkpoint of this project."""
+    channels = codec.config.channel_bottleneck
 
-    def encode(self, image: np.ndarray) -> bytes: ...
+    def prepare(image: np.ndarray, _: str) -> Callable[[], bytes]:
+        return lambda: codec.encode(image)
 
-    def decode(self, data: bytes) -> np.ndarray: ...
+    def decode(data: bytes, height: int, width: int) -> np.ndarray:
+        return codec.decode(data)
 
-
-class OurCodec:
-    """A checkpoint of this project."""
-
-    suffix = ".gc"
-    matched_to: str | None = None
-
-    def __init__(self, name: str, coder: Coder, channels: int, key: str):
-        self.name, self.coder, self.key = name, coder, key
-        self.channels: int | None = channels
-        self.label = f"{name} (C={channels})"
-
-    def can(self, name: str) -> bool:
-        return True
-
-    def prepare(self, name: str, image: np.ndarray) -> Callable[[], bytes]:
-        return lambda: self.coder.encode(image)
-
-    def decode(self, data: bytes, height: int, width: int) -> np.ndarray:
-        return self.coder.decode(data)
+    return Contender(name, f"{name} (C={channels})", ".gc", key, prepare, decode, channels)
 
 
-class MatchedBaseline:
-    """Another codec, asked for files of the sizes that a codec of ours needed, image by image, or of `times` those sizes."""
+def matched(baseline: Baseline, matched_to: str, sizes: Mapping[str, int], times: float = 1) -> Contender:
+    """Return another codec, asked for `times` the file sizes that a codec of ours needed, image by image."""
+    wanted = {name: round(times * size) for name, size in sizes.items()}
+    name, label = f"{baseline.name}@{matched_to}", baseline.label
+    if times != 1:
+        name, label = f"{name}_x{times:g}", f"{label}, bytes x {times:g}"
 
-    channels: int | None = None
+    def prepare(image: np.ndarray, name: str) -> Callable[[], bytes]:
+        setting = baseline.setting_for(image, wanted[name])
+        return lambda: baseline.encode(image, setting)
 
-    def __init__(self, baseline: Baseline, matched_to: str, sizes: Mapping[str, int], times: float = 1):
-        self.baseline, self.sizes = baseline, {name: round(times * size) for name, size in sizes.items()}
-        self.matched_to: str | None = matched_to
-        self.name, self.label = f"{baseline.name}@{matched_to}", baseline.label
-        if times != 1:
-            self.name, self.label = f"{self.name}_x{times:g}", f"{self.label}, bytes x {times:g}"
-        self.suffix, self.key = baseline.suffix, baseline.version
-
-    def can(self, name: str) -> bool:
-        return name in self.sizes
-
-    def prepare(self, name: str, image: np.ndarray) -> Callable[[], bytes]:
-        setting = self.baseline.setting_for(image, self.sizes[name])
-        return lambda: self.baseline.encode(image, setting)
-
-    def decode(self, data: bytes, height: int, width: int) -> np.ndarray:
-        return self.baseline.decode(data, height, width)
+    return Contender(name, label, baseline.suffix, baseline.version, prepare, baseline.decode, None, matched_to, wanted)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -159,10 +129,6 @@ class Measure:
     def sources(self, results: list[Result]) -> dict[str, str]:
         """Return the images that any codec could be measured on: name -> path."""
         return {name: path for path, name in self.images.items() if any(name in r["images"] for r in results)}
-
-    def optional(self, load: Callable[[str], Any], path: str | None) -> Any:
-        """Return what `load` makes of a path, or None where there is none; a failure to load is reported, not fatal."""
-        return self.attempt(load, path) if path else None
 
     def write(self, result: Result, allow_nan: bool = False) -> Result:
         with atomic(self.results(result["codec"])) as partial:
@@ -239,14 +205,14 @@ class CodecTask(Task):
 
     fields = METRICS
 
-    def __init__(self, measure: Measure, codec: Codec):
+    def __init__(self, measure: Measure, codec: Contender):
         self.codec = codec
         super().__init__(measure, codec.name, codec.label, codec.key)
-        self.items = [item for item in self.items if codec.can(item.source)]
+        self.items = [item for item in self.items if codec.sizes is None or item.source in codec.sizes]
 
     def facts(self, item: Photo) -> dict[str, Any]:
-        matched = self.codec.sizes.get(item.source) if isinstance(self.codec, MatchedBaseline) else None
-        return {"source": str(Path(item.path).relative_to(self.measure.source)), "matched_bytes": matched}
+        source = str(Path(item.path).relative_to(self.measure.source))
+        return {"source": source, "matched_bytes": (self.codec.sizes or {}).get(item.source)}
 
     def has_files(self, name: str, record: dict) -> bool:
         file = self._file(name)
@@ -270,11 +236,11 @@ class CodecTask(Task):
         return self.measure.output / "files" / self.codec.name / f"{name}{self.codec.suffix}"
 
 
-def measure_file(codec: Codec, max_pixels: int, name: str, files: Sequence) -> tuple[dict[str, Any], list[bytes]]:
+def measure_file(codec: Contender, max_pixels: int, name: str, files: Sequence) -> tuple[dict[str, Any], list[bytes]]:
     """Return what was measured of a codec on an image, the file, and the PNG of the picture that the file gives."""
     image = read_image(files[0], max_pixels)
     height, width = image.shape[:2]
-    encode = codec.prepare(name, image)
+    encode = codec.prepare(image, name)
     Utils.reset_peak_memory()
     start = time.perf_counter()
     data = encode()

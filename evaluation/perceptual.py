@@ -31,9 +31,9 @@ Image = np.ndarray  # (H, W, 3) uint8
 class PairMeasure:
     """A distance of a picture from its original, both (H, W, 3) uint8: 0 for equal ones, larger for less similar ones."""
 
-    def __init__(self, name: str, network: features.FrozenNetwork, distance: Callable, reuse: bool = True):
-        """name: its key in results; distance(real_maps, fake_maps) -> (B,); reuse: whether known values stay as they are."""
-        self.name, self.min_side, self.reuse = name, network.min_side, reuse
+    def __init__(self, name: str, network: features.FrozenNetwork, distance: Callable):
+        """name: its key in results; distance(real_maps, fake_maps) -> (B,)."""
+        self.name, self.min_side = name, network.min_side
         self._features = network.network
         x = keras.Input((None, None, 3))
         real_maps = [keras.Input(output.shape[1:]) for output in self._features.outputs]
@@ -49,41 +49,30 @@ class PairMeasure:
         """Return the distance of a picture from the original with these features."""
         return float(self._distance.predict_on_batch([_to_batch([picture]), *original])[0])
 
-    def __call__(self, original: Image, picture: Image) -> float | None:
-        """Return the distance; None where the pictures are too small or too large."""
-        return self.distance(self.features(original), picture) if self.measures(original) else None
-
     def measures(self, image: Image) -> bool:
         """Return whether an image is neither too small for the network nor too large for the memory."""
         height, width = image.shape[:2]
         return min(height, width) >= self.min_side and height * width <= MAX_PIXELS
 
     def add(self, original: Image, pictures: dict[str, Image], records: dict[str, dict]) -> None:
-        """Set records[codec][name] for each codec's picture of an original."""
-        missing = [codec for codec in pictures if not (self.reuse and self.name in records[codec])]
+        """Set records[codec][name] for each codec's picture of an original; None where it is too small or too large."""
+        missing = [codec for codec in pictures if self.name not in records[codec]]
         of_original = self.features(original) if missing and self.measures(original) else None
         for codec in missing:
             records[codec][self.name] = None if of_original is None else self.distance(of_original, pictures[codec])
 
 
-def lpips(network: features.AlexNet | features.VGG16, name: str, reuse: bool = True) -> PairMeasure:
+def lpips(network: features.LPIPSNetwork, name: str) -> PairMeasure:
     """LPIPS by one of its networks."""
-    return PairMeasure(name, network, lambda real, fake: features.lpips(real, fake, network.lin), reuse)
+    return PairMeasure(name, network, lambda real, fake: features.lpips(real, fake, network.lin))
 
 
 def dists(network: features.DISTSNetwork, weights: dict[str, np.ndarray]) -> PairMeasure:
     """DISTS; weights: alpha and beta, each of 1475 channels."""
     channels = (3 + sum(network.channels),)
     if {key: array.shape for key, array in weights.items()} != {"alpha": channels, "beta": channels}:
-        raise UserError("not the weights of DISTS as tools/perceptual.py --get writes them")
+        raise UserError(f"not the weights of DISTS as {pretrained.HOW_TO_GET} writes them")
     return PairMeasure("dists", network, lambda real, fake: features.dists(real, fake, weights["alpha"], weights["beta"]))
-
-
-def lpips_from(path: str) -> PairMeasure:
-    """LPIPS by the network whose weights are in an .npz file; the first kernel tells which one that is."""
-    first = pretrained.load("vgg16", path).get("kernel_0")
-    network = features.AlexNet if first is not None and first.shape[0] == 11 else features.VGG16
-    return lpips(network.load(path), "lpips", reuse=False)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -184,7 +173,8 @@ def available(say: Callable[[str], None]) -> tuple[list[PairMeasure], list[SetMe
             lambda: efficientnet(features.EfficientNetLite0.load()),
         )
     }
-    missing = [name for name, (weights, _) in (pairs | sets).items() if not all(map(pretrained.is_cached, weights))]
+    present = {name for name in pretrained.WEIGHTS if pretrained.cached(name).is_file()}
+    missing = [name for name, (weights, _) in (pairs | sets).items() if not present.issuperset(weights)]
     if missing:
         say(f"not measured: {', '.join(missing)}; their weights come with {pretrained.HOW_TO_GET}")
 

@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 import numpy as np
 
-from evaluation.plots import AXES, plot_rates
 from gcodec.files import atomic
 from gcodec.pictures import read_image, save_picture
 from utils import Utils
@@ -20,7 +19,6 @@ COLUMNS = {  # metric -> heading, and how it is written
     "psnr": ("PSNR, dB", "{:.2f}"),
     "psnr_quarter": ("PSNR at 1/4 of the size, dB", "{:.2f}"),
     "ms_ssim": ("MS-SSIM", "{:.4f}"),
-    "lpips": ("LPIPS", "{:.4f}"),
     "lpips_alex": ("LPIPS (AlexNet)", "{:.4f}"),
     "lpips_vgg": ("LPIPS (VGG16)", "{:.4f}"),
     "dists": ("DISTS", "{:.4f}"),
@@ -33,6 +31,10 @@ COLUMNS = {  # metric -> heading, and how it is written
     "decode_seconds": ("decode, s", "{:.3f}"),
     "peak_memory": ("peak memory, GB", "{:.2f}"),
 }
+AXES = {"psnr": "PSNR, dB", "ms_ssim": "MS-SSIM"}
+COLOURS = {"avif": "tab:blue", "webp": "tab:green", "jpeg2000": "tab:orange", "jpeg": "tab:brown", "jxl": "tab:purple"}
+STYLES = {"": ("-", "o"), "2": ("--", "s"), "4": (":", "^")}  # scale -> line and marker
+BPP_TICKS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 2)
 NEAR = 1.1  # times the bytes that a codec was asked for: a larger file is not at these bytes
 CROP = 256  # px
 MOST_PICTURES = 24
@@ -48,8 +50,8 @@ def write(output: Path, results: list[dict], source: Path | None) -> None:
         body += [f"<h2>{text(r['label'])}, {len(r['images'])} images, mean</h2>", mean_table(r, results)]
         if original := r["mean"].get("miou_of_originals"):
             body.append(f"<p>mIoU of the originals, by the same segmentation network: {original:.4f}.</p>")
-    plots = filter(None, [plot_rates(results, metric, output / f"{metric}.png") for metric in AXES])
-    body += ["<h2>Rate and distortion</h2>", *(image(Path(name), name, "plot") for name in plots)]
+    plots = [path for metric in AXES if (path := plot_rates(results, metric, output))]
+    body += ["<h2>Rate and distortion</h2>", *(image(path, path.name, "plot") for path in plots)]
     if source and len(ours) > 1 and (comparison := compare_channels(output, ours, source)):
         body += ["<h2>The rates</h2>", image(comparison, "the checkpoints side by side", "wide")]
     for r in ours:
@@ -147,8 +149,49 @@ def _row(cell: str, texts: list[str], style: str = "") -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Pictures
+# Plots and pictures
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def plot_rates(results: list[dict], metric: str, output: Path) -> Path | None:
+    """Write METRIC.png: the mean bits per pixel against the metric, a line for each codec and scale.
+
+    Returns its name, or None where no image of ours has the metric.
+    """
+    lines: dict[str, list] = {}
+    for r in results:
+        if r["mean"][metric] is not None:
+            name = r["codec"].partition("@")[0] if r["matched_to"] else ""
+            lines.setdefault(name, []).append((r["mean"]["bpp"], r["mean"][metric], r["label"]))
+    if "" not in lines:
+        return None
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots()
+    for name, points in sorted(lines.items()):
+        x, y, labels = zip(*sorted(points), strict=True)
+        codec, _, scale = name.partition("_")
+        if name:
+            line, marker = STYLES[scale]
+            axes.plot(x, y, line, marker=marker, color=COLOURS[codec], alpha=0.8, label=labels[0])
+            continue
+        axes.plot(x, y, "-", marker="*", markersize=14, color="black", zorder=3, label="this project")
+        for bpp, value, label in zip(x, y, labels, strict=True):
+            axes.annotate(label.replace("$", r"\$"), (bpp, value), xytext=(8, -14), textcoords="offset points")
+    axes.set_xscale("log")
+    left, right = axes.get_xlim()
+    ticks = [tick for tick in BPP_TICKS if left <= tick <= right]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("bits per pixel, of the files on disk")
+    axes.set_ylabel(AXES[metric])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    plot = Path(f"{metric}.png")
+    with atomic(output / plot) as partial:
+        figure.savefig(partial, dpi=110)
+    return plot
 
 
 def write_crops(output: Path, ours: dict, results: list[dict], source: Path) -> list[str]:

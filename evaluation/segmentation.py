@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import keras
 
 WIDTHS = (24, 48, 96, 160)  # channels at 1/2, 1/4, 1/8, 1/16 of the size: 0.9 million parameters
-STRIDE = 16
+STRIDE = 2 ** len(WIDTHS)
 WEIGHTS, CLASSES = "unet.npz", "classes.txt"  # the files of a network
 IMAGES_COUNTED = 200  # training samples whose pixels are counted to weight the classes
 
@@ -44,14 +44,12 @@ class Segmenter:
             network = _unet(len(classes) - 1)
             network.set_weights(arrays)
         except Exception as error:  # zipfile, numpy and Keras raise many kinds of errors for a damaged file
-            hint = _keras_archive(folder)
-            reason = hint or (str(error).splitlines() or ["?"])[0]
-            raise UserError(f"{folder}: no network that tools/segmentation.py wrote ({reason})") from None
+            reason = (str(error).splitlines() or ["?"])[0]
+            raise UserError(f"{folder}: no network that tools/train_segmenter.py wrote ({reason})") from None
         return cls(network, classes)
 
-    def save(self, folder: Path, overwrite: bool = False) -> None:
-        """Write the weights and the classes. Raises UserError where a network is already."""
-        self.check_new(folder, overwrite)
+    def save(self, folder: Path) -> None:
+        """Write the weights and the classes."""
         arrays = {f"{i:03}": array for i, array in enumerate(self.network.get_weights())}
         with atomic(folder / CLASSES) as path:
             path.write_text(f"{self.classes}\n", encoding="utf-8")
@@ -144,10 +142,3 @@ def _unet(n: int) -> "keras.Model":
         h = layers.Concatenate()([double(h), skip])
         h = conv(conv(h, width), width)
     return keras.Model(x, double(layers.Conv2D(n, 1)(h)))
-
-
-def _keras_archive(folder: Path) -> str:
-    """Return what to say of a folder that an earlier version wrote."""
-    if (folder / "unet.keras").exists() and not (folder / WEIGHTS).exists():
-        return "unet.keras is of an earlier version, and such archives can run code when they are read: train it again"
-    return ""

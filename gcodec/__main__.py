@@ -16,12 +16,12 @@ import sys
 from pathlib import Path
 
 from gcodec import Codec, __version__, command_line
-from gcodec.budget import fit
+from gcodec.budget import best_file
 from gcodec.checkpoint import SHIPPED
 from gcodec.compressed_files import read_compressed
 from gcodec.errors import UserError
 from gcodec.files import atomic, refuse_existing
-from gcodec.finding import DEFAULT, Codecs, Models
+from gcodec.finding import DEFAULT, Checkpoints, Codecs
 from gcodec.inspection import inspect
 from gcodec.pictures import LOSSLESS_SUFFIXES, picture_path, read_image, read_standard_image, save_picture
 from gcodec.streams import STREAM, check_streams, output_path
@@ -63,9 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def models(folder: Path | None) -> Models:
+def models(folder: Path | None) -> Checkpoints:
     """Return the models that files may be of: those below the folder, those that ship, those of a project that is worked in."""
-    return Models([*([folder] if folder else []), SHIPPED, "checkpoints"])
+    return Checkpoints([*([folder] if folder else []), SHIPPED, "checkpoints"])
 
 
 def model(name: str, folder: Path | None) -> Path:
@@ -84,7 +84,7 @@ def compress(source: str, output: str, checkpoint: Path, max_bytes: int | None, 
         image = read_standard_image() if source == STREAM else read_image(source)
         codec = Codec.load(checkpoint)
         try:
-            data = codec.encode(image) if max_bytes is None else fit(image, [codec], max_bytes).data
+            data = codec.encode(image) if max_bytes is None else best_file(image, [codec], max_bytes).data
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
         with atomic(path, overwrite) as partial:

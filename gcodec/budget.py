@@ -16,7 +16,7 @@ SHRINKAGE = 0.2  # log2 of how much the payload shrinks from one scale to the ne
 DENSITY = 0.0025  # bytes of payload a pixel, by which the search guesses the size that it tries first
 
 
-class Fit(NamedTuple):
+class BestFile(NamedTuple):
     """A file within the budget, and the picture that it decodes to."""
 
     codec: Codec
@@ -24,12 +24,12 @@ class Fit(NamedTuple):
     picture: np.ndarray  # (H, W, 3) uint8
 
 
-def fit(
+def best_file(
     image: np.ndarray,
     codecs: Sequence[Codec],
     max_bytes: int,
     quality: Callable[[np.ndarray, np.ndarray], float] | None = None,
-) -> Fit:
+) -> BestFile:
     """Return the best file of an image (H, W, 3) uint8 with at most max_bytes bytes.
 
     Of each model, the largest coded size that fits is tried: a picture coded larger is better by nearly any measure. Of these
@@ -43,7 +43,7 @@ def fit(
     if not files:
         enough = min(len(encode(MAX_SCALE)) for encode in encoders)
         raise UserError(f"does not fit into {max_bytes} bytes; {enough} are enough")
-    tried = [Fit(codec, data, codec.decode(data)) for codec, data in files]
+    tried = [BestFile(codec, data, codec.decode(data)) for codec, data in files]
     return max(tried, key=lambda file: quality(image, file.picture)) if quality and len(tried) > 1 else tried[0]
 
 

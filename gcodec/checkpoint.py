@@ -91,7 +91,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
     if not steps:
         names = ", ".join(sorted(file.parent.name for file in SHIPPED.glob("*/config.json")))
         what = "has no checkpoint in it (config.json, or folders ckpt-STEP)" if path.is_dir() else "is not a folder"
-        raise UserError(f"checkpoint {path}: {what}; train.py writes checkpoints/NAME/ckpt-STEP, and there are {names}")
+        raise UserError(f"checkpoint {path}: {what}; name a run or a checkpoint of training, or a model that ships: {names}")
     return max(steps, key=lambda p: int(p.name.removeprefix("ckpt-")))
 
 

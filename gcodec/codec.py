@@ -14,11 +14,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from gcodec import label_maps
 from gcodec.checkpoint import Checkpoint, read_checkpoint
 from gcodec.concealment import conceal
 from gcodec.container import MAX_SCALE, Header, check_size, coded_size, join, pack, split, unpack
 from gcodec.errors import UserError, WrongTypeError, WrongValueError
+from gcodec.label_maps import code_input, label_input, map_symbols
 from gcodec.labels import LabelMap
 from gcodec.memory import check_memory
 from gcodec.noise import noise
@@ -181,6 +181,8 @@ class Codec:
         n = self.config.n_classes
         if labels.classes.dtype.kind not in "ui" or labels.classes.min() < 0 or labels.classes.max() >= n:
             raise WrongValueError(f"the classes of a label map are whole numbers in 0..{n - 1}, the last of which is void")
+        if self.config.code_channels and self.config.use_instances and labels.boundaries is None:
+            raise WrongValueError("this model wants a label map with the boundaries of instances; see labels.with_boundaries")
 
     def _code(self, labels: LabelMap | None) -> np.ndarray | None:
         """Return the symbols that stand for the label map in the file; None for a model whose files have none."""
@@ -188,10 +190,10 @@ class Codec:
             return None
         if labels is None:
             raise UserError("the files of this model have a label map: it needs that of the image")
-        labels = label_maps.padded(labels)
+        padded = labels.map(pad)
         if self.config.semantic_code == "lossless":
-            return label_maps.map_symbols(labels, self.config)
-        return self.runtime.encode_labels(label_maps.label_channels(labels, self.config)[None])[0]
+            return map_symbols(padded.classes, padded.boundaries, self.config).astype(np.uint8)
+        return self.runtime.encode_labels(label_input(padded.classes, padded.boundaries, self.config)[None])[0]
 
     def picture(
         self, contents: Contents, height: int, width: int, crc: int = 0, received: np.ndarray | None = None
@@ -210,7 +212,7 @@ class Codec:
         if contents.code is not None:
             lossless = config.semantic_code == "lossless"
             code = contents.code
-            side.append(label_maps.code_channels(code, config) if lossless else self.checkpoint.centers[code])
+            side.append(code_input(code, config) if lossless else self.checkpoint.centers[code])
         if contents.mask is not None:
             side.append(contents.mask.astype(np.float32))
             w_hat *= side[-1]

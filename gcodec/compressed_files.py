@@ -33,5 +33,5 @@ def read_compressed(path: str | Path) -> bytes:
     if len(data) > MAX_FILE_BYTES:
         raise UserError(f"{path}: not a .gc file (over {MAX_FILE_BYTES >> 20} MiB)")
     if not is_compressed(data) and (kind := picture_format(data)):
-        raise UserError(f"{path}: is a picture ({kind}), not a .gc file; compress.py makes a .gc file of it")
+        raise UserError(f"{path}: is a picture ({kind}), not a .gc file; compress it first")
     return data

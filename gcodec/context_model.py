@@ -1,19 +1,19 @@
-"""The learned entropy model. It predicts each symbol from those that are decoded already.
+"""The learned entropy model. It predicts each symbol from the symbols that are already decoded.
 
-Small dense networks, one for each channel, see the symbols of neighbouring positions (all channels) and of the same position
-(the channels before), and give the frequencies of the symbol that comes next.
+Each channel has a small dense network. It sees all channels of the neighbouring positions and the earlier channels of the same
+position, and returns the frequencies of the next symbol.
 
     neighbours ─▶ dense ─┐
                          ├─ + ─▶ clip ─▶ dense ─▶ clip ─▶ dense ─▶ logits ─▶ 2^logits, to the sum 65536 ─▶ range coder
     channels before ─▶ dense ─┘
 
-Weights are int16, sums are integers of 32 bits, and the exponential is a table of integers. The sums are computed as float64
-matrix products, because numpy is many times faster at these than at integer ones. They are exact on every machine: float64
-holds all integers below 2^53, so nothing is ever rounded, whatever the order in which a library adds. The one quotient is
-below 2^16 and its divisor below 2^24, so that its distance to the next integer above is far more than what is rounded off.
+All of it is integer arithmetic: weights are int16, sums fit into 32 bits, and the exponential is a table of integers. The sums
+are computed as float64 matrix products, because numpy is many times faster at these than at integer ones. They are exact on
+every machine: float64 holds all integers below 2^53, so nothing is rounded, in whatever order a library adds. The only quotient
+is below 2^16 and its divisor below 2^24, so it is much further from the next integer above it than its rounding error.
 
-A position (y, x) sees only positions with a smaller x + 2y. Decoding therefore goes over the diagonals of equal x + 2y, and
-handles all positions of one together: about w + 2h steps of C channels, instead of h * w.
+A position (y, x) sees only positions with a smaller x + 2y. The decoder therefore walks over the diagonals of equal x + 2y and
+decodes all positions of a diagonal together, which takes about w + 2h steps of C channels instead of h * w.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from gcodec.entropy import FREQUENCY_SUM, WEIGHT, RangeDecoder, RangeEncoder, ch
 from gcodec.errors import UserError
 from gcodec.integers import POWERS
 
-FAMILY = constriction.stream.model.Categorical(perfect=False)  # of tables that come with the symbols
+FAMILY = constriction.stream.model.Categorical(perfect=False)  # takes its tables together with the symbols
 
 NEIGHBOURS = ((0, -1), (-1, -1), (-1, 0), (-1, 1), (0, -2), (-2, 0))  # (dy, dx), each with dx + 2 dy < 0
 MARGIN = 2  # positions that NEIGHBOURS reach beyond the feature map, above and on both sides
@@ -35,7 +35,7 @@ HIDDEN_MAX = 4  # hidden values are clipped to [0, 4)
 LOGIT_BITS = 5  # logits are in 1/32 of a bit, to base 2 ...
 LOGIT_WEIGHT_BITS = 6  # ... and a weight of the last layer that gives one of these a hidden value of 1.0 is 2^6
 HIDDEN_TOP = HIDDEN_MAX * 2.0**HIDDEN_BITS - 1  # the largest hidden value
-SHIFTS = {  # by so many bits the sums of these weights are shifted down, to be hidden values or logits
+SHIFTS = {  # bits by which the sums of these weights are shifted down to become hidden values or logits
     "neighbours": WEIGHT_BITS - HIDDEN_BITS,
     "before": WEIGHT_BITS - HIDDEN_BITS,
     "bias1": WEIGHT_BITS - HIDDEN_BITS,
@@ -45,9 +45,9 @@ SHIFTS = {  # by so many bits the sums of these weights are shifted down, to be 
     "bias3": HIDDEN_BITS + LOGIT_WEIGHT_BITS,
 }
 FLOAT_POWERS = POWERS.astype(np.float64)
-CHUNK = 2**14  # symbols that the encoder looks at together
+CHUNK = 2**14  # symbols that the encoder handles together
 
-SHAPES = {  # of a context model's arrays: int16 weights, int32 biases. N: inputs from neighbours, H: hidden units
+SHAPES = {  # of the arrays: weights are int16, biases int32. N: inputs from neighbours, H: hidden units
     "neighbours": "NCH",
     "before": "CCH",  # [c, k]: what channel c sees of channel k < c at the same position
     "bias1": "CH",
@@ -59,14 +59,15 @@ SHAPES = {  # of a context model's arrays: int16 weights, int32 biases. N: input
 
 
 class Field:
-    """Symbols as the networks see them: 2s - (L-1), which is symmetric around 0, and 0 outside the map and where not known.
+    """The feature map as the networks see it, while it is being decoded.
 
-    Classes, which have no order, are one-hot instead. One channel more is 1 inside the map, and 0 outside. With a mask (h, w),
-    only positions where it is not 0 are inside, and coded.
+    A symbol s is seen as 2s - (L-1), which is symmetric around 0; classes have no order and are seen one-hot. What is outside
+    the map or not decoded yet is 0. An additional channel is 1 inside the map and 0 outside. With a mask (h, w), only positions
+    where the mask is not 0 count as inside, and only they are coded.
     """
 
     def __init__(self, shape: tuple[int, int, int], channels: int, levels: int, mask=None, one_hot: bool = False):
-        """For symbols of `shape` (h, w, K), of the first K of `channels` channels."""
+        """shape: (h, w, K) of the symbols. K of the model's `channels` channels are coded."""
         self.height, self.width, self.K = shape
         self.seen = np.eye(levels) if one_hot else 2.0 * np.arange(levels)[:, None] - (levels - 1)  # of each symbol
         self.stride = self.width + 2 * MARGIN
@@ -87,15 +88,15 @@ class Field:
         return field
 
     def values(self, symbols: np.ndarray) -> np.ndarray:
-        """Symbols (n, K) -> what the networks see of them: (n, K), or (n, K*L) one-hot."""
+        """Return what the networks see of symbols (n, K): (n, K), or (n, K*L) one-hot."""
         return self.seen[symbols].reshape(len(symbols), -1)
 
     def map_of(self, flat: np.ndarray) -> np.ndarray:
-        """The rows of an array like `flat` that are inside the map's frame: (h, w, ...)."""
+        """Return the rows of an array like `flat` that lie within the map: (h, w, ...)."""
         return flat.reshape(-1, self.stride, flat.shape[1])[MARGIN:, MARGIN:-MARGIN]
 
     def diagonals(self) -> Iterator[np.ndarray]:
-        """Positions, as rows of `flat`, with the same x + 2y: each sees none of its own diagonal or of a later one."""
+        """Yield the positions of each diagonal, as rows of `flat`. A position sees none of its own diagonal or a later one."""
         positions = np.flatnonzero(self.flat[:, -1])
         if not len(positions):
             return
@@ -105,18 +106,19 @@ class Field:
         yield from np.split(positions[order], ends)
 
     def neighbours(self, positions: np.ndarray) -> np.ndarray:
-        """What the networks see of the positions' neighbours: (n, N)."""
+        """Return what the networks see of the positions' neighbours: (n, N)."""
         return self.flat[positions[:, None] + self.offsets].reshape(len(positions), len(self.offsets) * self.flat.shape[1])
 
 
 class ContextModel:
-    """The learned entropy model. training/context_network.py makes it; its arrays are stored with a checkpoint.
+    """The learned entropy model. Training fits it, and a checkpoint stores its arrays.
 
-    The K of C channels that are sent see the others as 0. One for classes, which has C = 1, sees them one-hot.
+    If only K of the C channels are sent, their networks see the others as 0. A model of classes has C = 1 and sees one-hot
+    classes.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray]):
-        """arrays: as SHAPES says. Raises UserError where they do not fit together, or where an int32 could overflow."""
+        """arrays: see SHAPES. Raises UserError if they do not fit together, or if a sum could overflow 32 bits."""
         self.channels, self.levels, self.one_hot = _check(arrays)
         self.arrays = arrays
         wide = {name: array.astype(np.float64) for name, array in arrays.items()}
@@ -125,9 +127,9 @@ class ContextModel:
         wide["neighbours"] = wide["neighbours"].reshape(len(wide["neighbours"]), -1)  # (N, C*H)
         self.weights = wide
         L = self.levels
-        # Of powers (n, L), the cumulative sums, times what is to be shared out; and, in a last column, their sum.
+        # Turns powers (n, L) into their cumulative sums times the frequency to be shared out, and their sum in a last column.
         self._cumulative = np.hstack([np.triu(np.ones((L, L))) * (FREQUENCY_SUM - L), np.ones((L, 1))])
-        # Of bounds (n, L), the steps from one to the next, as the range coder counts.
+        # Turns bounds (n, L) into the steps from one to the next, in the range coder's unit.
         self._differences = WEIGHT * (np.eye(L) - np.eye(L, k=1))
 
     def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
@@ -161,7 +163,7 @@ class ContextModel:
         return bits
 
     def _tables(self, symbols: np.ndarray, mask) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """All symbols in the order of decoding, in chunks: their channels (n,), themselves (n,) and their tables (n, L)."""
+        """Yield all symbols in the order of decoding, in chunks: channels (n,), symbols (n,) and tables (n, L)."""
         field = Field.of(symbols, self.channels, self.levels, mask, self.one_hot)
         for diagonals in _chunks(field.diagonals(), CHUNK // field.K):
             positions = np.concatenate(diagonals)
@@ -175,7 +177,7 @@ class ContextModel:
             yield channel.ravel()[order], coded.ravel()[order], tables.reshape(-1, self.levels)[order]
 
     def _sums(self, field: Field, positions: np.ndarray) -> np.ndarray:
-        """Return the first layer's sums over the neighbours, for the channels to code: (K, n, H)."""
+        """Return the first layer's sums over the neighbours, for each channel that is coded: (K, n, H)."""
         weights, bias = self.weights["neighbours"], self.weights["bias1"][: field.K]
         sums = field.neighbours(positions) @ weights[:, : bias.size]
         return np.add(sums.reshape(-1, *bias.shape).swapaxes(0, 1), bias[:, None], order="C")
@@ -183,7 +185,8 @@ class ContextModel:
     def _tables_of_channel(self, c: int, sums: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Return channel c's tables (n, L) for the range coder: `weights_of` positive integers with the sum FREQUENCY_SUM.
 
-        sums: (n, H) from `_sums`, which are overwritten. values: (n, C+1) at the same positions, of which the first c are seen.
+        sums: (n, H) from `_sums`; they are overwritten. values: (n, C+1), what is known at the same positions; the network sees
+        the first c channels.
         """
         weights = self.weights
         if c > 0:
@@ -200,14 +203,14 @@ class ContextModel:
 
 
 def _hidden(sums: np.ndarray) -> np.ndarray:
-    """Return hidden values in the place of the sums, which are shifted already: rounded down and clipped."""
+    """Turn sums, which are already shifted, into hidden values in place: clip them and round down."""
     np.maximum(sums, 0.0, out=sums)  # np.clip is slower on few values
     np.minimum(sums, HIDDEN_TOP, out=sums)
     return np.floor(sums, out=sums)
 
 
 def _chunks(diagonals: Iterator[np.ndarray], n: int) -> Iterator[list[np.ndarray]]:
-    """Successive diagonals, together about n positions."""
+    """Group successive diagonals into chunks of about n positions."""
     chunk: list[np.ndarray] = []
     size = 0
     for diagonal in diagonals:
@@ -221,7 +224,7 @@ def _chunks(diagonals: Iterator[np.ndarray], n: int) -> Iterator[list[np.ndarray
 
 
 def _check(arrays: dict[str, np.ndarray]) -> tuple[int, int, bool]:
-    """C, L, and whether inputs are one-hot, of a context model's arrays; raises UserError if these are none."""
+    """Return C, L, and whether inputs are one-hot. Raises UserError for arrays that make no context model."""
     sizes: dict[str, int] = {}
     for name, letters in SHAPES.items():
         array = arrays.get(name, np.empty(0))

@@ -1,7 +1,7 @@
-"""Entropy coding: what an entropy model is, the range coder below it, and the model with fixed tables.
+"""Entropy coding: the protocol of an entropy model, the range coder that all models use, and the model with fixed tables.
 
-Integers only: no floating-point number decides a frequency, nor is one rounded on its way into the range coder (see
-`weights_of`), so that encoder and decoder agree on every machine.
+Encoder and decoder agree on every machine because all frequencies are integers. The range coder takes floats, but `weights_of`
+chooses them so that nothing is rounded.
 """
 
 from typing import Protocol
@@ -11,24 +11,24 @@ import numpy as np
 
 from gcodec.errors import UserError
 
-FREQUENCY_SUM = 2**16  # the total of each table of integer frequencies
-WEIGHT = 2.0**8  # what a frequency of 1 counts in the range coder, whose total is 2^24
+FREQUENCY_SUM = 2**16  # sum of each table of integer frequencies
+WEIGHT = 2.0**8  # a frequency of 1 in units of the range coder, whose tables have the sum 2^24
 
 
 class EntropyModel(Protocol):
-    """What turns the symbols (h, w, K), uint8 in 0..L-1, of the first K channels into a payload and back.
+    """Turns symbols (h, w, K), uint8 in 0..L-1, into a payload and back. K is the number of channels that are sent.
 
-    With a mask (h, w), only those at positions where it is not 0; the others decode as 0.
+    With a mask (h, w), only positions where the mask is not 0 are coded; the others decode as 0.
     """
 
     def encode(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> bytes:
-        """Symbols -> payload."""
+        """Return the payload of symbols."""
 
     def decode(self, payload: bytes, shape: tuple[int, int, int], mask: np.ndarray | None = None) -> np.ndarray:
-        """Inverse of encode, for symbols of this shape. Raises UserError for a payload that encode did not make."""
+        """Return the symbols of a payload. Raises UserError if `encode` cannot have made it of symbols of this shape."""
 
     def information(self, symbols: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        """The information content of the symbols under this model, by channel: (K,), in bits."""
+        """Return the information content of the symbols under this model in bits, for each channel: (K,)."""
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -37,16 +37,16 @@ class EntropyModel(Protocol):
 
 
 def weights_of(frequencies: np.ndarray) -> np.ndarray:
-    """Frequencies (..., L) of the sum 2^16 -> floats that constriction's `perfect=False` turns into exactly those.
+    """Return floats (..., L) that constriction, with `perfect=False`, takes as exactly these frequencies, of the sum 2^16.
 
-    It scales what it is given to the sum 2^24 - L, cuts off fractions, and gives each symbol one more. Of that very sum, our
-    whole numbers are scaled by 1 and have no fractions; 256 times the frequency, of 2^24, is what becomes of them.
+    constriction scales its input to the sum 2^24 - L, cuts off fractions, and adds one to each symbol. 256 f - 1 already has
+    that sum and no fraction, so constriction ends up with 256 f of 2^24 and rounds nothing on the way.
     """
     return frequencies * WEIGHT - 1
 
 
 def frequencies_of(weights: np.ndarray) -> np.ndarray:
-    """Inverse of weights_of."""
+    """Return the frequencies of which `weights_of` made these floats."""
     return (weights + 1) / WEIGHT
 
 
@@ -55,9 +55,9 @@ def information(weights: np.ndarray) -> np.ndarray:
     return np.log2(FREQUENCY_SUM / frequencies_of(weights))
 
 
-WORD = 4  # bytes, of the range coder's output
+WORD = 4  # bytes of a word of the range coder's output
 STATE_BITS = 64  # of the range coder
-MOST_BITS_BEYOND = 32  # of information that symbols have beyond their payload: the range stays at least 2^32 wide, of 2^64
+MOST_BITS_BEYOND = 32  # symbols can have this much more information than their payload: the range stays 2^32 wide, of 2^64
 
 
 class RangeEncoder:
@@ -70,10 +70,10 @@ class RangeEncoder:
         self._coder.encode(*arguments)
 
     def payload(self) -> bytes:
-        """Return the words that are complete, and so many bytes of the state as tell the symbols from all others.
+        """Return the complete words, and as many bytes of the state as are needed to tell these symbols from all others.
 
-        Any number from `lower` up, and below `lower + range`, stands for the symbols. The one that is taken has as few bytes
-        as possible, when zeros follow them, and is the smallest of these.
+        Every number in [lower, lower + range) stands for the symbols. Trailing zeros need not be written, so the number with
+        the most of them is taken, and the smallest one among several.
         """
         n, (lower, size) = self._coder.pos()  # n words are before the state
         written = self._coder.get_compressed()[:n].astype(">u4").tobytes()
@@ -88,7 +88,7 @@ class RangeEncoder:
 
 
 class RangeDecoder:
-    """constriction's range decoder, which ends at a payload that no encoder wrote."""
+    """constriction's range decoder, which stops at a payload that no encoder wrote."""
 
     def __init__(self, payload: bytes):
         padded = payload + bytes(-len(payload) % WORD + STATE_BITS // 8)
@@ -102,10 +102,11 @@ class RangeDecoder:
             raise UserError(f"damaged (the payload cannot be decoded: {error})") from None
 
     def account(self, weights: np.ndarray) -> None:
-        """Count the information in what was decoded, by its `weights_of`: a payload holds little more than it has bits.
+        """Count the information of decoded symbols, whose `weights_of` these are. Raises UserError if there is too much of it.
 
-        Without this, a forged size would be decoded to its end, out of nothing, before the payload is found to be too short.
-        (A payload forged of the most probable symbols can hold a large picture, and takes as long as one; see max_pixels.)
+        A payload cannot hold much more information than it has bits. Without this check, a file with a forged size would be
+        decoded to the end before its payload turns out to be too short. (A forged payload of the most probable symbols can
+        still stand for a large picture, and takes as long to decode as one; `max_pixels` bounds that.)
         """
         self._bits_left -= information(weights).sum()
         if self._bits_left < 0:
@@ -113,7 +114,7 @@ class RangeDecoder:
 
 
 def check_payload(payload: bytes, again: bytes) -> None:
-    """Raise UserError unless what was decoded is coded as the payload again; a file was not made of it otherwise."""
+    """Raise UserError unless the decoded symbols encode to the payload again: no encoder made it otherwise."""
     if again != payload:
         raise UserError("damaged (the payload is not of this image size)")
 
@@ -129,7 +130,7 @@ class StaticTables:
     def __init__(self, frequencies: np.ndarray):
         """frequencies: (C, L) integers from 1 up, each row with the sum FREQUENCY_SUM."""
         whole = np.issubdtype(frequencies.dtype, np.integer)
-        most = FREQUENCY_SUM  # of one frequency, too: a sum of larger ones could wrap around
+        most = FREQUENCY_SUM  # checked for each frequency, too, because the sum of larger ones could wrap around
         if not whole or frequencies.min() < 1 or frequencies.max() > most or (frequencies.sum(axis=1) != FREQUENCY_SUM).any():
             raise UserError(f"symbol frequencies: not all whole, at least 1, with the sum {FREQUENCY_SUM}")
         self.frequencies = frequencies
@@ -163,9 +164,9 @@ def _everywhere(mask: np.ndarray | None, shape: tuple) -> np.ndarray:
 
 
 def integer_frequencies(probabilities: np.ndarray) -> np.ndarray:
-    """Probabilities (C, L) -> integer frequencies (C, L) uint32, each at least 1, each row with the sum FREQUENCY_SUM."""
+    """Round probabilities (C, L) to frequencies (C, L) uint32, at least 1, each row of which has the sum FREQUENCY_SUM."""
     shares = probabilities / probabilities.sum(axis=1, keepdims=True)
     frequencies = np.maximum(1, np.rint(shares * FREQUENCY_SUM)).astype(np.int64)
     rows = np.arange(len(frequencies))
-    frequencies[rows, frequencies.argmax(axis=1)] += FREQUENCY_SUM - frequencies.sum(axis=1)  # rounding's rest
+    frequencies[rows, frequencies.argmax(axis=1)] += FREQUENCY_SUM - frequencies.sum(axis=1)  # what rounding left over
     return frequencies.astype(np.uint32)

@@ -14,7 +14,7 @@ DEFAULT = "photo_c8"  # of the models that ship
 MOST_NAMES = 12  # of models, in a message
 
 
-class Models:
+class Checkpoints:
     """The checkpoints in some folders and below them. Names are relative to these folders.
 
     A checkpoint that keeps its fingerprint in a file is known by that; the others are hashed, which takes longer, once they
@@ -69,7 +69,7 @@ class Models:
 class Codecs:
     """The codecs of files, each loaded when the first file needs it."""
 
-    def __init__(self, models: Models, named: Path | None = None, load: Callable[[Path], Codec] = Codec.load):
+    def __init__(self, models: Checkpoints, named: Path | None = None, load: Callable[[Path], Codec] = Codec.load):
         """named: the checkpoint that decodes all files. It is loaded here and now, so that a mistake shows at once."""
         self.models, self._load = models, load
         self._named = load(named) if named else None

@@ -10,7 +10,7 @@ from gcodec.compressed_files import SUFFIX, read_compressed
 from gcodec.container import CRC_SIZE, SCALES, Header, check_magic, checksum_holds, read_header, split
 from gcodec.errors import UserError
 from gcodec.files import files_in, printable
-from gcodec.finding import Models
+from gcodec.finding import Checkpoints
 from gcodec.knobs import ModelKnobs
 from gcodec.packets import HEADER_SIZE, MAGIC, Packet, read_packet, separate, slice_size
 from gcodec.packets import SUFFIX as PACKET_SUFFIX
@@ -26,7 +26,7 @@ class Description(NamedTuple):
     packet: Packet | None = None
 
 
-def inspect(named: Iterable[str], models: Models) -> bool:
+def inspect(named: Iterable[str], models: Checkpoints) -> bool:
     """Print what files say about themselves, and say whether all are whole. named: files or folders; "-" is standard input."""
     all_whole, whole_packets = True, []
     for file in (file for path in named for file in files_of(path)):
@@ -49,7 +49,7 @@ def files_of(named: str) -> list[str]:
     return found
 
 
-def describe(file: str, models: Models) -> list[Description]:
+def describe(file: str, models: Checkpoints) -> list[Description]:
     """Return what a file says about itself: one description, or one for each packet in it."""
     name = str(STANDARD_INPUT) if file == STREAM else file
     try:
@@ -60,7 +60,7 @@ def describe(file: str, models: Models) -> list[Description]:
     return [describe_data(name if len(parts) == 1 else f"{name}, packet {i}", part, models) for i, part in enumerate(parts, 1)]
 
 
-def describe_data(name: str, data: bytes, models: Models) -> Description:
+def describe_data(name: str, data: bytes, models: Checkpoints) -> Description:
     """Return what the bytes of a .gc file or of a packet say. name: what they are called."""
     try:
         packet = read_packet(data) if data[:1] == MAGIC else None
@@ -72,7 +72,7 @@ def describe_data(name: str, data: bytes, models: Models) -> Description:
     return Description([f"{name}:", *lines, checksum], whole, packet)
 
 
-def describe_compressed(data: bytes, models: Models) -> list[str]:
+def describe_compressed(data: bytes, models: Checkpoints) -> list[str]:
     """Return what a .gc file says, a line each. Raises UserError for data that is no .gc file of this version."""
     check_magic(data)
     header, start = read_header(data[:-CRC_SIZE])
@@ -81,7 +81,7 @@ def describe_compressed(data: bytes, models: Models) -> list[str]:
     return [*describe_header(header, models, config), bytes_by_part(len(data), parts)]
 
 
-def describe_packet(packet: Packet, data: bytes, models: Models) -> list[str]:
+def describe_packet(packet: Packet, data: bytes, models: Checkpoints) -> list[str]:
     """Return what a packet says, a line each."""
     h, w = (side // STRIDE for side in padded_size(*packet.header.coded_size))
     positions = slice_size(h, w, packet.total, packet.number)
@@ -95,7 +95,7 @@ def describe_packet(packet: Packet, data: bytes, models: Models) -> list[str]:
     ]
 
 
-def describe_header(header: Header, models: Models, config: ModelKnobs | None) -> list[str]:
+def describe_header(header: Header, models: Checkpoints, config: ModelKnobs | None) -> list[str]:
     """Return what the header of a .gc file says, a line each. config: the model's knobs; None if it is unknown."""
     folder = models.find(header.fingerprint)
     coded_height, coded_width = header.coded_size
@@ -120,7 +120,7 @@ def describe_images(whole_packets: list[Packet]) -> list[str]:
     return lines
 
 
-def config_of(header: Header, models: Models) -> ModelKnobs | None:
+def config_of(header: Header, models: Checkpoints) -> ModelKnobs | None:
     """Return the knobs of a file's model, or None if the model is not here."""
     folder = models.find(header.fingerprint)
     return read_knobs(folder) if folder else None

@@ -148,7 +148,7 @@ _READERS: dict[type, Callable[[str], Any]] = {  # of a knob's text; the other ty
 # fmt: off
 @dataclass(frozen=True)
 class ModelKnobs(Knobs):
-    """What the codec must know of a checkpoint: what its files hold, what its networks take, and how far they see.
+    """What the codec must know of a checkpoint: what its files hold, and what its networks take.
 
     Each knob is one of config.json, where training keeps many more; the default is that of a checkpoint that lacks the knob.
     docs/file-format.md has the same table. C, L and W are the paper's letters.
@@ -172,11 +172,7 @@ class ModelKnobs(Knobs):
     noise_finest: int = knob(16, allowed=(1, 2, 4, 8, 16))  # layers: blocks larger than this multiple of z's size get none
     n_residual_blocks: int = knob(9, low=0)             # of the generator; layers: each gets one channel of the noise
 
-    # How far the networks see, and how much memory they take
-    encoder: str = knob("encoder")
-    generator: str = knob("generator")
-    n_encoder_blocks: int = knob(1, low=0)              # residual blocks of subpixel_encoder
-    normalization: str = knob("instance", allowed=("instance", "channel"))
+    # How much memory the networks take
     width: int = knob(960, low=16)                      # W, channels at 1/16 of the size
 
     @property

@@ -1,52 +1,49 @@
-"""A label map as the file has it and as the networks see it, in numpy. network.py has the same in Keras, for training."""
+"""A label map as the file has it and as the networks see it.
+
+The functions that compute work on numpy arrays, for the codec, and with xp=keras.ops on tensors, for training. A leading batch
+dimension may be there or not.
+"""
+
+from typing import Any
 
 import numpy as np
 
 from gcodec.knobs import ModelKnobs
-from gcodec.labels import LabelMap
-from gcodec.pictures import pad
+from gcodec.pictures import STRIDE
 
 
-def label_channels(labels: LabelMap, config: ModelKnobs) -> np.ndarray:
-    """Return what networks see at full size, (H, W, label_channels) float32: one-hot classes and instance boundaries."""
-    classes = np.eye(config.n_classes, dtype=np.float32)[labels.classes]
+def label_input(classes: Any, boundaries: Any, config: ModelKnobs, xp: Any = np) -> Any:
+    """Return what networks see at full size, (..., H, W, label_channels) float32: one-hot classes and instance boundaries.
+
+    classes: (..., H, W) integers, 0..n_classes-1. boundaries: (..., H, W), not 0 where an instance ends; any value without the
+    knob use_instances.
+    """
+    channels = xp.take(xp.eye(config.n_classes, dtype="float32"), classes, axis=0)
     if not config.use_instances:
-        return classes
-    return np.concatenate([classes, _boundaries(labels)[..., None].astype(np.float32)], axis=-1)
+        return channels
+    edges = xp.where(xp.not_equal(boundaries, 0), np.float32(1), np.float32(0))
+    return xp.concatenate([channels, edges[..., None]], axis=-1)
 
 
-def map_symbols(labels: LabelMap, config: ModelKnobs) -> np.ndarray:
-    """Return what a lossless code sends of a padded map, (H/scale, W/scale, 1) uint8: class [+ n_classes at a boundary].
+def map_symbols(classes: Any, boundaries: Any, config: ModelKnobs, xp: Any = np) -> Any:
+    """Return what a lossless code sends of a padded map, (..., H/scale, W/scale, 1): class [+ n_classes at a boundary].
 
     The class is that of the middle of each scale x scale block; a boundary anywhere in the block counts.
     """
     k = config.semantic_scale
-    symbols = labels.classes[k // 2 :: k, k // 2 :: k].astype(np.uint8)
+    symbols = classes[..., k // 2 :: k, k // 2 :: k]
     if config.use_instances:
-        height, width = labels.classes.shape
-        edges = (_boundaries(labels) != 0).reshape(height // k, k, width // k, k).any(axis=(1, 3))
-        symbols = symbols + np.uint8(config.n_classes) * edges.astype(np.uint8)
+        *batch, height, width = xp.shape(boundaries)
+        blocks = xp.reshape(xp.not_equal(boundaries, 0), (*batch, height // k, k, width // k, k))
+        symbols = xp.where(xp.any(blocks, axis=(-3, -1)), symbols + config.n_classes, symbols)
     return symbols[..., None]
 
 
-def code_channels(symbols: np.ndarray, config: ModelKnobs) -> np.ndarray:
-    """Return what G sees of map_symbols' (h', w', 1), at 1/16 of the image's size: (h, w, code_channels) float32."""
-    classes, edges = symbols[..., 0] % config.n_classes, symbols[..., 0] >= config.n_classes
-    channels = np.eye(config.n_classes, dtype=np.float32)[classes]
-    if config.use_instances:
-        channels = np.concatenate([channels, edges[..., None].astype(np.float32)], axis=-1)
-    k = 16 // config.semantic_scale
-    height, width, n = channels.shape
-    blocks = channels.reshape(height // k, k, width // k, k, n).transpose(0, 2, 1, 3, 4)
-    return blocks.reshape(height // k, width // k, k * k * n)
-
-
-def padded(labels: LabelMap) -> LabelMap:
-    """Return the label map at the padded size."""
-    return labels.map(pad)
-
-
-def _boundaries(labels: LabelMap) -> np.ndarray:
-    if labels.boundaries is None:
-        raise ValueError("this model wants a label map with the boundaries of instances")
-    return labels.boundaries
+def code_input(symbols: Any, config: ModelKnobs, xp: Any = np) -> Any:
+    """Return what G sees of map_symbols' (..., h', w', 1), at 1/16 of the image's size: (..., h, w, code_channels) float32."""
+    symbols = symbols[..., 0]
+    channels = label_input(symbols % config.n_classes, symbols >= config.n_classes, config, xp)
+    k = STRIDE // config.semantic_scale
+    *batch, height, width, n = xp.shape(channels)
+    blocks = xp.reshape(channels, (*batch, height // k, k, width // k, k, n))
+    return xp.reshape(xp.moveaxis(blocks, -4, -3), (*batch, height // k, width // k, k * k * n))

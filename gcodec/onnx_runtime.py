@@ -25,6 +25,7 @@ from gcodec.runtime import check_finite
 from gcodec.tiles import in_tiles, is_cut
 
 GRAPHS_FILE = "graphs.json"
+MAX_MARGIN = 1000  # positions that a network may see beyond its own
 FORMAT = 1  # of the graphs and their index; another one is of another version of this project
 
 
@@ -37,9 +38,8 @@ class OnnxRuntime:
     def __init__(self, checkpoint: Checkpoint):
         """Raises UserError unless the checkpoint has whole graphs that belong to its weights."""
         self.checkpoint, self.config = checkpoint, checkpoint.config
-        self._graphs = read_graphs(checkpoint)
-        self._margins = {"encoder": encoder_margin(self.config), "generator": generator_margin(self.config)}
-        self.bytes_per_pixel = whole_image(self.config) if None in self._margins.values() else TILED
+        self._graphs, self._margins = read_graphs(checkpoint)
+        self.bytes_per_pixel = TILED if self._margins.keys() >= {"encoder", "generator"} else whole_image(self.config)
         self._sessions: dict[str, Any] = {}  # each keeps its layers' memory for the next image
         self._loading = threading.Lock()
 
@@ -48,29 +48,28 @@ class OnnxRuntime:
 
     def encode(self, x: np.ndarray) -> np.ndarray:
         channels = self.config.channel_bottleneck
-        return self._symbols(self._run_in_tiles("encoder", x, STRIDE, 1, self._margins["encoder"], channels))
+        return self._symbols(self._run_in_tiles("encoder", x, STRIDE, 1, channels))
 
     def encode_labels(self, s: np.ndarray) -> np.ndarray:
         channels = self.config.channel_bottleneck
-        return self._symbols(self._run_in_tiles("semantic_encoder", s, STRIDE, 1, self._margins["encoder"], channels))
+        return self._symbols(self._run_in_tiles("semantic_encoder", s, STRIDE, 1, channels))
 
     def generate(self, w_hat: np.ndarray, v: np.ndarray | None, side: np.ndarray | None) -> np.ndarray:
         if v is not None and self.config.noise_mode == "dcgan":
             v = self._run("noise_generator", (*w_hat.shape[:3], self.config.noise_channels), v, w_hat)
         z = np.concatenate([part for part in (w_hat, v, side) if part is not None], axis=-1)
-        return self._run_in_tiles("generator", z, 1, STRIDE, self._margins["generator"], 3)
+        return self._run_in_tiles("generator", z, 1, STRIDE, 3)
 
     def _symbols(self, w: np.ndarray) -> np.ndarray:
         """Return the index of the nearest center for each value; a tie goes to the lower one."""
         return np.abs(w[..., None] - self.checkpoint.centers).argmin(axis=-1).astype(np.uint8)
 
-    def _run_in_tiles(
-        self, name: str, x: np.ndarray, in_scale: int, out_scale: int, margin: int | None, channels: int
-    ) -> np.ndarray:
+    def _run_in_tiles(self, name: str, x: np.ndarray, in_scale: int, out_scale: int, channels: int) -> np.ndarray:
         def run(tile: np.ndarray, **options: Any) -> np.ndarray:
             height, width = (side // in_scale * out_scale for side in tile.shape[1:3])
             return self._run(name, (len(tile), height, width, channels), tile, **options)
 
+        margin = self._margins.get(name)
         if margin is None:
             return run(x)
         result = in_tiles(run, x, in_scale, out_scale, margin)
@@ -177,8 +176,11 @@ def weights_of(checkpoint: Checkpoint, network: str) -> dict[str, np.ndarray]:
     return {name: array for name, array in checkpoint.weights.items() if name.startswith(f"{network}/")}
 
 
-def read_graphs(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Return the graphs by the network's name. No file is opened but those of the networks, in the checkpoint's folder.
+def read_graphs(checkpoint: Checkpoint) -> tuple[dict[str, bytes], dict[str, int]]:
+    """Return the graphs by the network's name, and how many positions of the feature map each network sees beyond its own.
+
+    A network without such a number may see the whole image, and is not run in tiles. No file is opened but graphs.json and
+    those of the networks, in the checkpoint's folder.
 
     Raises UserError for damage, for graphs of other weights or another version, and for what `check_graph` refuses.
     """
@@ -190,6 +192,9 @@ def read_graphs(checkpoint: Checkpoint) -> dict[str, bytes]:
         index = read_json(index_file)
         version, weights, digests = (index[key] for key in ("format", "weights", "graphs"))
         digests = {name: digests.get(f"{name}.onnx") for name in networks_of(checkpoint.config)}
+        margins = index.get("margins", {})
+        if not all(type(margin) is int and 0 <= margin <= MAX_MARGIN for margin in margins.values()):
+            raise UserError("margins")
     except (UserError, KeyError, TypeError, AttributeError):
         raise UserError(f"checkpoint file {index_file}: damaged; {repair}") from None
     if version != FORMAT:
@@ -209,7 +214,7 @@ def read_graphs(checkpoint: Checkpoint) -> dict[str, bytes]:
             check_graph(graphs[name], inputs, weights_of(checkpoint, name))
         except UserError as error:
             raise UserError(f"checkpoint file {file}: {error}") from None
-    return graphs
+    return graphs, margins
 
 
 def signature(checkpoint: Checkpoint) -> str:
@@ -217,30 +222,3 @@ def signature(checkpoint: Checkpoint) -> str:
     knobs = read_written_knobs(checkpoint.folder)
     weights = [[name, str(array.dtype), array.shape] for name, array in sorted(checkpoint.weights.items())]
     return hashlib.sha256(json.dumps([knobs, weights], sort_keys=True).encode()).hexdigest()
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# How far the networks see
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def encoder_margin(config: ModelKnobs) -> int | None:
-    """Return how many positions of the feature map E sees beyond its own; None where that is not known.
-
-    The paper's E sees 34 px: 3 positions. The sub-pixel one sees 1 position by its last layer, 2 by each residual block, and
-    20 px by what is before them. An instance norm sees everything, and so may a user's own network.
-    """
-    if config.normalization != "channel":
-        return None
-    return {"encoder": 3, "subpixel_encoder": 1 + 2 * config.n_encoder_blocks + 2}.get(config.encoder)
-
-
-def generator_margin(config: ModelKnobs) -> int | None:
-    """Return how many positions of the feature map G sees beyond its own; None where that is not known.
-
-    It is 1 by the first layer and 2 by each residual block at 1/16 of the size, and what the larger layers see.
-    """
-    larger_layers = {"generator": 4, "subpixel_generator": 7}.get(config.generator)
-    if config.normalization != "channel" or larger_layers is None:
-        return None
-    return 1 + 2 * config.n_residual_blocks + larger_layers

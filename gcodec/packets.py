@@ -1,4 +1,4 @@
-"""Packets for links that lose some: an image as independent slices, each in a packet that can be decoded by itself.
+"""Packets for lossy links: an image is cut into independent slices, and each slice travels in a packet of its own.
 
     bytes  what
         1  magic, "p"
@@ -10,7 +10,7 @@
         n  payload: the symbols of the slice, coded as if the feature map had no other positions
         4  CRC-32 of everything before it, little-endian
 
-Each packet repeats the picture's header, so that whichever arrive are enough. `slices` says which positions a packet holds.
+Each packet repeats the picture's header, so any of them can arrive first or alone. `slices` says which positions it holds.
 """
 
 import zlib
@@ -33,15 +33,15 @@ MAGIC, VERSION = b"p", 1
 SUFFIX = ".gcp"  # of a packet's file
 HEADER_SIZE = 6  # bytes before the picture's own header
 MAX_TOTAL = 255
-MOST_BYTES = 2**16  # of a packet that stands before others or before zeros
-MOST_LOST = 20  # starts of packets in a file that lead to none, after which the rest is not searched
-RESIDUE = zlib.crc32(zlib.crc32(b"").to_bytes(CRC_SIZE, "little"))  # of whatever has its own CRC-32 behind it
+MOST_BYTES = 2**16  # of a packet that is followed by others or by zeros
+MOST_LOST = 20  # the search through a file ends after so many beginnings of packets that turn out to be none
+RESIDUE = zlib.crc32(zlib.crc32(b"").to_bytes(CRC_SIZE, "little"))  # CRC-32 of any data followed by its own CRC-32
 LIKELY = 8  # slices that are coded to see whether a size can work
-BLOCK = 4  # positions a side: larger blocks cost fewer bytes, smaller ones are easier to paint when they are lost
+BLOCK = 4  # positions a side; larger blocks cost fewer bytes, smaller ones are easier to paint when they are lost
 
 
 class Packet(NamedTuple):
-    """What a packet says."""
+    """A packet, read."""
 
     image_id: int
     number: int  # from 0
@@ -51,12 +51,12 @@ class Packet(NamedTuple):
 
     @property
     def image(self) -> tuple[int, int, Header]:
-        """What all packets of an image have in common."""
+        """What all packets of an image share."""
         return self.image_id, self.total, self.header
 
 
 class Received(NamedTuple):
-    """What was made of the packets that arrived."""
+    """The picture that the packets gave, and which of them did not arrive."""
 
     image: np.ndarray  #            (H, W, 3) uint8
     total: int  #                   packets that were sent
@@ -65,11 +65,11 @@ class Received(NamedTuple):
 
 
 def slices(h: int, w: int, n: int) -> np.ndarray:
-    """Return which of n slices each position of a feature map belongs to: (h, w), 0..n-1.
+    """Return for each position of a feature map which of the n slices it belongs to: (h, w), 0..n-1.
 
-    The map is cut into blocks of 4x4 positions, or of 2x2 or 1x1 where there would be fewer blocks than slices. The blocks of a
-    row take the slices in turn. The next row starts about the square root of n further, so that the blocks of a slice lie far
-    apart in all directions.
+    The map is cut into blocks of 4x4 positions, or of 2x2 or 1x1 if there would be fewer blocks than slices. The blocks of a
+    row are dealt to the slices in turn, and each row starts about sqrt(n) slices further on than the row above it, so that
+    the blocks of a slice lie far apart in all directions.
     """
     side, step = _pattern(h, w, n)
     y, x = np.arange(h)[:, None] // side, np.arange(w) // side
@@ -77,7 +77,7 @@ def slices(h: int, w: int, n: int) -> np.ndarray:
 
 
 def slice_size(h: int, w: int, n: int, i: int) -> int:
-    """Return how many positions the slice i of n has, without a map of all slices."""
+    """Return the number of positions in slice i of n, without computing the map of all slices."""
     side, step = _pattern(h, w, n)
     rows = np.bincount(np.arange(h) // side)
     columns = np.bincount(np.arange(w) // side % n, minlength=n)  # of each slice, in the first row of blocks
@@ -85,12 +85,12 @@ def slice_size(h: int, w: int, n: int, i: int) -> int:
 
 
 def _pattern(h: int, w: int, n: int) -> tuple[int, int]:
-    """Return the side of a block, and by how many slices a row of blocks is shifted from the row above it."""
+    """Return the side of a block, and by how many slices each row of blocks is shifted against the row above it."""
     side = BLOCK
     while side > 1 and -(-h // side) * -(-w // side) < n:
         side //= 2
     columns = -(-w // side)
-    return side, isqrt(n) if n <= columns else columns  # `columns` just counts the blocks, so that no slice remains empty
+    return side, isqrt(n) if n <= columns else columns  # a shift by `columns` numbers the blocks as one reads
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def pack(packet: Packet) -> bytes:
 
 
 def unpack(data: bytes) -> Packet:
-    """Inverse of pack. Raises UserError for anything that pack did not make, damaged packets among it."""
+    """Return the packet that `pack` turned into these bytes. Raises UserError for damaged packets and for anything else."""
     if not is_packet(data):
         raise UserError("not a packet" + (" (it is empty)" if not data else ""))
     if not checksum_holds(data):
@@ -115,10 +115,10 @@ def unpack(data: bytes) -> Packet:
 
 
 def separate(data: bytes) -> list[bytes]:
-    """Return the packets that follow one another in a file or a stream, without the zeros that radios put behind them.
+    """Cut the contents of a file or a stream into its packets, without the zeros that radios append to them.
 
-    A packet ends where its checksum holds. What is between packets is left out, and data without any whole packet comes back as
-    it is. A packet that is not alone has at most MOST_BYTES bytes.
+    A packet ends where its checksum holds. Anything between packets is dropped. Data without a whole packet is returned as it
+    is. Unless a packet is alone, it may have at most MOST_BYTES bytes.
     """
     if checksum_holds(data):
         return [data]
@@ -133,7 +133,7 @@ def separate(data: bytes) -> list[bytes]:
 
 
 def _end(data: bytes, start: int) -> int:
-    """Return where the packet that begins at `start` ends; 0 if no checksum holds."""
+    """Return the end of the packet that begins at `start`, or 0 if its checksum holds nowhere."""
     smallest = start + HEADER_SIZE + SMALLEST
     crc = zlib.crc32(data[start : smallest - 1])
     for end in range(smallest, min(len(data), start + MOST_BYTES) + 1):
@@ -144,12 +144,12 @@ def _end(data: bytes, start: int) -> int:
 
 
 def is_packet(data: bytes) -> bool:
-    """Return whether data begins as packets do."""
+    """Return whether data begins like a packet."""
     return data[:1] == MAGIC
 
 
 def read_packet(data: bytes) -> Packet:
-    """Return what a packet says, whether its checksum holds or not. Raises UserError for what no packet says."""
+    """Read a packet without looking at its checksum. Raises UserError for contents that no packet can have."""
     if len(data) < HEADER_SIZE + SMALLEST:
         raise UserError(f"cut short ({len(data)} bytes)")
     if data[1] != VERSION:
@@ -180,10 +180,10 @@ def check_model(codec: Codec) -> None:
 
 
 def encode(codec: Codec, image: np.ndarray, size: int, scale: int = 0) -> list[bytes]:
-    """Return the packets of an image (H, W, 3) uint8, as few as hold it with at most `size` bytes each.
+    """Return the packets of an image (H, W, 3) uint8: as few as possible, of at most `size` bytes each.
 
-    scale: 0..63; the image is coded at 2^(-scale/8) times its size, as in a .gc file. A `size` that is too small raises
-    UserError, which names about the smallest one that works.
+    scale: 0..63; the image is coded at 2^(-scale/8) times its size, as in a .gc file. Raises UserError for a `size` that is too
+    small, and names about the smallest one that works.
     """
     check_model(codec)
     check_image(image)

@@ -98,7 +98,7 @@ def _unread(file: BinaryIO) -> str:
     file.seek(0)
     head = file.read(8)
     if is_compressed(head):
-        return "is a .gc file, not an image; decompress.py makes a picture of it"
+        return "is a .gc file, not an image; decompress it first"
     if head[:4] == ICON:
         return "is an icon (ICO), which is not read; save it as PNG"
     if head[:4] in TiffImagePlugin.PREFIXES:

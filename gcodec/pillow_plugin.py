@@ -16,12 +16,12 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from gcodec.budget import fit
+from gcodec.budget import best_file
 from gcodec.checkpoint import SHIPPED
 from gcodec.codec import Codec
 from gcodec.container import HEADER_MOST, check_magic, is_compressed, read_header
 from gcodec.errors import UserError
-from gcodec.finding import DEFAULT, Codecs, Models
+from gcodec.finding import DEFAULT, Checkpoints, Codecs
 
 FOLDERS = [SHIPPED]  # put a folder with your own models here, before the first file is decoded
 
@@ -69,7 +69,7 @@ def save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     try:
         codec = _codec(str(options.get("model", DEFAULT)))
         budget = options.get("max_bytes")
-        file.write(codec.encode(pixels) if budget is None else fit(pixels, [codec], budget).data)
+        file.write(codec.encode(pixels) if budget is None else best_file(pixels, [codec], budget).data)
     except UserError as error:
         raise OSError(str(error)) from None
 
@@ -87,4 +87,4 @@ _codec = functools.cache(Codec.load)
 
 @functools.cache
 def _codecs() -> Codecs:
-    return Codecs(Models(FOLDERS))
+    return Codecs(Checkpoints(FOLDERS))

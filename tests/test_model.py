@@ -51,7 +51,7 @@ def test_a_users_own_generator_is_a_static_method_and_a_knob(tiny_config, monkey
     monkeypatch.setattr(Network, "my_generator", seeds_signature)
     assert Model(tiny_config(generator="my_generator")).generator.output.shape[-1] == 3
     monkeypatch.setattr(Network, "my_generator", staticmethod(lambda z: z))
-    with pytest.raises(UserError, match=r"my_generator\(z\) cannot be called as my_generator\(x, config\)"):
+    with pytest.raises(UserError, match=r"my_generator\(z\) cannot be called as my_generator\(x, config=config\)"):
         Model(tiny_config(generator="my_generator"))
 
 

@@ -12,7 +12,6 @@ It takes half a minute and needs tf2onnx. Together with -o, the graphs are those
 that after it (sharper). This is network interpolation, Wang et al. 2018 (ESRGAN), section 3.4. It takes freeze_encoder=true.
 """
 
-import argparse
 import contextlib
 import shutil
 import sys
@@ -74,18 +73,6 @@ def blend(arrays: Arrays, others: Arrays, share: float, other: Path) -> Arrays:
     return blended
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = Utils.parser(__doc__)
-    parser.add_argument("-r", "--restore", required=True, metavar="CKPT", help="checkpoint or run folder")
-    parser.add_argument("-o", "--output", metavar="FOLDER", help="the checkpoint to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is there already")
-    parser.add_argument("--blend", nargs=2, metavar=("CKPT", "SHARE"), help="take SHARE of the generator from that checkpoint")
-    parser.add_argument(
-        "--onnx", action="store_true", help="write graphs for ONNX Runtime: into FOLDER, or into CKPT without -o"
-    )
-    return parser.parse_args(argv)
-
-
 def _share_of(other: str, share: str) -> tuple[Path, float]:
     with contextlib.suppress(ValueError):
         if 0 <= float(share) <= 1:
@@ -95,7 +82,15 @@ def _share_of(other: str, share: str) -> tuple[Path, float]:
 
 @Utils.command
 def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    parser = Utils.parser(__doc__)
+    parser.add_argument("-r", "--restore", required=True, metavar="CKPT", help="checkpoint or run folder")
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="the checkpoint to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is there already")
+    parser.add_argument("--blend", nargs=2, metavar=("CKPT", "SHARE"), help="take SHARE of the generator from that checkpoint")
+    parser.add_argument(
+        "--onnx", action="store_true", help="write graphs for ONNX Runtime: into FOLDER, or into CKPT without -o"
+    )
+    args = parser.parse_args(argv)
     if not args.output and (args.blend or not args.onnx):
         raise UserError("name the checkpoint to write with -o, or add graphs to this one with --onnx")
     folder = source = resolve_checkpoint(args.restore)

@@ -14,7 +14,6 @@ kernel becomes the product with these colours, which --classes lists: the same n
 sees noise and a label map, the seed's order is taken to be w_hat, label map, noise.
 """
 
-import argparse
 import re
 import sys
 from pathlib import Path
@@ -47,19 +46,15 @@ AVERAGE = "/ExponentialMovingAverage"
 OPTIMIZER = re.compile(r"/(Adam(_\d+)?|Momentum|RMSProp(_\d+)?)$")
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
     parser = Utils.parser(__doc__)
     parser.add_argument("checkpoint", metavar="CKPT", help="the common beginning of its files' names, or their folder")
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the checkpoint to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is there already")
     parser.add_argument("--classes", metavar="CSV", help="columns index, name, R, G, B; for one with a semantic encoder")
     parser.add_argument("--ema", action="store_true", help="the averages of the weights")
-    return parser.parse_args(argv)
-
-
-@Utils.command
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     output = Path(args.output)
     refuse_existing_folder(output, args.overwrite)
     classes = Classes.read(args.classes) if args.classes else None
@@ -91,7 +86,7 @@ def read_variables(path: str, ema: bool) -> dict[str, np.ndarray]:
 
 
 def sort_layers(variables: dict[str, np.ndarray]) -> dict[str, dict[str, list[dict]]]:
-    """Variables -> for each of our networks, for each kind of layer, its layers in order: leaf -> (name, array)."""
+    """Group variables by network and kind of layer: lists of layers in their order, each a dictionary leaf -> (name, array)."""
     found: dict = {}
     odd = []
     for name, array in variables.items():

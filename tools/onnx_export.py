@@ -1,4 +1,4 @@
-"""Writes the networks of a checkpoint as ONNX graphs, so that who has the checkpoint needs no TensorFlow.
+"""Writes the networks of a checkpoint as ONNX graphs, which run without TensorFlow.
 
 The graphs have no weights in them: each weight is an initializer whose data is "external", in a file `weights.bin` that does
 not exist. It stands for the arrays of model.npz, one after the other, sorted by name, each as it is stored there. A runtime
@@ -9,12 +9,13 @@ This module needs TensorFlow and tf2onnx; running the graphs needs neither.
 
 import hashlib
 import json
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
 from config import UserError, config_train
-from gcodec.checkpoint import Arrays, Checkpoint, read_arrays, read_checkpoint
+from gcodec.checkpoint import Arrays, read_arrays, read_checkpoint
 from gcodec.files import atomic
 from gcodec.onnx_runtime import FORMAT, GRAPHS_FILE, signature
 from utils import Utils
@@ -24,7 +25,7 @@ with Utils.importing_tensorflow():
     import tensorflow as tf
 
     from model import Model, named_weights, numbered_names
-    from network import Norm
+    from network import Norm, margin
 
 try:
     import onnx
@@ -43,24 +44,29 @@ def write_graphs(folder: Path) -> list[Path]:
     The checkpoint stays the same one: its fingerprint is that of its knobs and arrays.
     """
     checkpoint = read_checkpoint(folder)
-    networks = Model(checkpoint.knobs(config_train)).networks
+    config = checkpoint.knobs(config_train)
+    networks = Model(config).networks
     stored = read_arrays(checkpoint.folder / "model.npz")
     graphs = {f"{name}.onnx": graph_of(name, networks[name], stored) for name in INPUTS if name in networks}
     for name, data in graphs.items():
         with atomic(checkpoint.folder / name) as path:
             path.write_bytes(data)
-    _write_index(checkpoint, graphs)
-    return [checkpoint.folder / name for name in graphs]
-
-
-def _write_index(checkpoint: Checkpoint, graphs: dict[str, bytes]) -> None:
     index = {
         "format": FORMAT,
         "weights": signature(checkpoint),
         "graphs": {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()},
+        "margins": margins_of(config),
     }
     with atomic(checkpoint.folder / GRAPHS_FILE) as path:
         path.write_text(json.dumps(index, indent=1) + "\n")
+    return [checkpoint.folder / name for name in graphs]
+
+
+def margins_of(config: config_train) -> dict[str, int]:
+    """Return how far the networks look, by name; see network.margin. Those of which it is not known are left out."""
+    roles = {"encoder": "encoder", "semantic_encoder": "encoder", "generator": "generator"}
+    margins = {name: margin(config, role) for name, role in roles.items()}
+    return {name: positions for name, positions in margins.items() if positions is not None}
 
 
 def graph_of(name: str, network: keras.Model, stored: Arrays) -> bytes:
@@ -124,12 +130,16 @@ def _make_external(graph: "onnx.GraphProto", weights: dict[str, str], stored: Ar
 
     A weight that is stored as float16 is cast to float32, in which the networks compute.
     """
-    offsets = _offsets(stored)
+    ordered = sorted(stored)
+    offsets = dict(zip(ordered, accumulate((stored[name].nbytes for name in ordered), initial=0), strict=False))
     inputs = [value for value in graph.input if value.name not in weights]
     casts, renamed = [], {}
     for own, weight in weights.items():
         array = stored[weight]
-        graph.initializer.append(_external(weight, array, offsets[weight]))
+        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor = graph.initializer.add(name=weight, data_type=kind, dims=array.shape, data_location=onnx.TensorProto.EXTERNAL)
+        for key, value in {"location": WEIGHTS_FILE, "offset": offsets[weight], "length": array.nbytes}.items():
+            tensor.external_data.add(key=key, value=str(value))
         renamed[own] = weight
         if array.dtype != np.float32:
             renamed[own] = f"{weight}/float32"
@@ -140,21 +150,3 @@ def _make_external(graph: "onnx.GraphProto", weights: dict[str, str], stored: Ar
     del graph.input[:], graph.node[:]
     graph.input.extend(inputs)
     graph.node.extend(nodes)
-
-
-def _external(name: str, array: np.ndarray, offset: int) -> "onnx.TensorProto":
-    """Return an initializer whose data is somewhere in WEIGHTS_FILE."""
-    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-    tensor = onnx.TensorProto(name=name, data_type=kind, dims=array.shape, data_location=onnx.TensorProto.EXTERNAL)
-    for key, value in {"location": WEIGHTS_FILE, "offset": offset, "length": array.nbytes}.items():
-        tensor.external_data.add(key=key, value=str(value))
-    return tensor
-
-
-def _offsets(stored: Arrays) -> dict[str, int]:
-    """Return where each array begins in WEIGHTS_FILE."""
-    offsets, end = {}, 0
-    for name in sorted(stored):
-        offsets[name] = end
-        end += stored[name].nbytes
-    return offsets

@@ -42,30 +42,33 @@ def _open_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free
 
 
-class Unbreakable(io.TextIOBase):
-    """Writes to a text stream, or to none. What cannot be written is dropped; each line goes out at once."""
+class Unbreakable:
+    """A text stream, or the place of none. What cannot be written is dropped; each line goes out at once."""
 
     def __init__(self, stream: Any):
-        self._stream = stream
+        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115  (for as long as main runs)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         try:
             self._stream.write(text)
-        except (OSError, ValueError, AttributeError):  # ValueError: it was closed; AttributeError: there is none
+        except (OSError, ValueError):  # ValueError: it was closed
             self._drop()
         return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError):
             self._drop()
 
     def _drop(self) -> None:
         """Drop what the stream keeps to write it later. Python would try at its end, and complain."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        with contextlib.suppress(OSError, ValueError):
             number = self._stream.fileno()
             kept, null = os.dup(number), os.open(os.devnull, os.O_WRONLY)
             try:
@@ -75,21 +78,6 @@ class Unbreakable(io.TextIOBase):
                 os.dup2(kept, number)
                 os.close(kept)
                 os.close(null)
-
-    def isatty(self) -> bool:
-        try:
-            return self._stream.isatty()
-        except (ValueError, AttributeError):
-            return False
-
-    def fileno(self) -> int:
-        if self._stream is None:
-            raise io.UnsupportedOperation("there is no stream")
-        return self._stream.fileno()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return getattr(self._stream, "encoding", None) or "utf-8"
 
 
 class Progress:

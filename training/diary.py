@@ -1,8 +1,10 @@
 """What a run writes about itself: summaries for TensorBoard, and sample pictures."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,12 +24,12 @@ from utils import Utils
 class Diary:
     """Summaries for TensorBoard, and sample pictures of the same held-out images each time.
 
-    It begins at a step: what is there of later steps, of a run that was killed, is deleted.
+    When it begins, it deletes what a killed run left of steps later than `step`.
     """
 
     def __init__(self, logs: Path, samples: Path, held_out: list[tuple[np.ndarray, LabelMap | None]], step: int = 0):
         self.logs, self.samples, self.held_out = logs, samples, held_out
-        with Utils.summary_errors(logs):
+        with _summary_errors(logs):
             for log in logs.glob(EVENTS):
                 _drop_events(log, step)
             for picture in samples.glob("*.png"):
@@ -50,13 +52,32 @@ class Diary:
         mean = float(np.nanmean(qualities))
         scalars = {**terms, "held_out_PSNR": mean, "G_learning_rate": G_rate, "D_learning_rate": D_rate}
         images = {"original": [image for image, _ in self.held_out], "reconstruction": reconstructions}
-        with Utils.summary_errors(self.logs):
-            Utils.write_summaries(self.writer, step, scalars, images)
+        with _summary_errors(self.logs):
+            write_summaries(self.writer, step, scalars, images)
         save_picture(Utils.stack(rows), self.samples / f"{step:08d}.png")
 
 
+def write_summaries(writer: Any, step: int, scalars: dict[str, float], images: dict[str, list[np.ndarray]]) -> None:
+    """Write scalars and lists of uint8 images, by name, to TensorBoard's log."""
+    with writer.as_default(step=step):
+        for name, value in scalars.items():
+            tf.summary.scalar(name, value)
+        for name, group in images.items():
+            for i, image in enumerate(group):
+                tf.summary.image(f"{name}/{i}", image[None])
+    writer.flush()
+
+
+@contextmanager
+def _summary_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise UserError(f"{folder}: TensorBoard summaries cannot be written ({error.message.splitlines()[0]})") from None
+
+
 def _panels(image: np.ndarray, labels: LabelMap | None, config: config_train) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return what the sample picture shows of a held-out image, by captions, and which pixels are preserved."""
+    """Return the panels that the sample picture has of a held-out image, by caption, and which pixels are preserved."""
     panels, preserved = {"original": image}, np.ones(image.shape[:2], bool)
     if labels is not None:
         panels["label map"] = Classes.parse(config.classes, config.n_classes).colours[labels.classes]
@@ -67,7 +88,7 @@ def _panels(image: np.ndarray, labels: LabelMap | None, config: config_train) ->
 
 
 def _drop_events(log: Path, step: int) -> None:
-    """Remove what is of later steps from a file of TensorBoard's log, and a record that a killed run left incomplete."""
+    """Remove the records of later steps from a file of TensorBoard's log, and one that a killed run left incomplete."""
     kept: list[bytes] = []
     dropped = False
     try:

@@ -1,27 +1,21 @@
 """Training on several GPUs of one machine, or on several machines: which tf.distribute strategy, and who does what.
 
-One process a machine. TF_CONFIG, as TensorFlow's MultiWorkerMirroredStrategy wants it, says which machines there are; without
-it, as many GPUs of this machine as divide the knob batch_size train together, or the one device that there is. Every replica
-sees its share of the batch, so that the same knobs give the same training on any number of devices, to rounding. Knobs for
-which that does not hold are refused. Worker 0 is the chief: it alone writes checkpoints, summaries and pictures.
+Each machine runs one process, and TF_CONFIG says which machines there are, as TensorFlow's MultiWorkerMirroredStrategy wants
+it. Without TF_CONFIG, the GPUs of this machine train together, as many as divide the knob batch_size. Every replica sees its
+share of the batch, so the same knobs give the same training on any number of devices, to rounding; other knobs are refused.
+Worker 0 is the chief: it alone writes checkpoints, summaries and pictures.
 """
 
 import json
 import os
 import re
 import signal
-import socket
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from config import UserError, config_train
-from training.stopping import StopSignals
-
-MEETING = 3600  # s, that a worker waits for the others to start
-PATIENCE = 60  # s, that a worker which got a signal waits for the others to come to the same step
 
 
 @dataclass(frozen=True)
@@ -46,15 +40,11 @@ class Cluster:
 
     def check_networks(self, networks: Iterable[Any]) -> None:
         """Raise UserError for a Keras network with a batch norm, which would see one replica's share of the batch only."""
-        import keras
-
-        if self.strategy.num_replicas_in_sync == 1:
-            return
-        for layer in _layers(networks):
-            if isinstance(layer, keras.layers.BatchNormalization):
+        for var in (var for network in networks for var in network.non_trainable_variables):
+            if var.name == "moving_mean" and self.strategy.num_replicas_in_sync > 1:
                 raise UserError(
-                    f"layer {layer.name}: is a batch norm, which trains otherwise on several devices; use one device, "
-                    f"or another norm"
+                    f"layer {var.path.split('/')[-2]}: is a batch norm, which trains otherwise on several devices; use one "
+                    f"device, or another norm"
                 )
 
     def anywhere(self, flag: bool) -> bool:
@@ -65,16 +55,6 @@ class Cluster:
 
         mine = self.strategy.experimental_distribute_values_from_function(lambda _: tf.constant(float(flag)))
         return float(self.strategy.reduce(tf.distribute.ReduceOp.SUM, mine, axis=None)) > 0
-
-    def stop_signals(self) -> StopSignals:
-        """Return the context in which a signal stops training. Several workers stop at a step that all of them reach.
-
-        TensorFlow may then wait, in its C++ code, for a worker that does not answer, so patience has an end.
-        """
-        if self.workers == 1:
-            return StopSignals("stops and saves when this step is done; again to stop without saving")
-        return StopSignals(f"stops at the next step that all workers reach; a second signal, or {PATIENCE} s, ends this worker "
-                           f"at once, without a checkpoint", PATIENCE)  # fmt: skip
 
     @contextmanager
     def lost_workers(self) -> Iterator[None]:
@@ -134,15 +114,6 @@ def _obstacle(config: config_train) -> str | None:
     return None
 
 
-def _layers(networks: Iterable[Any]) -> Iterator[Any]:
-    """Yield all layers, those of layers that are networks themselves among them."""
-    for network in networks:
-        for layer in network.layers:
-            yield layer
-            if hasattr(layer, "layers"):
-                yield from _layers([layer])
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # Several machines
 # ----------------------------------------------------------------------------------------------------------------------
@@ -167,63 +138,13 @@ def _workers(workers: list[str], index: int) -> Cluster:
     import tensorflow as tf
 
     others = [worker for i, worker in enumerate(workers) if i != index]
+    if others:
+        print(f"worker {index} of {len(workers)}: waits for {', '.join(others)}; Ctrl-C ends it", flush=True)
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own would wait for TensorFlow's C++ code
     try:
-        with _default_signals():
-            if others:
-                print(f"worker {index} of {len(workers)}: waits for {', '.join(others)}, for up to an hour; Ctrl-C "
-                      f"ends it", flush=True)  # fmt: skip
-                _meet(workers[index], others)
-            strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    except (tf.errors.OpError, OSError, RuntimeError, ValueError) as error:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise UserError(f"TF_CONFIG: the workers {', '.join(workers)} do not come together ({error})") from None
-    return Cluster(strategy, index, len(workers))
-
-
-def _meet(own: str, others: list[str]) -> None:
-    """Listen at the own address until all the others listen at theirs. Raises TimeoutError after an hour.
-
-    TensorFlow would wait too, but in C++ code that takes SIGTERM for itself and holds the interpreter, so that the signal would
-    not end the process. A worker that has met the others gives its port to TensorFlow, which listens there from then on.
-    """
-    missing, deadline = set(others), time.monotonic() + MEETING
-    dual = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if dual else socket.AF_INET
-    with socket.create_server(("", _port(own)), family=family, dualstack_ipv6=dual, backlog=len(others)):
-        while missing:
-            missing = {other for other in missing if not _listens(other)}
-            if missing and time.monotonic() > deadline:
-                raise TimeoutError(f"{', '.join(sorted(missing))} did not start within an hour")
-            time.sleep(0.5 * bool(missing))
-
-
-def _listens(address: str) -> bool:
-    try:
-        socket.create_connection((address.rpartition(":")[0].strip("[]"), _port(address)), timeout=5).close()
-    except OSError:  # also for a name that is not known yet, as those of containers that start together
-        return False
-    return True
-
-
-def _port(address: str) -> int:
-    port = address.rpartition(":")[2]
-    if not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise ValueError(f"{address} has no port; write it as host0:4000")
-    return int(port)
-
-
-@contextmanager
-def _default_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the process at once, within this context.
-
-    Python's own handlers would wait for TensorFlow's C++ code. That code installs a handler for SIGTERM, which then has no
-    effect in the seconds that the workers who have met take to connect.
-    """
-    old = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    for signum, handler in old.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(signum, signal.SIG_DFL)
-    try:
-        yield
     finally:
-        for signum, handler in old.items():
-            signal.signal(signum, handler)
+        signal.signal(signal.SIGINT, handler)
+    return Cluster(strategy, index, len(workers))

@@ -1,4 +1,4 @@
-"""Fitting context models to what the files of a data set would hold.
+"""Fitting context models to the symbols that files of a data set would hold.
 
 `train.py` does this at the end of training, or alone with --fit-entropy.
 """
@@ -19,8 +19,8 @@ from gcodec.checkpoint import save_context_model
 from gcodec.codec import Contents
 from gcodec.context_model import ContextModel
 from network import seeded
-from rate import ContextNetwork, network_inputs, network_targets
 from training.console import Progress
+from training.rate import ContextNetwork, network_inputs, network_targets
 
 FIT_POSITIONS = 2_000_000  # of feature maps, at most, that the context model is fitted to; 0.4 GB
 FIT_HELD_OUT = 200  # held-out images, at most, that the fit is measured on
@@ -31,11 +31,12 @@ PARTIAL_SHARE = 0.25  # of the positions see the first K channels only, as in fi
 
 
 def fit_context_models(codec: Codec, config: config_train, folder: Path, dataset: Dataset) -> None:
-    """Fit context models to what files of training images, flipped ones among them, would hold; they join the checkpoint.
+    """Fit context models to the symbols that files of the training images would hold, and save them with the checkpoint.
 
-    codec: of the checkpoint in `folder`. config: its knobs, of which those that say how to fit may be others.
+    Each image comes twice, and may be flipped. codec: of the checkpoint in `folder`. config: its knobs, except those that say
+    how to fit.
     """
-    data = Data.of(dataset, dataclasses.replace(config, batch_size=1, crop_size=0, random_flip=True))
+    data = Data(dataset, dataclasses.replace(config, batch_size=1, crop_size=0, random_flip=True))
     train: list[Contents] = []
     held_out: list[Contents] = []
     images, few = 2 * len(dataset.train), dataset.val[:FIT_HELD_OUT]
@@ -68,7 +69,7 @@ def _fit_one(of: str, train: list[Contents], held_out: list[Contents], config: c
         return
     symbols, masks = zip(*pairs, strict=True)
     one_hot = of == "code" and config.semantic_code == "lossless"
-    network, context = fit(symbols, config.coded[of][1], config.entropy_steps, config.seed, masks, one_hot)
+    network, context = train_context_model(symbols, config.coded[of][1], config.entropy_steps, config.seed, masks, one_hot)
     save_context_model(context, folder, of)
     before, after = (bits_per_symbol(model, held or pairs) for model in (network, context))
     print(f"context model of {of}: {after:.4f} bits per symbol ({before:.4f} before rounding to integers) of "
@@ -76,13 +77,13 @@ def _fit_one(of: str, train: list[Contents], held_out: list[Contents], config: c
 
 
 def _pairs(of: str, images: list[Contents]) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    """Return what each image has of this, with the mask of what is coded; images of which nothing is coded are left out."""
+    """Return each image's symbols of this kind, with the mask of those that are coded. Leave out images that code none."""
     masks = [contents.mask[:, :, 0] if of == "symbols" and contents.mask is not None else None for contents in images]
     pairs = zip([getattr(contents, of) for contents in images], masks, strict=True)
     return [(symbols, mask) for symbols, mask in pairs if mask is None or mask.any()]
 
 
-def fit(
+def train_context_model(
     symbols: Sequence[np.ndarray],  #  (h, w, C) uint8, of many images
     levels: int,  #                    L
     steps: int,

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,9 +11,9 @@ from typing import Self
 
 from config import UserError, directories
 from gcodec.checkpoint import FILES
-from gcodec.files import locked
+from gcodec.files import locked, warn
 
-PART_OF_A_NAME = re.compile(r"\w[\w .,+=@%~-]*")  # between slashes; it cannot be "..", hidden, an option, or a line break
+PART_OF_A_NAME = re.compile(r"\w[\w .,+=@%~-]{0,199}")  # between slashes; it cannot be "..", hidden, an option, or a line break
 CHECKPOINT = re.compile(r"ckpt-(\d{8,})")
 EVENTS = "events.out.tfevents.*"  # files of TensorBoard's log
 PARTIAL = re.compile(
@@ -45,14 +43,12 @@ class RunFolders:
         """Whether there is a checkpoint in the run's folder."""
         return any(self.checkpoints.glob("ckpt-*")) or (self.checkpoints / "config.json").exists()
 
-    def check(self) -> None:
-        """Raise UserError for the first folder that cannot be written. Leaves nothing behind."""
-        for folder in (self.checkpoints, self.samples, self.logs):
-            _check_writable(folder)
-
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out of the folders, within this context. Raises UserError if one is in them."""
+        """Keep other runs out of the folders, within this context.
+
+        Raises UserError if one is in them, or for the first folder that cannot be written. Then nothing is left behind.
+        """
         with ExitStack() as stack:
             for folder in {path.resolve(): path for path in (self.checkpoints, self.samples, self.logs)}.values():
                 stack.enter_context(locked(folder, f"run {self.name}"))
@@ -94,7 +90,7 @@ class RunFolders:
                 if PARTIAL.fullmatch(path.name):
                     shutil.rmtree(path)
         except OSError as error:  # training is worth more than a tidy folder
-            print(f"warning: an old checkpoint cannot be deleted: {error.filename}: {error.strerror}", file=sys.stderr)
+            warn(f"an old checkpoint cannot be deleted: {error.filename}: {error.strerror}")
 
 
 def _step_of(path: Path) -> int | None:
@@ -103,19 +99,3 @@ def _step_of(path: Path) -> int | None:
     if not match or path.is_symlink() or not path.is_dir() or match[1] != f"{int(match[1]):08d}":
         return None
     return int(match[1]) if {file.name for file in path.iterdir()} <= FILES else None
-
-
-def _check_writable(folder: Path) -> None:
-    """Create a file in a folder, and remove the file, and the folders that were made for it."""
-    try:
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder) as file:
-                file.write(b"a few bytes, for a disk that is full")
-        finally:
-            for path in missing:  # the deepest first
-                if path.is_dir():
-                    path.rmdir()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: cannot be written ({getattr(error, 'strerror', None) or error})") from None

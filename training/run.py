@@ -4,12 +4,15 @@ import datetime
 import math
 import sys
 import time
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import tensorflow as tf
 
 from config import UserError
 from data import Data, Dataset
+from gcodec.files import warn
 from gcodec.memory import available_memory
 from training.console import Progress
 from training.devices import describe, warnings
@@ -17,6 +20,7 @@ from training.diary import Diary, readable_samples
 from training.distribution import Cluster
 from training.fit_entropy import fit_context_models
 from training.folders import RunFolders
+from training.stopping import StopSignals
 from training.trainer import Snapshot, Trainer
 
 ESTIMATE_SECONDS = 10.0  # of steps, at least, from which a run's duration is estimated
@@ -26,39 +30,43 @@ COPY_SHARE = 0.25  # of the free memory that a copy of the state may take
 OF_WHAT_IS_PRESERVED = ("distortion", "PSNR", "bpp")  # terms that say nothing where nothing is preserved
 
 
+@dataclass
 class Run:
-    """Training by one command, in the folders that the run's name gives it.
+    """Training by one command, in the folders that the run's name gives it."""
 
-    start: the checkpoint that it goes on from, if it does. again: the command that goes on with it.
-    """
+    folders: RunFolders
+    devices: Cluster
+    start: Path | None  # the checkpoint that it goes on from, if it does
+    again: str  # the command that goes on with it
+    trainer: Trainer
+    data: Data
+    dataset: Dataset
+    saved: Path | None = None  # the checkpoint that this command wrote last
+    _copy: Snapshot | None = None  # of the last diagnosis, when all was finite
+    _intact: bool = True  # whether the variables are those after a whole step, as far as is known
 
-    def __init__(self, folders: RunFolders, devices: Cluster, start: Path | None, again: str):
-        self.folders, self.devices, self.start, self.again = folders, devices, start, again
-        self.saved: Path | None = None  # the checkpoint that this command wrote last
-        self._copy: Snapshot | None = None  # of the last diagnosis, when all was finite
-        self._intact = True  # whether the variables are those after a whole step, as far as is known
+    def __post_init__(self) -> None:
+        self.first = self.trainer.step
 
-    def train(self, trainer: Trainer, data: Data, dataset: Dataset, steps: int) -> int:
+    def train(self, steps: int) -> int:
         """Train up to step `steps`, then fit context models. Return 0, or 128 + the signal that stopped it.
 
         Whatever ends it, what was trained is saved first.
         """
-        first = trainer.step
+        trainer, data, diary = self.trainer, self.data, None
         if self.devices.chief:
-            self._announce(trainer, data, dataset, steps)
-        held_out = readable_samples(data, dataset.val, trainer.config.n_sample_images) if self.devices.chief else []
-        diary = Diary(self.folders.logs, self.folders.samples, held_out, first) if self.devices.chief else None
-        with self.devices.stop_signals() as signals:
+            self._announce(steps)
+            held_out = readable_samples(data, self.dataset.val, trainer.config.n_sample_images)
+            diary = Diary(self.folders.logs, self.folders.samples, held_out, self.first)
+        with StopSignals() as signals:
             try:
-                self._loop(trainer, data, steps, diary, signals.received)
-                signals.obeyed()
-                if diary and trainer.step > first:
-                    self._save(self._snapshot(trainer))
+                self._loop(steps, diary, signals.received)
+                if diary and trainer.step > self.first:
+                    self._save(self._snapshot())
             except BaseException as error:
-                signals.obeyed()
                 if not diary:
                     raise
-                where = self._rescue(trainer, first)
+                where = self._rescue()
                 if isinstance(error, UserError):
                     raise UserError(f"{error}; {where}") from None
                 print(where)
@@ -73,31 +81,31 @@ class Run:
         if status and (self.saved or self.folders.is_taken):
             print(f"go on with: {self.again}")
         if not status and self.saved and trainer.config.entropy_steps:
-            self._fit(trainer, self.saved, dataset)
+            self._fit(self.saved)
         return status
 
-    def _announce(self, trainer: Trainer, data: Data, dataset: Dataset, steps: int) -> None:
+    def _announce(self, steps: int) -> None:
         """Print what this run computes on, how precisely, how many parameters, and how much data it sees."""
+        trainer, data = self.trainer, self.data
         for line in warnings(trainer.precision):
-            print(f"warning: {line}", file=sys.stderr)
-        networks = trainer.model.networks | {"discriminator": trainer.discriminator}
-        sizes = [f"{name} {net.count_params() / 1e6:.2f} M" for name, net in networks.items() if name != "quantizer"]
+            warn(line)
+        sizes = [f"{name} {net.count_params() / 1e6:.2f} M" for name, net in trainer.networks.items() if name != "quantizer"]
         batch, side = trainer.config.batch_size, trainer.config.crop_size
         size = f"{side}x{side} px, {batch * side**2 / 1e6:.2f} megapixels" if side else "whole images"
         print(f"device: {describe()}; precision: {trainer.precision}")
         print(f"parameters: {', '.join(sizes)}")
-        n, size_on_disk = len(data.paths), sum(map(_file_size, data.paths))
-        print(f"data: {n} training image{'s' * (n > 1)}, {size_on_disk / 1e6:.1f} MB of files; {len(dataset.val)} held out")
+        n, held_out, size_on_disk = len(data.paths), len(self.dataset.val), sum(map(_file_size, data.paths))
+        print(f"data: {n} training image{'s' * (n > 1)}, {size_on_disk / 1e6:.1f} MB of files; {held_out} held out")
         print(f"a step: {batch} x {size}; {data.steps_per_epoch} steps are an epoch; up to step {steps}")
 
-    def _loop(self, trainer: Trainer, data: Data, steps: int, diary: Diary | None, received: list[int]) -> None:
+    def _loop(self, steps: int, diary: Diary | None, received: list[int]) -> None:
         """Train until step `steps` or a signal. On the way, the chief writes checkpoints, and keeps the diary."""
-        config, devices = trainer.config, self.devices
-        checkpoint_steps = config.checkpoint_epochs * data.steps_per_epoch
+        trainer, config, devices = self.trainer, self.trainer.config, self.devices
+        checkpoint_steps = config.checkpoint_epochs * self.data.steps_per_epoch
         bar = Progress(steps, "training", "step", trainer.step, silent=not devices.chief)
         watch = Watch()
         with bar:
-            for x, labels in data.batches(trainer.step, devices.worker, devices.workers):
+            for x, labels in self.data.batches(trainer.step, devices.worker, devices.workers):
                 with devices.lost_workers():
                     if trainer.step >= steps or devices.anywhere(bool(received)):
                         break
@@ -113,11 +121,10 @@ class Run:
                         for line in duration(seconds, steps - trainer.step, trainer):
                             bar.print(line)
                 if diary and (diagnosed or due):
-                    room = self._has_room_for_copies(trainer)
-                    copy = self._snapshot(trainer) if due or room else None
-                    self._copy = copy if room else None
+                    copy = self._snapshot() if due or self._has_room_for_copies else None
+                    self._copy = copy if self._has_room_for_copies else None
                 if diary and diagnosed:
-                    self._write(diary, trainer, watch, bar)
+                    self._write(diary, watch, bar)
                 if diagnosed:
                     watch.begin()
                 if diary and due and copy:
@@ -133,29 +140,26 @@ class Run:
             raise
         bar.show(watch.means)
 
-    def _write(self, diary: Diary, trainer: Trainer, watch: "Watch", bar: Progress) -> None:
+    def _write(self, diary: Diary, watch: "Watch", bar: Progress) -> None:
         """Write to the diary. What goes wrong is a warning: training is worth more than pictures of it."""
         try:
-            diary.write(trainer, watch.means | {"steps_per_second": watch.steps_per_second})
+            diary.write(self.trainer, watch.means | {"steps_per_second": watch.steps_per_second})
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            bar.print(f"warning: step {trainer.step} is not in the log or has no sample picture: {reason}", sys.stderr)
+            bar.print(f"warning: step {self.trainer.step} is not in the log or has no sample picture: {reason}", sys.stderr)
 
-    def _has_room_for_copies(self, trainer: Trainer) -> bool:
-        """Whether there is memory for a copy of the state, to which training that breaks can go back."""
-        if self._room is None:
-            free = available_memory()
-            self._room = free is None or trainer.size < COPY_SHARE * free
-        return self._room
+    @cached_property
+    def _has_room_for_copies(self) -> bool:
+        """Whether there is memory for a copy of the state, which is saved if a later step breaks."""
+        free = available_memory()
+        return free is None or self.trainer.size < COPY_SHARE * free
 
-    _room: bool | None = None
-
-    def _snapshot(self, trainer: Trainer) -> Snapshot:
+    def _snapshot(self) -> Snapshot:
         """Return a copy of the state. Raises UserError if it is not finite."""
-        snapshot = trainer.snapshot()
+        snapshot = self.trainer.snapshot()
         if not snapshot.is_finite:
             self._intact = False
-            raise UserError(f"step {trainer.step}: a weight is not finite; lower the learning rate")
+            raise UserError(f"step {snapshot.step}: a weight is not finite; lower the learning rate")
         return snapshot
 
     def _save_on_the_way(self, snapshot: Snapshot, bar: Progress) -> None:
@@ -177,11 +181,11 @@ class Run:
         self.saved = folder
         self.folders.prune(snapshot.config.keep_checkpoints, spared=snapshot.config.distortion_steps)
 
-    def _rescue(self, trainer: Trainer, first: int) -> str:
+    def _rescue(self) -> str:
         """Save what was trained, if it is of use, or else the last copy of what was. Return where it is, as a phrase."""
         obstacle = ""
         try:
-            if latest := self._latest(trainer, first):
+            if latest := self._latest():
                 self._save(latest)
         except UserError as error:
             obstacle = f"it cannot be saved: {error}; "
@@ -189,21 +193,21 @@ class Run:
             return f"{obstacle}step {_step(self.saved)} is saved in {self.saved}; go on with: {self.again}"
         return f"{obstacle}nothing was saved, so go on from {self.start}" if self.start else f"{obstacle}nothing was saved"
 
-    def _latest(self, trainer: Trainer, first: int) -> Snapshot | None:
+    def _latest(self) -> Snapshot | None:
         """Return the state of the newest step that is whole and finite, unless it is older than what is saved."""
-        if self._intact and trainer.step > first:
-            latest = trainer.snapshot()
+        if self._intact and self.trainer.step > self.first:
+            latest = self.trainer.snapshot()
             if latest.is_finite:
                 return latest
         if self._copy and (self.saved is None or self._copy.step > _step(self.saved)):
             return self._copy
         return None
 
-    def _fit(self, trainer: Trainer, folder: Path, dataset: Dataset) -> None:
+    def _fit(self, folder: Path) -> None:
         """Fit context models. If that is interrupted, say how to do it later."""
         try:
-            with trainer.averaged_codec() as codec:
-                fit_context_models(codec, trainer.config, folder, dataset)
+            with self.trainer.averaged_codec() as codec:
+                fit_context_models(codec, self.trainer.config, folder, self.dataset)
         except BaseException:
             print(f"the context models were not fitted, which files would get smaller by; later: {self.again} --fit-entropy")
             raise
@@ -238,8 +242,8 @@ def _file_size(path: str) -> int:
 class Watch:
     """Keeps the loss terms on the device until somebody looks at them: then they are numbers, and all must be finite.
 
-    means: of the steps since the last diagnosis, each term over the steps that have it. A step in which nothing of an image
-    is preserved says nothing about what is preserved, and is left out of those means.
+    means: the mean of each term over the steps since the last diagnosis that have it. A step that preserves nothing of its
+    images says nothing about what is preserved, so the means of OF_WHAT_IS_PRESERVED leave it out.
     """
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+ANSWER = "stops and saves when this step is done; again to stop without saving"
 GRACE = 0.7  # s after the first signal; others until then count as the same, which a terminal and a parent process both send
 
 
@@ -16,14 +17,10 @@ class StopSignals:
 
     Python calls its handlers between two of its own instructions, and a training step is a single one. So a thread answers,
     which gets the signals by a pipe. A signal that is ignored, as nohup does with SIGHUP, stays ignored.
-
-    patience: seconds after the first signal in which the run has to call `obeyed`, or the process ends; None: no limit.
     """
 
-    def __init__(self, answer: str, patience: float | None = None):
+    def __init__(self) -> None:
         self.received: list[int] = []
-        self._answer, self._patience = answer, patience
-        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> "StopSignals":
         known = [signum for name in NAMES if (signum := getattr(signal, name, None)) is not None]
@@ -43,15 +40,8 @@ class StopSignals:
         os.close(self._write)  # which ends the thread
         self._thread.join()
         os.close(self._read)
-        self.obeyed()
         for signum, handler in self._old.items():
             signal.signal(signum, handler)
-
-    def obeyed(self) -> None:
-        """The run has stopped, and what it does from now on may take its time."""
-        self._patience = None
-        if self._timer:
-            self._timer.cancel()
 
     def _listen(self) -> None:
         first = None
@@ -61,15 +51,7 @@ class StopSignals:
                 continue
             if first is None:
                 first = time.monotonic()
-                print(f"\n{self._answer}", file=sys.stderr, flush=True)
-                if self._patience:
-                    self._timer = threading.Timer(self._patience, self._end, [signum])
-                    self._timer.daemon = True
-                    self._timer.start()
+                print(f"\n{ANSWER}", file=sys.stderr, flush=True)
             elif time.monotonic() - first > GRACE:
-                self._end(signum)
-
-    @staticmethod
-    def _end(signum: int) -> None:
-        print("stopped without saving", file=sys.stderr, flush=True)
-        os._exit(128 + signum)
+                print("stopped without saving", file=sys.stderr, flush=True)
+                os._exit(128 + signum)

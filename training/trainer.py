@@ -25,13 +25,13 @@ from gcodec.checkpoint import (
 )
 from gcodec.labels import LabelBatch
 from model import Model, TensorFlowRuntime, build_discriminator, named_weights, with_todays_names
-from rate import average_decay
 from training.devices import training_precision
-from training.knob_roles import check_changes
+from training.rate import Rate, average_decay
 from training.schedule import learning_rates, stage
-from training.transfer import Transferred, transfer
+from training.transfer import Transferred, check_changes, transfer
 from utils import Utils
 
+MAKERS_OF_FILES = ("encoder", "quantizer", "semantic_encoder")  # networks that the knob freeze_encoder freezes together
 CONTEXT_LEARNING_RATE = 2e-3  # of the context model that learns along (knob rate_model), by Adam
 
 
@@ -62,11 +62,14 @@ class Trainer:
         self.config = config
         self.step = 0
         self.precision = training_precision(config.mixed_precision)
-        self.model = Model(config, policy=self.precision, training=True)
-        self.discriminator, self.rate = self.model.discriminator, self.model.rate
+        self.rate = Rate(config)
+        self.model = Model(config, policy=self.precision, rate=self.rate)
+        self.discriminator = self.model.discriminator
         self.context_network = self.rate.context_network
         self.G_variables = [v for net in self.model.networks.values() for v in net.trainable_variables]
-        self.E_variables = [v for net in self._encoders() for v in net.trainable_variables]
+        self.without_E = [
+            v for name, net in self.model.networks.items() if name not in MAKERS_OF_FILES for v in net.trainable_variables
+        ]
         self.D_variables = self.discriminator.trainable_variables
         self.G_optimizer = _optimizer(config, self.G_variables)
         self.D_optimizer = _optimizer(config, self.D_variables)
@@ -80,11 +83,6 @@ class Trainer:
         self._compiled_step = tf.function(  # reduce_retracing: of images of many sizes, two traces
             self._step_of_all, reduce_retracing=True, jit_compile=config.jit_compile
         )
-
-    def _encoders(self) -> list[keras.Model]:
-        """The networks that make the file. The knob freeze_encoder freezes them together."""
-        networks = self.model.networks
-        return [networks[name] for name in ("encoder", "quantizer", "semantic_encoder") if name in networks]
 
     @property
     def networks(self) -> dict[str, keras.Model]:
@@ -159,8 +157,8 @@ class Trainer:
     def transfer(cls, path: str | Path, changes: Mapping[str, Any]) -> tuple[Self, Transferred]:
         """Start at step 0 from a checkpoint's knobs, changed, and from its weights as far as they fit.
 
-        Centers that are among the changes are set, whatever the checkpoint's are. The discriminator's weights are taken if
-        there is a training.npz. Returns the trainer, and what became of the weights.
+        Centers among the changes replace the checkpoint's. The discriminator's weights are taken if there is a training.npz.
+        Returns the trainer, and what became of the weights.
         """
         folder = resolve_checkpoint(path)
         checkpoint = read_checkpoint(folder)
@@ -242,7 +240,7 @@ class Trainer:
         with tf.GradientTape(persistent=True) as tape:
             losses, forward = self.model.forward(x, labels, step, stage)
         if stage != "discriminator":
-            self._descend(self.G_optimizer, tape, losses.G, self.G_variables if E_learns else self._without_E)
+            self._descend(self.G_optimizer, tape, losses.G, self.G_variables if E_learns else self.without_E)
             share = 1 - average_decay(config.ema_decay, step)
             for average, var in zip(self.averages, self.G_variables, strict=True):
                 average.assign_sub(share * (average - var))
@@ -262,12 +260,6 @@ class Trainer:
                 self.rate.steer(losses.terms["bpp"])
             terms["lambda_rate"] = self.rate.weight
         return terms
-
-    @property
-    def _without_E(self) -> list:
-        """The variables that train while E, q and the label map's encoder stay as they are."""
-        kept = {id(var) for var in self.E_variables}
-        return [var for var in self.G_variables if id(var) not in kept]
 
     def _descend(self, optimizer, tape: tf.GradientTape, loss, variables: list) -> None:
         """Descend the gradient of a loss, a mean over this replica's images. The optimizer adds up those of all replicas."""

@@ -1,15 +1,49 @@
-"""Weights of one model for another: what is the same layer is taken, by its name; the rest starts afresh."""
+"""What a checkpoint gives to a model whose knobs differ.
 
-from collections.abc import Iterator, Mapping
+To go on from it (-r, -rl), a change that contradicts what is loaded is refused. --transfer takes the weights that fit instead:
+what is the same layer is taken, by its name, and the rest starts afresh.
+"""
+
+import dataclasses
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from config import config_train
+from config import UserError, config_train
 from gcodec.checkpoint import Arrays
 
 KINDS = ("encoder", "generator", "discriminator")  # networks that a knob of the same name chooses
 FIRST = ("generator/first/kernel", 2)  # the weight and its axis that see z
+DECISIVE: dict[str, Callable[[config_train], Any]] = {  # what of a knob's value decides which variables there are
+    "momentum": lambda config: config.optimizer == "momentum" and config.momentum > 0,
+    "mixed_precision": lambda config: config.mixed_precision == "float16",  # scales losses, by a factor that it learns
+    "target_bpp": lambda config: config.target_bpp > 0,  # the weight that it steers is part of the state
+}
+
+
+def knobs_of(*roles: str) -> set[str]:
+    """Return the names of the knobs of config_train that have one of these roles."""
+    return {field.name for field in dataclasses.fields(config_train) if field.metadata["role"] in roles}
+
+
+def contradictions(old: config_train, new: config_train, *, with_state: bool) -> list[str]:
+    """Return the knobs whose change contradicts a checkpoint's weights or, `with_state`, its training state."""
+    fixed = knobs_of("network", "state") if with_state else knobs_of("network")
+    decisive = {name: DECISIVE.get(name, operator.attrgetter(name)) for name in vars(new) if name in fixed}
+    return [name for name, value in decisive.items() if value(old) != value(new)]
+
+
+def check_changes(old: config_train, new: config_train, folder: Path, *, with_state: bool) -> None:
+    """Raise UserError for the first knob that contradicts a checkpoint, whose knobs are `old`."""
+    for name in contradictions(old, new, with_state=with_state):
+        what = "weights" if name in knobs_of("network") else "training state"
+        raise UserError(
+            f"knob {name}: the {what} of {folder} were made with {getattr(old, name)}, not {getattr(new, name)}; leave "
+            f"the knob out to go on, or start at step 0 from the weights that still fit, with --transfer"
+        )
 
 
 class Transferred(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import PROJECT, knobs, label_map, photo
+from keras import ops
 from PIL import Image
 
 import compress
@@ -17,13 +18,12 @@ import train
 from cGAN import train as cgan_command
 from commands.runtime import load_codec
 from config import config_train, directories
-from data import Data
-from gcodec import label_maps
+from data import Data, Dataset
 from gcodec.checkpoint import read_knobs, resolve_checkpoint
 from gcodec.container import join, unpack
+from gcodec.label_maps import code_input, label_input, map_symbols
 from gcodec.labels import LabelBatch, LabelMap, boundaries
 from gcodec.pictures import read_image
-from network import code_channels, label_channels, map_symbols
 from training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("eager_steps")
@@ -37,11 +37,11 @@ def test_the_generator_sees_the_classes_that_the_file_has(scale):
     config = config_train(use_conditional_GAN=True, n_classes=4, use_instances=True, semantic_scale=scale)
     rng = np.random.default_rng(0)
     classes, edges = (rng.integers(0, n, (1, 32, 48), np.uint8) for n in (4, 2))
-    symbols = map_symbols(tf.constant(classes), tf.constant(edges), config).numpy()
+    symbols = map_symbols(classes, edges, config)
     assert symbols.shape == (1, 32 // scale, 48 // scale, 1)
     assert symbols[0, 1, 2, 0] % 4 == classes[0, scale + scale // 2, 2 * scale + scale // 2]
     assert symbols[0, 1, 2, 0] // 4 == edges[0, scale : 2 * scale, 2 * scale : 3 * scale].max()
-    channels = code_channels(tf.constant(symbols), config).numpy()
+    channels = code_input(symbols, config)
     assert channels.shape == (1, 2, 3, config.code_channels)
     k = 16 // scale
     block = channels[0, 1, 2].reshape(k, k, 5)
@@ -49,11 +49,11 @@ def test_the_generator_sees_the_classes_that_the_file_has(scale):
         for x in range(k):
             symbol = symbols[0, k + y, 2 * k + x, 0]
             np.testing.assert_array_equal(block[y, x], [*np.eye(4)[symbol % 4], symbol // 4])
-    full = label_channels(tf.constant(classes), tf.constant(edges), config).numpy()
-    one = LabelMap(classes[0], edges[0])  # the codec has the same in numpy
-    np.testing.assert_array_equal(label_maps.map_symbols(one, config), symbols[0])
-    np.testing.assert_array_equal(label_maps.code_channels(symbols[0], config), channels[0])
-    np.testing.assert_array_equal(label_maps.label_channels(one, config), full[0])
+    full = label_input(classes, edges, config)
+    planes = tf.constant(classes, tf.int32), tf.constant(edges)  # training has the same as tensors
+    np.testing.assert_array_equal(map_symbols(*planes, config, ops), symbols)
+    np.testing.assert_array_equal(code_input(map_symbols(*planes, config, ops), config, ops), channels)
+    np.testing.assert_array_equal(label_input(*planes, config, ops), full)
     np.testing.assert_array_equal(full[..., :4].argmax(-1), classes)
     np.testing.assert_array_equal(full[..., 4], edges)
 
@@ -71,7 +71,7 @@ def test_boundaries_are_of_the_instances_as_they_are_trained_on(street):
     """They are computed after resizing: a boundary that is resized itself is torn."""
     config = config_train().override(knobs(use_conditional_GAN=True, use_instances=True, n_classes=4, crop_size=0)[1::2])
     dataset = Data.dataset(str(street / "street.csv"), directories())
-    data = Data(dataset.train, config, "512x1024", maps=dataset.maps, instances=dataset.instances)
+    data = Data(dataclasses.replace(dataset, sizing="512x1024"), config)
     image, labels = data.held_out(dataset.train[0])
     assert image.shape == (512, 1024, 3)
     np.testing.assert_array_equal(labels.boundaries, boundaries(labels.instances))
@@ -103,7 +103,7 @@ def test_half_of_the_classes_are_synthesized_whole(street):
     changes = {"use_conditional_GAN": True, "n_classes": 4, "selective": True, "selective_regions": "classes"}
     config = config_train().override(knobs(**changes, crop_size=0, batch_size=1)[1::2])
     pairs = {str(street / f"{i}.png"): str(street / f"{i}_s.png") for i in range(4)}
-    data = Data(list(pairs), config, maps=pairs)
+    data = Data(Dataset(list(pairs), maps=pairs), config)
     for index in range(4):
         _, labels = data.sample(index)
         kept = {c: labels.preserved[labels.classes == c] for c in np.unique(labels.classes)}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from config import UserError
 from evaluation.metrics import psnr
 from gcodec import Codec
-from gcodec.budget import _smallest_scale, fit
+from gcodec.budget import _smallest_scale, best_file
 from gcodec.container import MAX_SCALE, unpack
 
 SIZES = st.lists(st.integers(1, 4000), min_size=MAX_SCALE + 1, max_size=MAX_SCALE + 1).map(lambda s: sorted(s, reverse=True))
@@ -38,7 +38,7 @@ def codecs():
 def test_every_budget_is_kept_and_every_file_decodes_to_the_images_size(codecs, height, width, max_bytes, seed):
     rng = np.random.default_rng(seed)
     image = [photo(height, width, seed=seed % 100), rng.integers(0, 256, (height, width, 3), dtype=np.uint8)][seed % 2]
-    codec, data, picture = fit(image, codecs, max_bytes, psnr)
+    codec, data, picture = best_file(image, codecs, max_bytes, psnr)
     assert len(data) <= max_bytes
     np.testing.assert_array_equal(codec.decode(data), picture)
     assert picture.shape == image.shape
@@ -46,8 +46,8 @@ def test_every_budget_is_kept_and_every_file_decodes_to_the_images_size(codecs, 
 
 def test_the_better_model_is_taken(codecs):
     image = photo(120, 160)
-    files = [fit(image, [codec], 200, psnr) for codec in codecs]
-    best = fit(image, codecs, 200, psnr)
+    files = [best_file(image, [codec], 200, psnr) for codec in codecs]
+    best = best_file(image, codecs, 200, psnr)
     assert psnr(image, best.picture) == max(psnr(image, file.picture) for file in files)
     assert unpack(best.data).header.fingerprint == best.codec.checkpoint.fingerprint
 
@@ -58,14 +58,14 @@ def test_a_budget_for_all_takes_the_better_model_at_the_images_own_size(codecs):
     best = max(
         files, key=lambda data: psnr(image, next(c for c, d in zip(codecs, files, strict=True) if d == data).decode(data))
     )
-    assert fit(image, codecs, 10**6, psnr).data == best
+    assert best_file(image, codecs, 10**6, psnr).data == best
 
 
 @pytest.mark.parametrize("max_bytes", [1, 14, 15])
 def test_a_budget_that_cannot_be_met_names_one_that_can(codecs, max_bytes):
     image = photo(300, 300)
     with pytest.raises(UserError, match=rf"does not fit into {max_bytes} bytes; (\d+) are enough$") as error:
-        fit(image, codecs, max_bytes, psnr)
+        best_file(image, codecs, max_bytes, psnr)
     enough = int(str(error.value).split()[-3])
     assert enough == min(len(codec.encode(image, scale=MAX_SCALE)) for codec in codecs)
-    assert max_bytes < len(fit(image, codecs, enough, psnr).data) <= enough
+    assert max_bytes < len(best_file(image, codecs, enough, psnr).data) <= enough

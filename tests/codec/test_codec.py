@@ -12,7 +12,7 @@ from conftest import PROJECT, photo
 from commands.runtime import load_codec
 from config import UserError, config_train
 from gcodec import Codec, packets
-from gcodec.budget import fit
+from gcodec.budget import best_file
 from gcodec.checkpoint import read_checkpoint, unsaved_checkpoint
 from gcodec.codec import Contents
 from gcodec.container import coded_size, pack, unpack
@@ -168,7 +168,7 @@ def test_a_forged_file_is_a_clear_error(forge, named):
 ])  # fmt: skip
 def test_what_is_no_image_is_an_error_that_says_what_one_is(image, kind, named):
     codec, _ = gray_codec()
-    fitted, sent = (lambda x: fit(x, [codec], 99)), (lambda x: packets.encode(codec, x, 99))
+    fitted, sent = (lambda x: best_file(x, [codec], 99)), (lambda x: packets.encode(codec, x, 99))
     for take in (codec.encode, codec.contents, codec.reconstruct, fitted, sent):
         with pytest.raises(kind, match=named) as error:
             take(image)

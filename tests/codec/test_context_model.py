@@ -191,9 +191,9 @@ def correlated(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def fitted():
-    from training.fit_entropy import fit
+    from training.fit_entropy import train_context_model
 
-    return fit([correlated(seed) for seed in range(12)], 5, steps=400)
+    return train_context_model([correlated(seed) for seed in range(12)], 5, steps=400)
 
 
 def test_a_fitted_model_beats_the_tables_by_far(fitted):

@@ -7,7 +7,7 @@ from conftest import PROJECT
 from config import config_train
 from gcodec.checkpoint import CENTERS, FINGERPRINT_FILE, keep_fingerprint, read_checkpoint, write_checkpoint
 from gcodec.entropy import integer_frequencies
-from gcodec.finding import MOST_NAMES, Models
+from gcodec.finding import MOST_NAMES, Checkpoints
 
 CONFIG = config_train(width=32)
 WEIGHTS = {CENTERS: np.array(CONFIG.centers, np.float32)}
@@ -25,7 +25,7 @@ def test_checkpoints_are_found_however_deep_they_are_and_without_reading_them(tm
     }
     for name in marks:
         (tmp_path / name / "model.npz").unlink()
-    models = Models([tmp_path])
+    models = Checkpoints([tmp_path])
     for name, mark in marks.items():
         assert models.find(mark) == tmp_path / name and models.name(tmp_path / name) == name
     assert models.find(b"else") is None
@@ -35,7 +35,7 @@ def test_a_checkpoint_that_keeps_no_fingerprint_or_none_that_can_be_read_is_hash
     marks = [write(tmp_path / name, seed) for seed, name in enumerate("ab")]
     (tmp_path / "a" / FINGERPRINT_FILE).unlink()
     (tmp_path / "b" / FINGERPRINT_FILE).write_text("text")
-    assert [Models([tmp_path]).find(mark) for mark in marks] == [tmp_path / "a", tmp_path / "b"]
+    assert [Checkpoints([tmp_path]).find(mark) for mark in marks] == [tmp_path / "a", tmp_path / "b"]
 
 
 def test_the_known_models_are_named_each_once_and_damaged_ones_as_such(tmp_path):
@@ -43,9 +43,9 @@ def test_the_known_models_are_named_each_once_and_damaged_ones_as_such(tmp_path)
     (tmp_path / "runs/b").mkdir()
     (tmp_path / "runs/b/config.json").write_text("{")
     default = write(tmp_path / "default", 1)
-    models = Models([tmp_path / "runs", tmp_path / "nowhere", tmp_path / "runs/a", tmp_path / "default"])
+    models = Checkpoints([tmp_path / "runs", tmp_path / "nowhere", tmp_path / "runs/a", tmp_path / "default"])
     assert models.described() == f"a ({mark.hex()}), b (damaged), default ({default.hex()})"
-    assert Models([tmp_path / "nowhere"]).described() == "none"
+    assert Checkpoints([tmp_path / "nowhere"]).described() == "none"
 
 
 def test_of_many_models_some_are_named(tmp_path):
@@ -53,10 +53,10 @@ def test_of_many_models_some_are_named(tmp_path):
         (tmp_path / f"{i:02d}").mkdir()
         (tmp_path / f"{i:02d}/config.json").touch()
         keep_fingerprint(tmp_path / f"{i:02d}" / FINGERPRINT_FILE, bytes([0, 0, 0, i]))
-    assert Models([tmp_path]).described().endswith(f"{MOST_NAMES - 1:02d} ({MOST_NAMES - 1:08x}), and 3 more")
+    assert Checkpoints([tmp_path]).described().endswith(f"{MOST_NAMES - 1:02d} ({MOST_NAMES - 1:08x}), and 3 more")
 
 
 @pytest.mark.parametrize("name", ["photo_c4", "photo_c8", "photo_c16", "camvid_sc_c8"])
 def test_what_ships_is_found(name):
     folder = PROJECT / "checkpoints" / name
-    assert Models([PROJECT / "checkpoints"]).find(read_checkpoint(folder).fingerprint) == folder
+    assert Checkpoints([PROJECT / "checkpoints"]).find(read_checkpoint(folder).fingerprint) == folder

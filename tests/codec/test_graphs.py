@@ -197,7 +197,7 @@ def test_an_index_that_is_none_is_one_line(text, tmp_path):
 @pytest.mark.parametrize("name", ["photo_c4", "photo_c8", "photo_c16", "camvid_sc_c8"])
 def test_the_graphs_that_ship_are_plain(name):
     checkpoint = read_checkpoint(PROJECT / "checkpoints" / name)
-    graphs = read_graphs(checkpoint)
+    graphs, _ = read_graphs(checkpoint)
     for network, inputs in networks_of(checkpoint.config).items():
         weights = weights_of(checkpoint, network)
         check_graph(graphs[network], inputs, weights)

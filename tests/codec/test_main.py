@@ -106,7 +106,7 @@ def test_what_is_no_file_of_this_version_is_one_line_and_status_1(content, line,
 def test_a_photo_is_one_line_that_says_what_to_do(tmp_path, capsys):
     Image.fromarray(photo(20, 30)).save(tmp_path / "a.jpg")
     assert main(["a.jpg"]) == 1
-    assert capsys.readouterr().out == "a.jpg: is a picture (JPEG), not a .gc file; compress.py makes a .gc file of it\n"
+    assert capsys.readouterr().out == "a.jpg: is a picture (JPEG), not a .gc file; compress it first\n"
 
 
 def test_a_packet_says_which_one_it_is_and_its_bytes_by_part(sent, capsys):

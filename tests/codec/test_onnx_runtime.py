@@ -21,7 +21,7 @@ from gcodec.checkpoint import CENTERS, FINGERPRINT_FILE, read_checkpoint, write_
 from gcodec.codec import Contents
 from gcodec.entropy import integer_frequencies
 from gcodec.labels import LabelMap
-from gcodec.onnx_runtime import GRAPHS_FILE, OnnxRuntime, generator_margin
+from gcodec.onnx_runtime import GRAPHS_FILE, OnnxRuntime
 from gcodec.pictures import to_uint8
 from tools import checkpoint
 
@@ -215,6 +215,8 @@ BAD = {
     "no index": (lambda folder: (folder / GRAPHS_FILE).unlink(), "no graphs"),
     "index cut": (lambda folder: (folder / GRAPHS_FILE).write_text('{"format": 1'), "graphs.json: damaged"),
     "index of something else": (lambda folder: (folder / GRAPHS_FILE).write_text("[1]"), "graphs.json: damaged"),
+    "a margin that is no number": (lambda folder: edit_index(folder, margins={"encoder": "3"}), "graphs.json: damaged"),
+    "a margin beyond all bounds": (lambda folder: edit_index(folder, margins={"encoder": 10**9}), "graphs.json: damaged"),
     "another version": (lambda folder: edit_index(folder, format=2), "another version"),
     "other weights": (widen, "do not belong to these weights"),
 }
@@ -306,7 +308,7 @@ def test_a_margin_narrower_than_what_the_generator_sees_would_leave_seams(monkey
     v = rng.normal(size=loaded.config.noise_shape(1, 24, 24)).astype(np.float32)
     whole = loaded.generate(w_hat, v, None)
     monkeypatch.setattr(tiles, "TILE", 8)
-    monkeypatch.setitem(loaded._margins, "generator", generator_margin(loaded.config) - 4)
+    monkeypatch.setitem(loaded._margins, "generator", loaded._margins["generator"] - 4)
     assert np.abs(loaded.generate(w_hat, v, None) - whole).max() > 1e-3
 
 

@@ -16,11 +16,10 @@ from PIL import Image
 
 import evaluate
 from config import UserError, config_test
-from evaluation import baselines, measure, plots, report
+from evaluation import baselines, measure, report
 from evaluation.metrics import psnr, quality
 from gcodec.container import unpack
 from gcodec.pictures import read_image
-from tools import report as report_command
 
 
 @pytest.fixture(scope="module")
@@ -189,19 +188,6 @@ def test_several_checkpoints_are_shown_side_by_side(measured, tmp_path):
     assert "comparison.png" in (tmp_path / "index.html").read_text()
 
 
-def test_the_page_can_be_written_anew_and_the_losses_plotted(measured, checkpoint, tmp_path, capsys):
-    (measured / "index.html").unlink()
-    assert report_command.main([str(measured)]) == 0 and (measured / "index.html").exists()
-    run = checkpoint.parent.parent / "tensorboard/tiny"
-    assert report_command.main(["--losses", str(run), "-o", str(tmp_path / "losses.png")]) == 0
-    assert size(tmp_path / "losses.png")[1] > 500
-    scalars = plots.read_scalars(run)
-    assert scalars["distortion"][0][0] == 4 and 0 < scalars["distortion"][0][1] < 4
-    assert report_command.main(["--losses", str(tmp_path)]) == 2
-    assert report_command.main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.count("\n") == 2
-
-
 @pytest.mark.parametrize("mistake", ["no folder", "empty folder", "inside", "twice", "a file", "no checkpoint"])
 def test_a_mistake_is_one_line_and_status_2(mistake, folder, checkpoint, tmp_path, capfd):
     (tmp_path / "empty").mkdir()
@@ -216,22 +202,14 @@ def test_a_mistake_is_one_line_and_status_2(mistake, folder, checkpoint, tmp_pat
 
 
 def test_a_result_without_loss_is_valid_json_and_shown(measured, tmp_path):
-    class Lossless:
-        name, label, suffix, key, channels, matched_to = "lossless", "Lossless", ".raw", "1", 8, None
+    def decode(data: bytes, height: int, width: int) -> np.ndarray:
+        return np.frombuffer(data, np.uint8).reshape(height, width, 3)
 
-        def can(self, name):
-            return True
-
-        def prepare(self, name, image):
-            return image.tobytes
-
-        def decode(self, data, height, width):
-            return np.frombuffer(data, np.uint8).reshape(height, width, 3)
-
+    lossless = measure.Contender("lossless", "Lossless", ".raw", "1", lambda image, name: image.tobytes, decode, 8)
     (tmp_path / "images").mkdir()
     Image.fromarray(photo(170, 170)).save(tmp_path / "images/0.png")
     runs = measure.Measure(tmp_path / "r", tmp_path / "images", {str(tmp_path / "images/0.png"): "0"}, config_test())
-    result = evaluate.measure_codec(Lossless(), runs)
+    result = evaluate.measure_codec(lossless, runs)
 
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")
@@ -275,15 +253,6 @@ def test_a_file_that_cannot_be_read_back_is_told(monkeypatch):
     codec = baselines.available()[0]
     with pytest.raises(UserError, match="JPEG: its own file cannot be read back"):
         codec.decode(b"no picture", 4, 4)
-
-
-def test_a_run_without_losses_is_told(tmp_path, capfd):
-    import tensorflow as tf
-
-    writer = tf.summary.create_file_writer(str(tmp_path))
-    writer.flush()
-    assert report_command.main(["--losses", str(tmp_path), "-o", str(tmp_path / "l.png")]) == 2
-    assert "no losses in its log yet" in capfd.readouterr().err
 
 
 def test_a_codec_that_cannot_encode_an_image_says_so():

@@ -12,7 +12,7 @@ from config import UserError
 from evaluation.segmentation import Segmenter, iou, miou
 from gcodec.labels import Classes
 from gcodec.pictures import read_image
-from tools import segmentation
+from tools import train_segmenter
 
 CLASSES = Classes.of(["Dark", "Light"], [[0, 0, 0], [255, 255, 255]], "test")  # and void
 
@@ -58,7 +58,7 @@ def scenes(tmp_path_factory):
 def test_a_network_learns_and_evaluate_measures_by_it(scenes, checkpoint, tmp_path, capfd):
     tables = ["-ds", str(scenes / "train.csv"), "--val", str(scenes / "train.csv"), "--classes", str(scenes / "classes.csv")]
     unet = tmp_path / "unet"
-    assert segmentation.main([*tables, "-o", str(unet), "--steps", "40", "--batch-size", "2", "--crop-size", "64"]) == 0
+    assert train_segmenter.main([*tables, "-o", str(unet), "--steps", "40", "--batch-size", "2", "--crop-size", "64"]) == 0
     assert float(capfd.readouterr().out.split("held-out images:")[1].split()[0]) > 0.5  # by chance: a third
     assert sum(file.stat().st_size for file in unet.iterdir()) < 5e6
     arguments = ["-r", str(checkpoint), "-i", str(scenes / "photos"), "-o", str(tmp_path / "r"), "--miou", str(unet)]
@@ -76,7 +76,7 @@ def test_a_network_learns_and_evaluate_measures_by_it(scenes, checkpoint, tmp_pa
 def test_an_existing_network_is_not_replaced(tmp_path, scenes, capfd):
     (tmp_path / "unet.npz").write_text("weeks of work")
     arguments = ["-ds", str(scenes / "train.csv"), "--classes", str(scenes / "classes.csv"), "-o", str(tmp_path)]
-    assert segmentation.main([*arguments, "--steps", "1"]) == 2
+    assert train_segmenter.main([*arguments, "--steps", "1"]) == 2
     assert "unet.npz: is there already" in capfd.readouterr().err
     assert (tmp_path / "unet.npz").read_text() == "weeks of work"
 

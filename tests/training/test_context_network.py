@@ -4,9 +4,9 @@ import numpy as np
 from conftest import label_map
 
 from gcodec.context_model import ContextModel
-from rate import network_inputs
 from training import fit_entropy
-from training.fit_entropy import fit
+from training.fit_entropy import train_context_model
+from training.rate import network_inputs
 
 
 def test_a_fit_to_too_much_takes_a_part(monkeypatch):
@@ -21,12 +21,12 @@ def test_a_fit_to_too_much_takes_a_part(monkeypatch):
 
 def test_classes_and_masked_symbols_survive_the_context_model():
     maps = [np.roll(label_map(24, 30), i, axis=1)[..., None] for i in range(6)]
-    _, model = fit(maps, 4, 60, one_hot=True)
+    _, model = train_context_model(maps, 4, 60, one_hot=True)
     assert model.one_hot
     np.testing.assert_array_equal(model.decode(model.encode(maps[0]), maps[0].shape), maps[0])
     rng = np.random.default_rng(0)
     symbols, mask = rng.integers(0, 5, (9, 14, 3), dtype=np.uint8), rng.integers(0, 2, (9, 14))
-    _, model = fit([symbols], 5, 5, masks=[mask])
+    _, model = train_context_model([symbols], 5, 5, masks=[mask])
     changed = np.where(mask[..., None], symbols, 4 - symbols).astype(np.uint8)
     payload = model.encode(symbols, mask)
     assert payload == model.encode(changed, mask) and len(payload) < 0.8 * len(model.encode(symbols))

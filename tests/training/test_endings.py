@@ -13,10 +13,9 @@ from endings import WAYS, Scene, check_ending, check_same, pair, run, take_photo
 import train
 from config import UserError, config_train
 from data import Dataset
-from evaluation import plots
 from gcodec.files import LOCK, locked
 from gcodec.labels import LabelBatch
-from terms import TERMS
+from tools.plot_losses import read_scalars
 from training.console import Progress, unbreakable
 from training.fit_entropy import fit_context_models
 from training.run import Watch
@@ -114,8 +113,6 @@ def test_without_a_terminal_progress_is_a_line_for_each_hundredth_or_minute(caps
 
 
 def test_a_new_run_moves_the_log_of_a_former_one_aside_and_a_resumed_one_drops_what_is_beyond_its_step(scene, capsys):
-    from evaluation.plots import read_scalars
-
     def steps() -> list[int]:
         return [step for step, _ in read_scalars(scene.base / "tensorboard/run")["distortion"]]
 
@@ -163,17 +160,6 @@ def test_a_step_in_which_nothing_is_preserved_says_so(tiny_config):
     assert float(terms["preserved"]) == 0 and float(terms["PSNR"]) > 100
 
 
-def test_a_plot_of_losses_shows_every_scalar_and_a_run_of_one_point(tmp_path, monkeypatch):
-    scalars = {name: [(8, 1.0)] for name in (*TERMS, "PSNR", "held_out_PSNR", "lambda_rate", "preserved", "G_learning_rate")}
-    figures = []
-    monkeypatch.setattr(plots, "read_scalars", lambda run: scalars)
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
-    plots.plot_losses(tmp_path, tmp_path / "l.png")
-    lines = [line for axes in figures[0].axes for line in axes.lines]
-    assert sorted(line.get_label() for line in lines) == sorted(scalars)
-    assert all(line.get_marker() == "o" for line in lines)
-
-
 @pytest.mark.parametrize("images", [3, 400])
 def test_the_bar_of_the_fit_ends_at_its_total(images, monkeypatch, tmp_path, capsys):
     """With few images, all are coded, twice; with many, as many as there are positions wanted."""
@@ -190,9 +176,7 @@ def test_the_bar_of_the_fit_ends_at_its_total(images, monkeypatch, tmp_path, cap
     monkeypatch.setattr("training.fit_entropy.Progress", Bar)
     monkeypatch.setattr("training.fit_entropy.FIT_POSITIONS", 1000)
     monkeypatch.setattr("training.fit_entropy._fit_one", lambda *_: None)
-    monkeypatch.setattr(
-        "training.fit_entropy.Data.of", lambda *_: SimpleNamespace(sample=lambda i: (i,), held_out=lambda p: (p,))
-    )
+    monkeypatch.setattr("training.fit_entropy.Data", lambda *_: SimpleNamespace(sample=lambda i: (i,), held_out=lambda p: (p,)))
     dataset = Dataset([str(i) for i in range(images)], ["a", "b"])
     fit_context_models(Codec(), config_train(), tmp_path, dataset)
     n = 2 * images if images == 3 else 1000 // 24 + 1

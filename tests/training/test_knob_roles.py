@@ -9,8 +9,10 @@ import pytest
 from config import UserError, config_train
 from gcodec.checkpoint import CENTERS
 from terms import range_penalty
-from training.knob_roles import FREE, TRAINING, check_changes, contradictions
 from training.trainer import Trainer
+from training.transfer import check_changes, contradictions, knobs_of
+
+FREE = knobs_of("")
 
 EVERY_FREE_KNOB = {  # a value for each that is not the tiny configuration's
     "max_pixels": 10**6, "quantizer_distance": "absolute", "quantizer_temperature": 0.5, "channel_dropout": 0.1,
@@ -60,7 +62,7 @@ def test_a_contradiction_is_one_line_that_names_the_knob_and_the_way_out(name, v
     old = config_train()
     with pytest.raises(UserError, match=rf"^knob {name}: .*--transfer$"):
         check_changes(old, old.replace({name: value}), tmp_path, with_state=True)
-    if name in TRAINING:
+    if name in knobs_of("state"):
         check_changes(old, old.replace({name: value}), tmp_path, with_state=False)
 
 

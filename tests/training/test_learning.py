@@ -14,7 +14,7 @@ from config import config_train
 from evaluation.metrics import ms_ssim, psnr
 from gcodec import read_image
 from gcodec.pictures import to_float
-from rate import FIRST_WEIGHT, Rate
+from training.rate import FIRST_WEIGHT, Rate
 from training.trainer import Trainer
 
 SUBPIXEL = {

@@ -354,7 +354,7 @@ def test_the_optimizer_starts_anew_with_the_gan(precision, tiny_config):
 
     def moments_of_the_encoder() -> float:
         moments = [var.numpy() for var in trainer.G_optimizer.variables if var.path.endswith("velocity")]
-        encoder = {id(var) for var in trainer.E_variables}
+        encoder = {id(var) for var in trainer.G_variables} - {id(var) for var in trainer.without_E}
         return max(moment.max() for var, moment in zip(trainer.G_variables, moments, strict=True) if id(var) in encoder)
 
     for _ in range(2):

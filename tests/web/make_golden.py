@@ -18,13 +18,13 @@ from conftest import model_arrays  # noqa: E402
 
 from config import config_train  # noqa: E402
 from evaluation.metrics import psnr, quality  # noqa: E402
-from gcodec import label_maps  # noqa: E402
 from gcodec.container import Header, coded_size, join, pack  # noqa: E402
 from gcodec.context_model import FAMILY, ContextModel  # noqa: E402
 from gcodec.entropy import RangeEncoder, StaticTables, integer_frequencies, weights_of  # noqa: E402
+from gcodec.label_maps import code_input, map_symbols  # noqa: E402
 from gcodec.labels import LabelMap  # noqa: E402
 from gcodec.noise import noise as noise_values  # noqa: E402
-from gcodec.pictures import resize  # noqa: E402
+from gcodec.pictures import pad, resize  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 CONTEXT = {"channels": 3, "levels": 5, "hidden": 7, "spread": 300}  # a small context model with arbitrary weights
@@ -180,14 +180,14 @@ def label_codes() -> list[dict]:
         rng = np.random.default_rng(6)
         blocks = rng.integers(0, 5, (12, 13), np.uint8)
         classes = np.kron(blocks, np.ones((4, 4), np.uint8))[:height, :width]
-        labels = label_maps.padded(LabelMap(classes, boundaries=rng.random((height, width)) < 0.01))
-        symbols = label_maps.map_symbols(labels, config)
+        labels = LabelMap(classes, boundaries=rng.random((height, width)) < 0.01).map(pad)
+        symbols = map_symbols(labels.classes, labels.boundaries, config)
         found.append({
             "map": {"width": width, "height": height, "classes": "".join(map(str, classes.ravel()))},
             "code": {"side": side, "classes": 5, "boundaries": instances},
             "shape": {"height": symbols.shape[0], "width": symbols.shape[1], "channels": 1},
             "symbols": symbols.ravel().tolist(),
-            "seen": "".join(str(int(value)) for value in label_maps.code_channels(symbols, config).ravel()),
+            "seen": "".join(str(int(value)) for value in code_input(symbols, config).ravel()),
         })  # fmt: skip
     return found
 

@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """Train a small U-Net that labels the pixels of a photo, to measure whether semantics survive compression.
 
-    python3 tools/segmentation.py -ds camvid_train.h5 --val camvid_val.h5 --classes classes.csv -o checkpoints/street_unet
+    python3 tools/train_segmenter.py -ds camvid_train.h5 --val camvid_val.h5 --classes classes.csv -o checkpoints/street_unet
     python3 evaluate.py -r checkpoints/photo_c8 -i camvid/test -o report/ --miou checkpoints/street_unet -sm camvid/testannot
 
 -ds, --val: path tables with a column semantic_map_paths. What is measured is the mean intersection over union (mIoU) of the
 classes without void, over all pixels of all images together; 1 is perfect.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -23,7 +22,8 @@ from gcodec.labels import Classes
 from utils import Utils
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
     parser = Utils.parser(__doc__)
     parser.add_argument("-ds", "--dataset", required=True, metavar="TABLE", help="path table to train on")
     parser.add_argument("--val", metavar="TABLE", help="held-out images (default: as train.py)")
@@ -35,12 +35,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--crop-size", type=int, default=256, help="px, a multiple of 16")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="at first; it falls to 0 as a cosine")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(argv)
-
-
-@Utils.command
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     if args.steps < 1 or args.learning_rate <= 0:
         raise UserError("--steps and --learning-rate: must be above 0")
     output = Path(args.output)
@@ -51,11 +46,11 @@ def main(argv: list[str] | None = None) -> int:
         crop_size=args.crop_size, batch_size=args.batch_size, seed=args.seed,
     )  # fmt: skip
     dataset = Data.dataset(args.dataset, directories(), args.val)
-    data = Data(dataset.train, config, maps=dataset.maps, report=lambda line: print(line, file=sys.stderr))
+    data = Data(dataset, config)
     with Utils.importing_tensorflow():
         segmenter = Segmenter.new(classes, args.seed)
     segmenter.train(data, args.steps, args.learning_rate)
-    segmenter.save(output, args.overwrite)
+    segmenter.save(output)
     print_accuracy(segmenter, data, dataset.val)
     print(f"in {output}")
     return 0

@@ -23,7 +23,7 @@ from gcodec.context_model import (
 )
 from gcodec.entropy import integer_frequencies
 from network import seeded
-from utils import n_replicas, total
+from terms import n_replicas, total
 
 HIDDEN_UNITS = 48  # of the context model
 HISTOGRAM_DECAY = 0.999  # a step
@@ -35,8 +35,8 @@ ERROR_DECAY = 0.99  # a step, of the running average that the proportional part 
 class Rate:
     """The running histogram of the symbols and, with the knob rate_model=context, a context model.
 
-    The histogram becomes the tables of the entropy coder. Of the two, the knob decides which one the rate loss is measured by.
-    With the knob target_bpp, the weight of that loss is steered.
+    The histogram becomes the entropy coder's tables. The knob decides which of the two measures the rate loss. With the knob
+    target_bpp, the weight of that loss is steered.
     """
 
     def __init__(self, config: config_train):

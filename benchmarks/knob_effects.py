@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """What the knobs do: small models, each trained with the same budget and one thing changed, and how they compare.
 
-    python3 benchmarks/knobs.py -ds photos/train --val photos/val
+    python3 benchmarks/knob_effects.py -ds photos/train --val photos/val
 
 Prints a line for each case as soon as it is there: mean bytes (by static tables), PSNR and MS-SSIM of held-out images by real
 files, and, where there is noise, the mean standard deviation (of 255) of a pixel over four noises. Cases whose results are in
 --work already are not trained again.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import numpy as np
 from commands.runtime import load_codec
 from config import config_test
 from data import Data
-from evaluation.metrics import ms_ssim, psnr
+from evaluation.metrics import measures
 from gcodec import Codec
 from gcodec.pictures import read_image
 from utils import Utils
@@ -57,7 +56,8 @@ CASES = {
 NOISES = 4
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
     parser = Utils.parser(__doc__)
     parser.add_argument("-ds", "--dataset", required=True)
     parser.add_argument("--val", required=True, help="folder or table of held-out images")
@@ -66,19 +66,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", default="knobs", help="folder for the checkpoints (default: knobs)")
     parser.add_argument("--case", action="append", choices=CASES, help="only these (default: all)")
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE", help="of all cases")
-    return parser.parse_args(argv)
-
-
-@Utils.command
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     print(f"{'':56} bytes    bpp   PSNR  MS-SSIM  noise", flush=True)
     failures = 0
     for case in args.case or CASES:
         work = Path(args.work) / case.replace(" ", "").replace("=", "-").replace(",", "+")
         result = work / "result.json"
         if not result.exists():
-            if complaint := train(case, work, args):
+            if complaint := train([*BUDGET, *CASES[case], *args.knob], work, args.dataset, args.val, args.steps):
                 print(f"{case:56} failed: {complaint}", flush=True)
                 failures += 1
                 continue
@@ -87,12 +82,11 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def train(case: str, work: Path, args: argparse.Namespace) -> str | None:
+def train(knobs: list[str], work: Path, dataset: str, val: str, steps: int) -> str | None:
     """Train a case in a process of its own. Returns the last line of its log if it fails."""
-    where = [f"checkpoints={work}", f"samples={work}/samples", f"tensorboard={work}/tensorboard"]
-    knobs = [*BUDGET, *CASES[case], *args.knob, *where]
-    command = [sys.executable, str(PROJECT / "train.py"), "-ds", args.dataset, "--val", args.val, "--name", "run"]
-    command += ["--steps", str(args.steps), *(part for knob in knobs for part in ("-k", knob))]
+    knobs = [*knobs, f"checkpoints={work}", f"samples={work}/samples", f"tensorboard={work}/tensorboard"]
+    command = [sys.executable, str(PROJECT / "train.py"), "-ds", dataset, "--val", val, "--name", "run"]
+    command += ["--steps", str(steps), *(part for knob in knobs for part in ("-k", knob))]
     work.mkdir(parents=True, exist_ok=True)
     with (work / "log").open("w") as log:
         status = subprocess.run(command, stdout=log, stderr=log).returncode
@@ -116,13 +110,8 @@ def measure(checkpoint: Path, val: str, n: int) -> dict:
         image = read_image(path, config_test().max_pixels)
         data = codec.encode(image)
         pictures = np.stack([decoder.decode(data) for decoder in decoders])
-        rows.append({
-            "bytes": len(data),
-            "bpp": 8 * len(data) / (image.shape[0] * image.shape[1]),
-            "psnr": psnr(image, pictures[0]),
-            "ms_ssim": ms_ssim(image, pictures[0]),
-            "noise": pictures.std(axis=0).mean() if len(noises) > 1 else None,
-        })  # fmt: skip
+        noise = pictures.std(axis=0).mean() if len(noises) > 1 else None
+        rows.append(measures(image, len(data), pictures[0]) | {"noise": noise})
     return {name: None if rows[0][name] is None else float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 

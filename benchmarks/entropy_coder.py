@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """The entropy coder alone: its speed on feature maps of four sizes, and the bytes that the symbols of real photos take.
 
-    python3 benchmarks/entropy.py                         # the checkpoint that ships, images/
-    python3 benchmarks/entropy.py -r checkpoints/run -i kodak/
+    python3 benchmarks/entropy_coder.py                   # the checkpoint that ships, images/
+    python3 benchmarks/entropy_coder.py -r checkpoints/run -i kodak/
 
 The symbols are those of the photos, repeated to the size. Each line is the best of three. Memory is what numpy and Python
 hold at most while they code, beyond the symbols and the payload.
 """
 
-import argparse
 import sys
 import time
 import tracemalloc
@@ -28,17 +27,13 @@ from utils import Utils
 SIZES = ["384x256", "768x512", "1920x1080", "4096x2160"]  # width x height, px
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
     parser = Utils.parser(__doc__)
     parser.add_argument("-r", "--restore", default=PROJECT / "checkpoints/photo_c8", metavar="CKPT")
     parser.add_argument("-i", "--input", default=PROJECT / "images", metavar="FOLDER")
     parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="WxH", help=f"default: {' '.join(SIZES)}")
-    return parser.parse_args(argv)
-
-
-@Utils.command
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     paths = [path for path in images_in(args.input) if Path(path).parent == Path(args.input)]
     if not paths:
         raise UserError(f"{args.input}: no images")

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
 """Compare ONNX Runtime with TensorFlow: whole commands from start to file, and repeated decoding in one process.
 
-    python3 benchmarks/runtime.py                      # images/kodim21.png, 768x512, by the checkpoint that ships
-    python3 benchmarks/runtime.py -r checkpoints/mine -i photo.png --repeat 5
+    python3 benchmarks/runtimes.py                      # images/kodim21.png, 768x512, by the checkpoint that ships
+    python3 benchmarks/runtimes.py -r checkpoints/mine -i photo.png --repeat 5
 
 Each figure is the least of some repetitions, in which the runtimes take turns. Memory is the peak resident size of the process.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -26,17 +25,13 @@ from utils import Utils
 RUNTIMES = ("onnx", "tensorflow")
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@Utils.command
+def main(argv: list[str] | None = None) -> int:
+    parser = Utils.parser(__doc__)
     parser.add_argument("-r", "--restore", default=PROJECT / "checkpoints/photo_c8", metavar="CKPT")
     parser.add_argument("-i", "--input", default=PROJECT / "images/kodim21.png", metavar="IMAGE")
     parser.add_argument("--repeat", type=int, default=3, metavar="N")
-    return parser.parse_args(argv)
-
-
-@Utils.command
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     print(f"{'':26}{'onnx':>10}{'tensorflow':>12}{'ratio':>8}")
     with tempfile.TemporaryDirectory() as folder:
         file, picture = Path(folder) / "a.gc", Path(folder) / "b.png"
@@ -48,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
             )
             report(f"{command}, s", onnx, tensorflow)
             report(f"{command}, MB", onnx_memory, tensorflow_memory)
-    report("decoding again, s", *decoding(args))
+    report("decoding again, s", *decoding(args.restore, args.input, args.repeat))
     return 0
 
 
@@ -63,12 +58,12 @@ def run(arguments: list) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss / 1000
 
 
-def decoding(args: argparse.Namespace) -> list[float]:
+def decoding(checkpoint: str, image: str, repeat: int) -> list[float]:
     """Return the seconds that each runtime takes to decode a file once it has decoded one."""
-    codecs = [load_codec(args.restore, config_test(runtime=runtime)) for runtime in RUNTIMES]
-    data = codecs[0].encode(read_image(args.input))
+    codecs = [load_codec(checkpoint, config_test(runtime=runtime)) for runtime in RUNTIMES]
+    data = codecs[0].encode(read_image(image))
     seconds: list[list[float]] = [[], []]
-    for _ in range(args.repeat + 1):
+    for _ in range(repeat + 1):
         for codec, own in zip(codecs, seconds, strict=True):
             start = time.perf_counter()
             codec.decode(data)
