@@ -47,6 +47,8 @@ WORKER_BYTES = 300e6  # memory of a worker, with libraries and a model, beside w
 LOOKED_AT = 100  # files, whose headers say how large their images are
 NO_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for the process that started them
 NOT_SEEN = "not seen"  # what a worker says of files that it does not see
+LOST = "lost"  # a result that cannot be fetched
+KILLED = "workers died of it, perhaps for want of memory"
 Stamp = tuple[int, int] | None  # size and time of a file
 
 
@@ -129,7 +131,7 @@ class _Spread:
     def over(self, items: Iterable[T]) -> Iterator[tuple[T, Any]]:
         items = iter(items)
         waiting: dict[Any, T] = {}
-        done = self.dask.as_completed(loop=self.client.loop, with_results=True, raise_errors=False)
+        done = self.dask.as_completed(loop=self.client.loop)  # with_results=True would lose one that cannot be fetched
 
         def send(some: list[T]) -> None:
             futures = self.client.map(pickle.loads, [self._task(item) for item in some], pure=False)
@@ -143,15 +145,14 @@ class _Spread:
                 send(list(itertools.islice(items, max(0, most - len(waiting)))))
             if not waiting:
                 return
-            future, made = next(done)
-            item = waiting.pop(future.key)
-            if future.status != "finished":
-                made = self._failure(item, made)
-            if made == NOT_SEEN:
-                self.by_path = False
-                send([item])
-            else:
-                yield item, made
+            batch = done.next_batch()
+            for future, made in zip(batch, self._results(batch), strict=True):
+                item = waiting.pop(future.key)
+                if made in (NOT_SEEN, LOST):
+                    self.by_path = self.by_path and made == LOST
+                    send([item])
+                else:
+                    yield item, UserError(f"{next(iter(item.files()))}: {made}") if made == KILLED else made
 
     def _task(self, item: T) -> bytes:
         """Return the bytes that, where they are unpickled, do the work on an item.
@@ -161,20 +162,32 @@ class _Spread:
         names = [path and Path(path) for path in item.files()]
         paths = [name and Path(self.folder, name) for name in names]
         stamps = [_stamp(path) for path in paths]
-        contents = None if self.by_path else [path and path.read_bytes() for path in paths]
+        contents = None if self.by_path else [path.read_bytes() if path and path.is_file() else None for path in paths]
         return pickle.dumps(_Call(_work_on, VERSION, self.work, self.threads, item.source, names, paths, stamps, contents))
 
-    def _failure(self, item: T, made: Any) -> UserError:
-        """Return the error of an item, or raise that of the run, for a task that ended without a result."""
-        error = made[1] if isinstance(made, tuple) else made
-        if isinstance(error, self.dask.KilledWorker):
-            return UserError(f"{next(iter(item.files()))}: workers died of it, perhaps for want of memory")
-        if isinstance(error, ImportError):
+    def _results(self, futures: list[Any]) -> list[Any]:
+        try:
+            return self.client.gather(futures)  # all at once, which is quicker
+        except Exception:
+            return [self._result(future) for future in futures]
+
+    def _result(self, future: Any) -> Any:
+        """Return what a task returned, KILLED or LOST. Raises RunError for what ends the run."""
+        try:
+            return future.result()
+        except self.dask.KilledWorker:
+            return KILLED
+        except ImportError as error:
             raise RunError(f"a worker lacks this project or what it requires ({error}); "
-                           f"start it where Python finds them: PYTHONPATH={PROJECT}")  # fmt: skip
-        if isinstance(error, self.dask.CancelledError):
-            raise RunError(f"--scheduler {self.workers.scheduler}: is gone; the same command goes on where it stopped")
-        raise error
+                           f"start it where Python finds them: PYTHONPATH={PROJECT}") from None  # fmt: skip
+        except self.dask.CancelledError:
+            raise RunError(
+                f"--scheduler {self.workers.scheduler}: is gone; the same command goes on where it stopped"
+            ) from None
+        except OSError:  # such as of a connection to a worker that died
+            if future.status == "error":  # it was the task's own
+                raise
+            return LOST
 
 
 @contextlib.contextmanager
