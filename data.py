@@ -17,12 +17,10 @@ from gcodec import labels as label_maps
 from gcodec import selection
 from gcodec.files import warn
 from gcodec.labels import Classes, LabelBatch, LabelMap
-from gcodec.pictures import images_in, read_image
-from path_tables import Columns, read_columns
+from gcodec.pictures import read_image
+from path_tables import INSTANCE_COLUMN, MAP_COLUMNS, read_table
 from utils import Utils
 
-MAP_COLUMNS = ("semantic_map_paths", "semantic_map_path")  # today's name, and the older spelling
-INSTANCE_COLUMN = "instance_map_paths"
 LABEL_MAPS_CHECKED = 20  # before training
 MAX_UNKNOWN_LABELS = 0.01  # mean share of their pixels; more is worth a warning
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
@@ -55,48 +53,7 @@ class Dataset:
 
 
 class Data:
-    """Static methods that read path tables, and the batches of a training run."""
-
-    # ------------------------------------------------------------------------------------------------------------------
-    # Path tables
-    # ------------------------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def read_table(source: str | Path, column: str = "path") -> list[str]:
-        """Return the image paths of an HDF5 dataframe (.h5), a CSV file, or a plain folder.
-
-        A relative path is taken from the table's folder or from the working directory, whichever has it.
-        """
-        source = Path(source)
-        if source.is_dir():
-            return images_in(source)
-        columns = read_columns(source)
-        name = _column(columns, column)
-        if name is None:
-            raise UserError(f"{source}: no column {column!r}; it has {', '.join(columns) or 'none'}")
-        if not columns[name]:
-            raise UserError(f"{source}: the table is empty")
-        if None in columns[name]:
-            raise UserError(f"{source}: row {columns[name].index(None) + 1} has no {name}; remove it or name its file")
-        return [_locate(path, source) for path in columns[name] if path is not None]
-
-    @staticmethod
-    def read_pairs(source: str | Path, column: str) -> dict[str, str]:
-        """Return the file that another column of a table names for each image; {} for a folder or a table without it.
-
-        Whether the files exist shows when they are read: whoever trains without label maps need not have them.
-        """
-        source = Path(source)
-        columns = {} if source.is_dir() else read_columns(source)
-        name = _column(columns, column)
-        if name is None:
-            return {}
-        named = zip(Data.read_table(source), columns[name], strict=True)
-        return {
-            image: str(next((p for p in (source.parent / path, Path(path)) if os.path.exists(p)), path))
-            for image, path in named
-            if path is not None
-        }
+    """What `-ds` names, and the batches that a training run makes of it."""
 
     @staticmethod
     def dataset(name: str, where: directories, val: str | Path | None = None) -> Dataset:
@@ -106,20 +63,19 @@ class Data:
         "train"; the folder "val" within a folder, whose folder "train" is then trained on. Otherwise, the last fifth of the
         images is held out, at most four.
         """
-        tables = _tables_of(name, where, val)
-        paths = [_without_duplicates(Data.read_table(table), table) for table in tables]
-        train, held_out = paths[0], paths[1] if len(paths) > 1 else []
-        if Path(tables[0]).is_dir():
-            train, held_out = _by_folders(train, held_out, *tables)
+        sources = _tables_of(name, where, val)
+        tables = [read_table(source) for source in sources]
+        train = _without_duplicates(tables[0].images, sources[0])
+        held_out = _without_duplicates(tables[1].images, sources[1]) if len(tables) > 1 else []
+        if Path(sources[0]).is_dir():
+            train, held_out = _by_folders(train, held_out, *sources)
         few = not held_out and len(train) < MIN_TO_SPLIT
         if not held_out:
             n = min(4, len(train) // MIN_TO_SPLIT)
             train, held_out = (train[:-n], train[-n:]) if n else (train, train)
-        _warn_of_overlap(train, held_out, tables[0], few)
-        maps, instances = (
-            {image: path for table in tables for image, path in Data.read_pairs(table, column).items()}
-            for column in (MAP_COLUMNS[0], INSTANCE_COLUMN)
-        )
+        _warn_of_overlap(train, held_out, sources[0], few)
+        maps = {image: path for table in tables for image, path in table.maps.items()}
+        instances = {image: path for table in tables for image, path in table.instances.items()}
         classes = getattr(where, f"{name}_classes", None)
         classes = Utils.locate(classes) if classes else None
         return Dataset(train, held_out, SIZINGS.get(name, "native"), maps, instances, classes)
@@ -378,12 +334,6 @@ def _tables_of(name: str, where: directories, val: str | Path | None) -> list[st
     return [name, held_out] if held_out else [name]
 
 
-def _column(columns: Columns, wanted: str) -> str | None:
-    """Return the name by which a table has a column, whose older spelling counts too; None where it has none."""
-    spellings = MAP_COLUMNS if wanted in MAP_COLUMNS else (wanted,)
-    return next((name for name in spellings if name in columns), None)
-
-
 def _without_duplicates(paths: list[str], table: str | Path) -> list[str]:
     """Return the paths without those that name a file again, with a warning if there were any."""
     unique: dict[str, str] = {}
@@ -426,11 +376,3 @@ def _warn_of_overlap(train: list[str], val: list[str], table: str | Path, few: b
         why = "there are fewer than five images" if few else "both tables name them"
         warn(f"{table}: {len(both)} of the {len(val)} held-out images are trained on too, because {why}; what is measured on "
              f"them flatters the model")  # fmt: skip
-
-
-def _locate(path: str, table: Path) -> str:
-    tried = [table.parent / path, Path(path)]  # for an absolute path, both are the path itself
-    for candidate in tried:
-        if os.path.exists(candidate):  # Path.exists would raise OSError for a name that is too long
-            return str(candidate)
-    raise UserError(f"{table}: image not found; tried {' and '.join(dict.fromkeys(map(str, tried)))}")

@@ -20,10 +20,10 @@ import numpy as np
 
 from commands.runtime import load_codec
 from config import config_test
-from data import Data
 from evaluation.metrics import measures
 from gcodec import Codec
 from gcodec.pictures import read_image
+from path_tables import read_table
 from utils import Utils
 
 BUDGET = [
@@ -106,7 +106,7 @@ def measure(checkpoint: Path, val: str, n: int) -> dict:
     noises = range(NOISES if codec.config.sample_noise else 1)
     decoders = [Codec(codec.checkpoint, codec.runtime, noise_seed=seed) for seed in noises]
     rows = []
-    for path in Data.read_table(val)[:n]:
+    for path in read_table(val).images[:n]:
         image = read_image(path, config_test().max_pixels)
         data = codec.encode(image)
         pictures = np.stack([decoder.decode(data) for decoder in decoders])

@@ -13,11 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import path_tables
 from commands.options import Say
-from data import INSTANCE_COLUMN, MAP_COLUMNS, Data
 from gcodec.errors import UserError
 from gcodec.files import ExistsError, atomic, atomic_together, is_empty, locked, open_binary, output_names, warn
-from path_tables import SUFFIXES as TABLE_SUFFIXES
 from utils import Utils
 
 RESULTS = "results.csv"
@@ -67,7 +66,7 @@ def gather(named: Iterable[str], find: Callable[[str], list[str]], tables: bool 
 
 
 def is_table(path: str | Path) -> bool:
-    return Path(path).suffix.lower() in TABLE_SUFFIXES
+    return Path(path).suffix.lower() in path_tables.SUFFIXES
 
 
 def read_table(table: Path) -> list[Input]:
@@ -75,13 +74,13 @@ def read_table(table: Path) -> list[Input]:
 
     Their root is the table's folder, or the folder that holds all of them if some are elsewhere.
     """
-    maps, instances = (Data.read_pairs(table, column) for column in (MAP_COLUMNS[0], INSTANCE_COLUMN))
-    images = {Path(os.path.abspath(image)): image for image in Data.read_table(table)}
+    listed = path_tables.read_table(table)
+    images = {Path(os.path.abspath(image)): image for image in listed.images}
     root = Path(os.path.abspath(table.parent))
     if not all(path.is_relative_to(root) for path in images):
         root = Path(os.path.commonpath([path.parent for path in images]))
-    labels = [[Path(found) if (found := of.get(image)) else None for of in (maps, instances)] for image in images.values()]
-    return [Input(path, root, *own) for path, own in zip(images, labels, strict=True)]
+    maps = [[Path(of[image]) if image in of else None for of in (listed.maps, listed.instances)] for image in images.values()]
+    return [Input(path, root, *own) for path, own in zip(images, maps, strict=True)]
 
 
 def outputs_of(inputs: Iterable[Input], suffix: str) -> dict[Input, Path]:

@@ -15,7 +15,6 @@ import pickle
 import signal
 import subprocess
 import sys
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,15 +37,11 @@ class _RefusedError(Exception):
 
 
 def read_columns(source: Path) -> Columns:
-    """Return the columns of a table. Raises UserError, in one line, for a file that is none."""
-    stat = source.stat()
-    return _read_apart(source, stat.st_size, stat.st_mtime_ns)
+    """Return the columns of a table. Raises UserError, in one line, for a file that is none.
 
-
-@lru_cache(maxsize=8)  # data.py asks for one column after the other
-def _read_apart(source: Path, size: int, _modified: int) -> Columns:
-    """Return what _read returns, and raise what it raises, from a process that a damaged file can bring down or hold up."""
-    seconds = int(SECONDS + SECONDS_PER_MB * size / 1e6)
+    Another process reads it, which a damaged file can bring down or hold up.
+    """
+    seconds = int(SECONDS + SECONDS_PER_MB * source.stat().st_size / 1e6)
     command = [sys.executable, __file__, str(source), str(seconds)]
     folders = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}

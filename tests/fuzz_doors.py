@@ -44,14 +44,13 @@ from PIL import Image
 from test_reading import many_scans, tiff
 
 from config import UserError, config_train
-from data import Data
 from gcodec import Codec
 from gcodec.checkpoint import CENTERS, FINGERPRINT_FILE, read_checkpoint, read_training_state, restore, write_checkpoint
 from gcodec.entropy import integer_frequencies
 from gcodec.labels import Classes, read_instances, read_label_map
 from gcodec.onnx_runtime import GRAPHS_FILE
 from gcodec.pictures import read_image
-from path_tables import write_columns
+from path_tables import read_table, write_columns
 from utils import Utils
 
 MAX_SECONDS = 10  # of the processor, for a file
@@ -253,7 +252,7 @@ def tables_door(base: Path) -> Door:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pandas says that it pickles strings
         pd.DataFrame(columns).to_hdf(files[2], key="df")
-    return files, lambda file: (Data.read_table(file), Data.read_pairs(file, "semantic_map_paths"))
+    return files, read_table
 
 
 def images_door(base: Path) -> Door:

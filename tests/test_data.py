@@ -12,6 +12,7 @@ from config import UserError, directories
 from data import Data, Dataset, augment, to_size
 from gcodec.labels import Classes, LabelMap
 from gcodec.pictures import read_image
+from path_tables import read_table
 
 CAP = 10**6
 
@@ -99,7 +100,7 @@ def test_relative_paths_resolve_against_the_table_or_the_working_directory(suffi
     frame = pd.DataFrame({"path": ["images/a.png", "../images/b.png"]})
     table = folder / "tables" / f"t.{suffix}"
     frame.to_csv(table, index=False) if suffix == "csv" else frame.to_hdf(table, key="df")
-    paths = Data.read_table(table)
+    paths = read_table(table).images
     assert [read_image(path, CAP).shape for path in paths] == [(40, 40, 3)] * 2
 
 
@@ -107,13 +108,13 @@ def test_a_missing_image_is_an_error_that_says_what_was_tried(folder):
     (folder / "tables").mkdir()
     pd.DataFrame({"path": ["images/c.png"]}).to_csv(folder / "tables" / "t.csv")
     with pytest.raises(UserError, match=r"tried .*tables/images/c\.png and images/c\.png"):
-        Data.read_table(folder / "tables" / "t.csv")
+        read_table(folder / "tables" / "t.csv")
 
 
 @pytest.mark.parametrize("column", ["semantic_map_paths", "semantic_map_path"])
 def test_both_spellings_of_the_column_of_maps_are_read(column, folder):
     pd.DataFrame({"path": ["images/a.png"], column: ["images/b.png"]}).to_hdf(folder / "t.h5", key="df")
-    assert Data.read_table("t.h5", "semantic_map_paths")[0].endswith("b.png")
+    assert list(read_table("t.h5").maps.values()) == ["images/b.png"]
 
 
 @pytest.mark.parametrize(
@@ -130,20 +131,20 @@ def test_both_spellings_of_the_column_of_maps_are_read(column, folder):
 def test_a_table_of_no_use_is_an_error_that_names_it(write, complaint, folder):
     write(folder / "t.csv")
     with pytest.raises(UserError, match=complaint):
-        Data.read_table("t.csv")
+        read_table("t.csv")
 
 
 def test_a_damaged_hdf5_table_is_an_error(folder):
     (folder / "t.h5").write_text("text")
     with pytest.raises(UserError, match=r"t\.h5"):
-        Data.read_table("t.h5")
+        read_table("t.h5")
 
 
 def test_a_folder_is_a_table(folder):
-    assert Data.read_table("images") == ["images/a.png", "images/b.png"]
+    assert read_table("images").images == ["images/a.png", "images/b.png"]
     (folder / "none").mkdir()
     with pytest.raises(UserError, match="no images"):
-        Data.read_table("none")
+        read_table("none")
 
 
 def test_datasets_by_name(folder):
@@ -164,7 +165,7 @@ def test_datasets_by_name(folder):
 def test_an_image_without_a_path_is_named_by_its_row(folder):
     pd.DataFrame({"path": ["images/a.png", None, "images/b.png"]}).to_csv("t.csv", index=False)
     with pytest.raises(UserError, match=r"t\.csv: row 2 has no path"):
-        Data.read_table("t.csv")
+        read_table("t.csv")
 
 
 def test_an_image_that_is_named_twice_counts_once(folder, capfd):
@@ -270,14 +271,14 @@ def take(data: Data, n: int, first_step: int = 0) -> list[np.ndarray]:
 
 def test_batches_are_in_range_and_resume_where_they_stopped(photos, tiny_config):
     config = tiny_config(random_flip=True)
-    whole = take(Data(Dataset(Data.read_table(photos)), config), 8)
-    rest = take(Data(Dataset(Data.read_table(photos)), config), 4, first_step=4)
+    whole = take(Data(Dataset(read_table(photos).images), config), 8)
+    rest = take(Data(Dataset(read_table(photos).images), config), 4, first_step=4)
     assert whole[0].shape == (2, 64, 64, 3) and -1 <= whole[0].min() < whole[0].max() <= 1
     np.testing.assert_array_equal(whole[4:], rest)
 
 
 def test_each_epoch_sees_the_whole_table_in_a_new_order(photos, tiny_config):
-    data = Data(Dataset(Data.read_table(photos)), tiny_config(crop_size=0, batch_size=1))
+    data = Data(Dataset(read_table(photos).images), tiny_config(crop_size=0, batch_size=1))
     orders = [data._epoch_order(epoch).tolist() for epoch in range(3)]
     assert all(sorted(order) == list(range(5)) for order in orders)
     assert orders[0] != orders[1] != orders[2]
@@ -322,7 +323,7 @@ def test_a_scale_of_1_draws_nothing_and_changes_nothing(tiny_config):
 
 def test_unreadable_images_are_named_skipped_and_counted(photos, tiny_config, tmp_path):
     (tmp_path / "bad.png").write_text("text")
-    paths = Data.read_table(photos) * 40 + [str(tmp_path / "bad.png")]  # 1 of 201
+    paths = read_table(photos).images * 40 + [str(tmp_path / "bad.png")]  # 1 of 201
     lines = []
     data = Data(Dataset(paths), tiny_config(batch_size=1), report=lines.append)
     assert all(np.isfinite(batch).all() for batch in take(data, 201))
@@ -331,7 +332,7 @@ def test_unreadable_images_are_named_skipped_and_counted(photos, tiny_config, tm
 
 def test_a_run_with_too_many_unreadable_images_stops(photos, tiny_config, tmp_path):
     (tmp_path / "bad.png").write_text("text")
-    data = Data(Dataset([*Data.read_table(photos), str(tmp_path / "bad.png")]), tiny_config(), report=lambda line: None)
+    data = Data(Dataset([*read_table(photos).images, str(tmp_path / "bad.png")]), tiny_config(), report=lambda line: None)
     with pytest.raises(UserError, match=r"1 of 6 .*over 1%"):
         take(data, 10)
 
@@ -365,7 +366,7 @@ def test_label_maps_that_are_jpegs_are_refused_before_training(tmp_path, tiny_co
 
 def test_batches_of_images_of_several_sizes_are_refused(photos, tiny_config):
     with pytest.raises(UserError, match="crop_size"):
-        Data(Dataset(Data.read_table(photos)), tiny_config(crop_size=0))
+        Data(Dataset(read_table(photos).images), tiny_config(crop_size=0))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -388,16 +389,16 @@ def test_make_paths_writes_a_table_that_can_be_moved_with_its_images(suffix, fol
     (folder / "elsewhere").mkdir()
     for name in ("images", f"t.{suffix}"):
         (folder / name).rename(folder / "elsewhere" / name)
-    assert len(Data.read_table(folder / "elsewhere" / f"t.{suffix}")) == 2
+    assert len(read_table(folder / "elsewhere" / f"t.{suffix}").images) == 2
 
 
 def test_make_paths_splits_with_a_seed(photos, tmp_path):
     make = script("make_paths").main
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         assert make([str(photos), "-o", f"{tmp_path}/{name}.csv", "--split", "0.4", "0.4", "0.2", "--seed", seed]) == 0
-    tables = {n: [Data.read_table(f"{tmp_path}/{n}_{s}.csv") for s in ("train", "val", "test")] for n in "abc"}
+    tables = {n: [read_table(f"{tmp_path}/{n}_{s}.csv").images for s in ("train", "val", "test")] for n in "abc"}
     assert [len(part) for part in tables["a"]] == [2, 2, 1]
-    assert sorted(path for part in tables["a"] for path in part) == Data.read_table(photos)
+    assert sorted(path for part in tables["a"] for path in part) == read_table(photos).images
     assert tables["a"] == tables["b"] != tables["c"]
 
 
@@ -429,7 +430,7 @@ def test_make_paths_matches_label_maps_by_name(tmp_path):
                 Image.fromarray(photo(8, 8)).save(tmp_path / kind / city / f"{frame}_{end}.png")
     arguments = [f"{tmp_path}/image", "-o", f"{tmp_path}/t.h5", "--maps", f"{tmp_path}/maps", "--image-suffix", "_leftImg8bit"]
     assert script("make_paths").main([*arguments, "--map-suffix", "_gtFine_labelIds"]) == 0
-    maps = Data.read_table(tmp_path / "t.h5", "semantic_map_paths")
+    maps = read_table(tmp_path / "t.h5").maps.values()
     assert [m.removeprefix(f"{tmp_path}/maps/") for m in maps] == [
         "aachen/1_gtFine_labelIds.png",
         "bonn/2_gtFine_labelIds.png",
@@ -444,9 +445,7 @@ def test_make_paths_finds_maps_and_instances_among_the_images_of_one_folder(tmp_
     arguments = [folder, "-o", f"{folder}/t.h5", "--maps", folder, "--instances", folder]
     suffixes = ["--map-suffix", "_gtFine_labelIds", "--instance-suffix", "_gtFine_instanceIds"]
     assert script("make_paths").main([*arguments, *suffixes, "--image-suffix", "_leftImg8bit"]) == 0
-    assert Data.read_pairs(tmp_path / "t.h5", "semantic_map_paths") == {
-        f"{folder}/1_leftImg8bit.png": f"{folder}/1_gtFine_labelIds.png"
-    }
+    assert read_table(tmp_path / "t.h5").maps == {f"{folder}/1_leftImg8bit.png": f"{folder}/1_gtFine_labelIds.png"}
     dataset = Data.dataset(f"{folder}/t.h5", directories())
     assert list(dataset.instances.values()) == [f"{folder}/1_gtFine_instanceIds.png"]
     assert script("make_paths").main([*arguments, *suffixes, "--image-suffix", "_none"]) == 2
