@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ REPLACEABLE = (".json", ".npz", ".onnx", ".txt", ".csv")  # what folders consist
 LOCK = ".lock"  # the file in a folder that whoever writes there holds
 MAX_TEXT_BYTES = 2**24
 PARTIAL = ".partial-"  # how the names of files begin that are being written; names with a dot are never inputs
+STALE_SECONDS = 86_400
 
 
 class ExistsError(UserError):
@@ -197,7 +199,7 @@ def atomic_together(paths: Sequence[str | Path], overwrite: bool = True) -> Iter
                 raise UserError(f"{target}: is a folder, but the output is a file")
             target.parent.mkdir(parents=True, exist_ok=True)
             remove_partials(target.parent)
-            partial = target.parent / f"{PARTIAL}{os.getpid()}-{os.urandom(4).hex()}{target.suffix}"
+            partial = target.parent / f"{PARTIAL}{os.urandom(8).hex()}{target.suffix}"
             os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             partials.append(partial)
             if target.is_file():
@@ -219,30 +221,23 @@ def atomic_together(paths: Sequence[str | Path], overwrite: bool = True) -> Iter
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what a process that was killed left behind in a folder. Files of processes that live are not touched."""
+    """Remove what a process that was killed left behind in a folder: what nobody has written to for a day.
+
+    Numbers of processes say nothing about those of other containers and machines that share the folder.
+    """
     key = str(folder.resolve())
     if key in _cleaned or not folder.is_dir():
         return
     _cleaned.add(key)
     with os.scandir(folder) as entries:
-        stale = [Path(entry.path) for entry in entries if entry.name.startswith(PARTIAL)]
-    for path in stale:
-        pid = path.name.removeprefix(PARTIAL).partition("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
-            path.unlink(missing_ok=True)
+        partials = [Path(entry.path) for entry in entries if entry.name.startswith(PARTIAL)]
+    for path in partials:
+        with contextlib.suppress(OSError):  # somebody else removes it, too
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink()
 
 
 _cleaned: set[str] = set()  # folders, once in a process
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # it belongs to another user
-        return True
-    return True
 
 
 def _same(first: Path, second: Path) -> bool:
