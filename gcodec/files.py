@@ -40,9 +40,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def tell(line: str) -> None:
+    """Print a line on stderr, whatever the names in it."""
+    print(printable(line), file=sys.stderr)
+
+
 def warn(message: str) -> None:
-    """Print one line of warning on stderr."""
-    print(printable(f"warning: {message}"), file=sys.stderr)
+    """Print a line of warning on stderr."""
+    tell(f"warning: {message}")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
