@@ -175,6 +175,24 @@ def forged_sizes(data: bytes, rng: np.random.Generator) -> bytes:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Raise AssertionError if anything is written to standard output or error, by C libraries too, but for our warnings."""
+    outputs = [os.dup(1), os.dup(2)]
+    printed = io.StringIO()
+    with tempfile.TemporaryFile() as said, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        for number in (1, 2):
+            os.dup2(said.fileno(), number)
+        try:
+            yield
+        finally:
+            for number, output in enumerate(outputs, start=1):
+                os.dup2(output, number)
+                os.close(output)
+        said.seek(0)
+        assert not (text := said.read() + printed.getvalue().encode()), text
+
+
 def checkpoint_door(base: Path, name: str) -> Door:
     """A file of a small checkpoint. The damaged file takes its place, and the checkpoint is read."""
     folder = base / name / "ckpt-00000001"
@@ -200,6 +218,7 @@ def checkpoint_door(base: Path, name: str) -> Door:
         def assign(self, array: np.ndarray) -> None:
             assert array.shape == self.shape and np.isfinite(np.asarray(array, np.float32)).all()
 
+    @silent()
     def read(damaged: Path) -> None:
         whole.write_bytes(damaged.read_bytes())
         checkpoint = read_checkpoint(folder)
@@ -218,6 +237,7 @@ def graphs_door(base: Path, name: str) -> Door:
     copy.write_bytes(whole.read_bytes())
     (base / "secret").write_bytes(bytes(1000))
 
+    @silent()
     def read(damaged: Path) -> None:
         whole.write_bytes(damaged.read_bytes())
         if whole != index_file:
@@ -347,8 +367,7 @@ def read_one(read: Callable[[Path], object], damaged: Path, outcome: Outcome) ->
     start = sum(os.times()[:4])  # with child processes, which read path tables
     faulthandler.dump_traceback_later(MAX_WAIT, exit=True, file=STDERR)
     try:
-        with silent():
-            read(damaged)
+        read(damaged)
         return "read"
     except UserError as error:
         assert "\n" not in str(error), str(error)
@@ -359,24 +378,6 @@ def read_one(read: Callable[[Path], object], damaged: Path, outcome: Outcome) ->
         outcome.bytes = max(outcome.bytes, (Utils.memory("VmHWM") or 0) - before)
         if _largest_child() > children:
             outcome.bytes = max(outcome.bytes, _largest_child())
-
-
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Raise AssertionError if anything is written to standard output or error, by C libraries too, but for our warnings."""
-    outputs = [os.dup(1), os.dup(2)]
-    printed = io.StringIO()
-    with tempfile.TemporaryFile() as said, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-        for number in (1, 2):
-            os.dup2(said.fileno(), number)
-        try:
-            yield
-        finally:
-            for number, output in enumerate(outputs, start=1):
-                os.dup2(output, number)
-                os.close(output)
-        said.seek(0)
-        assert not (text := said.read() + printed.getvalue().encode()), text
 
 
 def _largest_child() -> int:
