@@ -45,7 +45,7 @@ def test_a_checkpoint_that_claims_the_fingerprint_of_another_does_not_hide_it(tm
     keep_fingerprint(tmp_path / "forged" / FINGERPRINT_FILE, mark)
     if not keeps:
         (tmp_path / "mine" / FINGERPRINT_FILE).unlink()
-    assert Models([tmp_path]).find(mark) == tmp_path / "mine"
+    assert Checkpoints([tmp_path]).find(mark) == tmp_path / "mine"
 
 
 def test_the_known_models_are_named_each_once_and_damaged_ones_as_such(tmp_path):
