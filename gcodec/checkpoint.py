@@ -192,8 +192,8 @@ def read_contexts(folder: Path) -> dict[str, Arrays]:
 def read_arrays(file: Path) -> Arrays:
     """Read an .npz file of numbers. No code can hide in it: pickled objects are refused, and so is what is no finite number.
 
-    Members are stored or deflated, as numpy writes them, so that zipfile takes no more memory than is asked of it. Of what bzip2
-    or LZMA expand to, or where nothing is said, it takes all.
+    Members are stored or deflated, as numpy writes them, so that zipfile takes no more memory than is asked of it. Of what
+    bzip2 or LZMA expand to, or where nothing is said, it takes all.
     """
 
     def reader(file: Path) -> Arrays:
