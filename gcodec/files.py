@@ -256,10 +256,11 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     The system releases the lock when a process ends, however it ends. Folders that were made for the lock and stay empty are
     removed. Where the file system knows no locks, there is a warning instead.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]  # the deepest first
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]  # the deepest first
     try:
         file = _lock_file(folder, what)
     except OSError as error:
+        _remove_empty(made)
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
     try:
         yield
@@ -267,19 +268,26 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             (folder / LOCK).unlink()  # Windows removes no file that is open, and takes the next lock on the same one
         os.close(file)
-        with contextlib.suppress(OSError):
-            for path in made:
-                path.rmdir()
+        _remove_empty(made)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the deepest first, up to one that has something in it, such as another process's work."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _lock_file(folder: Path, what: str) -> int:
     """Return the open file of a folder's lock, which is then held."""
-    while True:
+    for tries_left in reversed(range(100)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # whoever held the lock has removed the folder in between
-            continue
+        except FileNotFoundError:  # whoever held the lock has removed the folder in between; or it can never be made
+            if tries_left:
+                continue
+            raise
         try:
             _take_lock(file)
             if os.path.samestat(os.fstat(file), os.stat(folder / LOCK)):
