@@ -280,12 +280,14 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 def _lock_file(folder: Path, what: str) -> int:
     """Return the open file of a folder's lock, which is then held."""
-    for tries_left in reversed(range(100)):
+    tries = 0
+    while True:
+        tries += 1
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:  # whoever held the lock has removed the folder in between; or it can never be made
-            if tries_left:
+            if tries < 100:
                 continue
             raise
         try:
