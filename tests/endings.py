@@ -31,6 +31,7 @@ from conftest import PROJECT, knobs, photo
 from PIL import Image
 
 STEPS, DIAGNOSED = 14, 4  # of a whole run; between two diagnoses
+PATIENCE = 3600  # s, for a run to end on a machine that is busy
 PHOTOS = 3  # of which one that breaks is noticed within a few steps
 
 
@@ -258,7 +259,7 @@ def pair(scene: Scene, delay: float) -> list[str]:
         )
         with contextlib.suppress(subprocess.TimeoutExpired):
             processes[0].wait(timeout=delay if i == 0 else 0.01)
-    said = [process.communicate(timeout=600)[1] for process in processes]
+    said = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     statuses = [process.returncode for process in processes]
     assert sorted(statuses) == [0, 2], (statuses, said)
     refused = [line for line in said[statuses.index(2)].splitlines() if not line.startswith("warning: ")]
