@@ -23,20 +23,22 @@ self.addEventListener("fetch", (event) => {
   if (keeps) event.respondWith(networkFirst(event));
 });
 
-/** Whether the server says that nothing has changed: a library's megabytes are not written anew at each visit. */
+/** Whether the server says that nothing has changed. */
 function isSame(response, kept) {
   const tag = response.headers.get("ETag") ?? response.headers.get("Last-Modified");
   return tag !== null && tag === (kept?.headers.get("ETag") ?? kept?.headers.get("Last-Modified"));
 }
 
+/** What is kept and has not changed is answered itself: to it, browsers attach the code that they compiled of it. */
 async function networkFirst({ request }) {
   const cache = await caches.open(CACHE);
+  const kept = await cache.match(request);
   try {
     const response = await fetch(request);
-    if (response.ok && !isSame(response, await cache.match(request))) await cache.put(request, response.clone());
+    if (response.ok && isSame(response, kept)) return kept;
+    if (response.ok) await cache.put(request, response.clone());
     return response;
   } catch (error) {
-    const kept = await cache.match(request);
     if (kept) return kept;
     throw error;
   }
