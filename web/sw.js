@@ -6,8 +6,8 @@
 const CACHE = "codec";
 /** What is fetched before this listens; what comes later is kept when it comes. */
 const PAGE = [
-  "./", "style.css", "icon.svg", "app.js", "compare.js", "share.js", "state.js", "view.js", "codec/errors.js", "vendor/fflate.js",
-  "models.json", "images/kodim21.png",
+  "./", "style.css", "icon.svg", "app.js", "compare.js", "share.js", "start.js", "state.js", "view.js", "codec/errors.js",
+  "vendor/fflate.js", "models.json", "images/kodim21.png",
 ];
 
 self.addEventListener("install", (event) => {
@@ -30,16 +30,17 @@ function isSame(response, kept) {
 }
 
 /** What is kept and has not changed is answered itself: to it, browsers attach the code that they compiled of it. */
-async function networkFirst({ request }) {
+async function networkFirst(event) {
+  const { request } = event;
   const cache = await caches.open(CACHE);
-  const kept = await cache.match(request);
+  const matching = cache.match(request);
   try {
     const response = await fetch(request);
+    const kept = await matching;
     if (response.ok && isSame(response, kept)) return kept;
-    if (response.ok) await cache.put(request, response.clone());
+    if (response.ok) event.waitUntil(cache.put(request, response.clone())); // which may fail, such as for want of space
     return response;
   } catch (error) {
-    if (kept) return kept;
-    throw error;
+    return (await matching) ?? Promise.reject(error);
   }
 }
