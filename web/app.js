@@ -180,13 +180,13 @@ async function saveAll() {
 }
 
 async function share() {
-  const { bytes } = states.selectedItem(state).stand.result;
-  const link = linkTo(bytes, location.href);
+  const { id, stand } = states.selectedItem(state);
+  const link = linkTo(stand.result.bytes, location.href);
   try {
     await navigator.clipboard.writeText(link);
-    become(states.noticed(state, `The link was copied. It has ${link.length} characters and holds the picture itself.`, link));
+    become(states.noticed(state, id, `The link was copied. It has ${link.length} characters and holds the picture itself.`, link));
   } catch {
-    become(states.noticed(state, `This browser does not let the page copy; take the link, of ${link.length} characters, from here.`, link));
+    become(states.noticed(state, id, `This browser does not let the page copy; take the link, of ${link.length} characters, from here.`, link));
     $("link").select();
   }
 }

@@ -57,9 +57,11 @@ self.onmessage = async ({ data: { id, ...job } }) => {
 async function work(job, status) {
   const { file } = job;
   if (file.size > MAX_FILE) {
-    throw new UserError(`${file.name} has ${Math.round(file.size / 1e6)} MB; this page takes files up to ${MAX_FILE / 1e6} MB.`);
+    throw new UserError(`This file has ${Math.round(file.size / 1e6)} MB; this page takes files up to ${MAX_FILE / 1e6} MB.`);
   }
-  const start = new Uint8Array(await file.slice(0, 2).arrayBuffer());
+  const start = new Uint8Array(await file.slice(0, 2).arrayBuffer().catch(() => {
+    throw new UserError("This cannot be read: it is a folder, or was moved or changed since it was chosen.");
+  }));
   if (looksLikeGc(start) || /\.gc$/i.test(file.name)) return decodeFile(job, status);
   const photo = await readPhoto(file);
   const { picture, shrunkFrom } = photo;

@@ -142,7 +142,7 @@ async function errorState(page, size) {
     [nameless("foreign.gc", pack({ ...header, width: 8, height: 8 })), /made with a model that this page does not have/],
     [nameless("vast.gc", pack({ ...header, width: 60000, height: 60000 })), /more than this page shows \(25 million\)\.$/],
     [nameless("wide.gc", pack({ ...header, width: 5000, height: 5000 })), /more than this page can decode; decompress.py can/],
-    [nameless("notes.txt", Buffer.from("Dear diary")), /notes.txt is neither a photo/],
+    [nameless("notes.txt", Buffer.from("Dear diary")), /^notes.txt: This is neither a photo/],
     [nameless("notes.gc", Buffer.from("Dear diary")), /not a .gc file/],
   ];
   for (const [file, message] of wrong) {
