@@ -64,8 +64,9 @@ function listenTo({ worker: it, failure }) {
 async function listenOffline() {
   if (!("serviceWorker" in navigator)) return;
   try {
+    const former = await navigator.serviceWorker.getRegistration();
     await navigator.serviceWorker.register("sw.js");
-    if (navigator.serviceWorker.controller) return;
+    if (former?.active) return; // it listens already
     const controlled = new Promise((resolve) => navigator.serviceWorker.addEventListener("controllerchange", resolve));
     await Promise.race([controlled, new Promise((resolve) => setTimeout(resolve, 3000))]);
   } catch (error) {

@@ -1,7 +1,7 @@
 /**
  * What the page says and offers in each state, at two window sizes: node tests/web/states.mjs [--checkpoints FOLDER] [--out FOLDER]
  *
- * Needs photo.png, second.png and turned.webp in the folder, small photos, the last with a camera's orientation; writes a
+ * Needs photo.png, second.png, panorama.png and turned.webp in the folder, small photos, the last with a camera's orientation; writes a
  * screenshot of each state, photo.gc and turned.gc, fitted.gc (photo.png within 340 bytes), and all.zip.
  */
 
@@ -161,7 +161,7 @@ async function listOfFiles(page, size) {
   assert.equal(await give(page, files), ""); // the first is on the stage
   await page.waitForFunction(() => document.querySelectorAll("#files li:is([data-kind=result], [data-kind=error])").length === 4, null, { timeout: PATIENCE });
   assert.deepEqual(await page.locator("#files .name").allTextContents(), ["photo.png", "second.png", "broken.gc", "photo.gc"]);
-  await assertSeen(page, { there: ["button Save .gc of photo.png", "button Save .gc of second.png", "button Save PNG of photo.gc", "button Save all as .zip"] });
+  await assertSeen(page, { there: ["button Save .gc of photo.png", "button Save .gc of second.png", "button Save PNG of photo.gc", "button Save 3 of 4 as .zip"] });
   assert.equal(await save(page, "#files li:nth-child(2) .save", "second.gc"), "second.gc");
   assert.equal(await save(page, "#files li:nth-child(4) .save", "shown.png"), "photo.png");
   await page.click("#files li:nth-child(3) .select");
@@ -183,6 +183,14 @@ async function listOfFiles(page, size) {
   assert.equal(await answer(page, () => page.dispatchEvent("#stage", "drop", { dataTransfer: dropped })), "");
   assert.deepEqual(await page.locator("#files .name").allTextContents(), ["one.png", "two.png"]); // none is left out
   await page.click("#clear");
+}
+
+/** A panorama leaves room for what lies over it. */
+async function panorama(page) {
+  assert.equal(await give(page, out("panorama.png")), "");
+  const box = (id) => page.locator(id).boundingBox();
+  const [picture, zoom] = [await box("#compare"), await box("#zoom")];
+  assert.ok(zoom.y >= picture.y && zoom.y + zoom.height <= picture.y + picture.height);
 }
 
 async function links(page) {
@@ -252,6 +260,7 @@ try {
     await errorState(page, size);
     await listOfFiles(page, size);
     await turnedPhoto(page);
+    await panorama(page);
     await links(page);
     await page.close();
     console.log(size, "is well");
