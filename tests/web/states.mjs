@@ -1,8 +1,8 @@
 /**
  * What the page says and offers in each state, at two window sizes: node tests/web/states.mjs [--checkpoints FOLDER] [--out FOLDER]
  *
- * Needs photo.png, second.png, panorama.png and turned.webp in the folder, small photos, the last with a camera's orientation; writes a
- * screenshot of each state, photo.gc and turned.gc, fitted.gc (photo.png within 340 bytes), and all.zip.
+ * Needs photo.png, second.png, panorama.png and turned.webp in the folder, small photos, the last with a camera's orientation; writes
+ * a screenshot of each state, photo.gc and turned.gc, fitted.gc (photo.png within 340 bytes), and all.zip.
  */
 
 import assert from "node:assert/strict";
