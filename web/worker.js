@@ -59,10 +59,11 @@ async function work(job, status) {
   if (file.size > MAX_FILE) {
     throw new UserError(`This file has ${Math.round(file.size / 1e6)} MB; this page takes files up to ${MAX_FILE / 1e6} MB.`);
   }
-  const start = new Uint8Array(await file.slice(0, 2).arrayBuffer().catch(() => {
+  const content = await file.arrayBuffer().catch(() => {
     throw new UserError("This cannot be read: it is a folder, or was moved or changed since it was chosen.");
-  }));
-  if (looksLikeGc(start) || /\.gc$/i.test(file.name)) return decodeFile(job, status);
+  });
+  const bytes = new Uint8Array(content);
+  if (looksLikeGc(bytes) || /\.gc$/i.test(file.name)) return decodeFile(bytes, job, status);
   const photo = await readPhoto(file);
   const { picture, shrunkFrom } = photo;
   const { width, height } = picture;
@@ -98,8 +99,7 @@ async function fitPhoto({ picture }, { models, target }, status) {
   return { decoded, bytes, encoding, decoding, coded: codedSize(unpack(bytes)), model: known[codec].name };
 }
 
-async function decodeFile({ file, models }, status) {
-  const bytes = new Uint8Array(await file.arrayBuffer());
+async function decodeFile(bytes, { models }, status) {
   const header = unpack(bytes);
   const { width, height, fingerprint } = header;
   const coded = codedSize(header);
