@@ -8,7 +8,7 @@
  * and answers with any number of {id, status}, then {id, result} or {id, error, again}. A job is given up by ending the worker.
  */
 
-import { fit } from "./codec/budget.js";
+import { bestFile } from "./codec/best_file.js";
 import { readCheckpoint } from "./codec/checkpoint.js";
 import { Codec } from "./codec/codec.js";
 import { codedSize, looksLikeGc, unpack } from "./codec/container.js";
@@ -95,7 +95,7 @@ async function fitPhoto({ picture }, { models, target }, status) {
   for (const model of known) loaded.push(await load(model, status));
   await runtime; // whose arrival is no part of a try
   const tell = (i, { width, height }) => status(`Trying ${known[i].name} at ${width} × ${height} pixels …`);
-  const { codec, bytes, picture: decoded, encoding, decoding } = await fit(picture, loaded, target, tell);
+  const { codec, bytes, picture: decoded, encoding, decoding } = await bestFile(picture, loaded, target, tell);
   return { decoded, bytes, encoding, decoding, coded: codedSize(unpack(bytes)), model: known[codec].name };
 }
 
