@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commands.folder_run import in_this_process, work_through
+from commands.loading import load_codec
 from commands.options import add_worker_arguments, warn_of_large_files
-from commands.runtime import load_codec
 from commands.workers import Workers
 from config import UserError, config_test
 from evaluation import lossy_link, report
