@@ -155,6 +155,7 @@ def main(argv: list[str] | None = None) -> int:
         image_to_packets(load, read, source, named, args.packets, say, **manner)
         return 0
     with output_path(named, SUFFIX) as output:
+        output = picture_path(output, (*PICTURE_SUFFIXES, SUFFIX))
         compress_one(load, read, source, output, guide, say, **manner)
         say(f"compressed file: {'standard output' if named == STREAM else output.with_suffix(SUFFIX)}")
         if output.suffix.lower() != SUFFIX:
@@ -178,10 +179,8 @@ def compress_one(
     overwrite: bool,
 ) -> None:
     """Compress one image, and say what was measured. Mistakes in paths and images show before a model is loaded."""
-    if output.suffix.lower() != SUFFIX:
-        output = picture_path(output, (*PICTURE_SUFFIXES, SUFFIX))
-        if files_only:
-            raise UserError(f"{output}: --files-only writes no picture; name OUT{SUFFIX}")
+    if files_only and output.suffix.lower() != SUFFIX:
+        raise UserError(f"{output}: --files-only writes no picture; name OUT{SUFFIX}")
     if source.resolve() in [path.resolve() for path in outputs(output)]:
         raise UserError(f"{output}: is the input itself; write somewhere else")
     refuse_existing(*outputs(output), overwrite=overwrite)

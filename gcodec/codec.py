@@ -92,7 +92,7 @@ class Codec:
         UserError for an image over 65535 px a side or larger than memory allows.
         """
         check_image(image)
-        if not isinstance(scale, int | np.integer) or scale not in range(MAX_SCALE + 1):
+        if isinstance(scale, bool) or not isinstance(scale, int | np.integer) or scale not in range(MAX_SCALE + 1):
             raise WrongValueError(f"scale {scale!r}: a whole number from 0 to {MAX_SCALE}")
         height, width = image.shape[:2]
         check_size(width, height)
@@ -106,7 +106,9 @@ class Codec:
 
     def decode(self, data: bytes) -> np.ndarray:
         """Return the image (H, W, 3) uint8 of a .gc file. Raises UserError for damage, or for another model's file."""
-        header, payload, crc = unpack(data)
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise WrongTypeError(f"a .gc file is bytes, not {type(data).__name__}")
+        header, payload, crc = unpack(bytes(data))
         self.check(header)
         size = header.coded_size
         contents = self._unpack(*size, header.channels or self.config.channel_bottleneck, payload)

@@ -41,11 +41,15 @@ def codec(checkpoint):
 
 
 def test_a_photo_becomes_a_file_and_a_picture_and_the_report_is_of_the_file(checkpoint, image, tmp_path, capsys):
-    assert compress.main(["-r", str(checkpoint), "-i", image, "-o", "out.png"]) == 0
+    assert compress.main(["-r", str(checkpoint), "-i", image, "-o", "out"]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.gc", "out.png", "photo.png"]
     size = (tmp_path / "out.gc").stat().st_size
     report = capsys.readouterr().out
-    assert f"{size} bytes" in report and f"{8 * size / (170 * 200):.4f} (bound 0.0726" in report
+    assert (
+        "side by side:    out.png" in report
+        and f"{size} bytes" in report
+        and f"{8 * size / (170 * 200):.4f} (bound 0.0726" in report
+    )
     assert decompress.main(["-r", str(checkpoint), "-i", "out.gc", "-o", "back.png"]) == 0
     original, back = read_image(image, CAP), read_image("back.png", CAP)
     assert f"{psnr(original, back):.2f} dB" in report and f"{ms_ssim(original, back):.4f}" in report

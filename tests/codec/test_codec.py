@@ -175,10 +175,17 @@ def test_what_is_no_image_is_an_error_that_says_what_one_is(image, kind, named):
         assert isinstance(error.value, UserError)
 
 
-@pytest.mark.parametrize("scale", [-1, 64, 1.0, "1", None])
+@pytest.mark.parametrize("scale", [-1, 64, 1.0, "1", None, True])
 def test_a_scale_is_a_whole_number_from_0_to_63(scale):
     with pytest.raises(ValueError, match="a whole number from 0 to 63"):
         gray_codec()[0].encode(photo(20, 30), scale=scale)
+
+
+@pytest.mark.parametrize("data", [None, "text", [1, 2], np.zeros(9, np.uint8)])
+def test_a_file_to_decode_is_bytes(data):
+    with pytest.raises(TypeError, match=r"a \.gc file is bytes, not ") as error:
+        gray_codec()[0].decode(data)
+    assert isinstance(error.value, UserError)
 
 
 @pytest.mark.parametrize(("labels", "named"), [
