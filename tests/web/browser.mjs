@@ -14,7 +14,7 @@ export const { values: options } = parseArgs({ options: {
   dist: { type: "string", default: "" }, // a folder as `make web-dist` writes it, which Python's plain server then serves
   python: { type: "string", default: "python3" },
 } });
-export const PATIENCE = 60_000; // ms, on a busy machine
+export const PATIENCE = 180_000; // ms, on a busy machine
 export const WINDOWS = { desk: { width: 1200, height: 860 }, phone: { width: 390, height: 780 } };
 const PLAIN_SERVER = `
 import functools, http.server, sys
@@ -29,6 +29,7 @@ export async function openBrowser(flags, more = {}) {
   const { address, stop } = await (options.dist ? listen(options.python, ["-c", PLAIN_SERVER, options.dist]) : serve({ ...options }));
   const profile = await mkdtemp(path.join(tmpdir(), "chromium-"));
   const browser = await launch(profile, [...FLAGS, ...flags], more);
+  browser.setDefaultTimeout(PATIENCE);
   const close = async () => {
     await browser.close();
     stop();
