@@ -63,7 +63,7 @@ from commands.options import (
     split_knobs,
     warn_of_large_files,
 )
-from commands.packets import check_packet_options, folder_to_packets, image_to_packets
+from commands.packet_runs import check_packet_options, folder_to_packets, image_to_packets
 from commands.workers import Workers
 from config import UserError
 from evaluation.metrics import similarity

@@ -23,6 +23,7 @@ from pathlib import Path
 from commands import packet_files
 from commands.folder_run import FolderRun, Input, Job, Made, gather, is_folder, outputs_of, write_files
 from commands.images import decode_packets, decompress_data, decompress_file, decompress_packets
+from commands.loading import load_codec
 from commands.options import (
     ModelChoice,
     Say,
@@ -33,7 +34,6 @@ from commands.options import (
     settings_of,
     split_knobs,
 )
-from commands.runtime import load_codec
 from commands.workers import Workers
 from config import UserError
 from gcodec import packets, save_picture

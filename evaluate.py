@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commands.folder_run import in_this_process, work_through
+from commands.loading import load_codec
 from commands.options import add_worker_arguments, warn_of_large_files
-from commands.runtime import load_codec
 from commands.workers import Workers
 from config import UserError, config_test
 from evaluation import lossy_link, report
@@ -46,7 +46,7 @@ from evaluation.measure import (
 )
 from evaluation.segmentation import Segmenter
 from gcodec.checkpoint import resolve_checkpoint
-from gcodec.files import locked, output_names, printable
+from gcodec.files import locked, output_names, tell
 from gcodec.pictures import images_in
 from utils import Utils
 
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
                 results = measure_checkpoints(checkpoints, measure, args.baselines)
             write_report(judges.judge(results, measure), measure)
     for line in dict.fromkeys(measure.failures):  # several checkpoints tell the same of an image
-        print(printable(f"not measured: {line}"), file=sys.stderr)
+        tell(f"not measured: {line}")
     return 2 if measure.failures else 0
 
 
@@ -150,10 +150,6 @@ def our_codec(name: str, path: str, knobs: config_test) -> Contender:
     warn_of_large_files(codec)
     key = f"{codec.checkpoint.fingerprint.hex()} {knobs.to_json()}"
     return of_checkpoint(name, codec, key)
-
-
-def tell(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

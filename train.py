@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.runtime import load_codec
+from commands.loading import load_codec
 from config import UserError, config_train, directories
 from data import Data, Dataset
 from gcodec.checkpoint import read_knobs_as, resolve_checkpoint

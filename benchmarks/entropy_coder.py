@@ -18,7 +18,7 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from commands.runtime import load_codec
+from commands.loading import load_codec
 from config import UserError, config_test
 from gcodec.entropy import EntropyModel
 from gcodec.pictures import STRIDE, images_in, read_image

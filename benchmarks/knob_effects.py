@@ -18,7 +18,7 @@ sys.path.insert(0, str(PROJECT))
 
 import numpy as np
 
-from commands.runtime import load_codec
+from commands.loading import load_codec
 from config import config_test
 from evaluation.metrics import measures
 from gcodec import Codec

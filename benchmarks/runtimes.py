@@ -17,7 +17,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from commands.runtime import load_codec
+from commands.loading import load_codec
 from config import config_test
 from gcodec import read_image
 from utils import Utils

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from commands.guide import Guide
+from commands.loading import load_codec
 from commands.options import ModelChoice, settings_of
-from commands.runtime import load_codec
 from config import UserError, config_test
 from evaluation.metrics import quality
 from gcodec import Codec

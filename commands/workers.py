@@ -28,7 +28,7 @@ from typing import Any
 from PIL import Image
 
 from commands.folder_run import RunError, T, attempt, in_this_process
-from commands.runtime import load_codec
+from commands.loading import load_codec
 from config import VERSION, UserError, config_test
 from gcodec import Codec, packets
 from gcodec.checkpoint import SHIPPED

@@ -192,8 +192,8 @@ def read_contexts(folder: Path) -> dict[str, Arrays]:
 def read_arrays(file: Path) -> Arrays:
     """Read an .npz file of numbers. No code can hide in it: pickled objects are refused, and so is what is no finite number.
 
-    Members are stored or deflated, as numpy writes them, so that zipfile reads no more than a member's size says; it reads all
-    of what bzip2 or LZMA expand to.
+    Members are stored or deflated, as numpy writes them, so that zipfile takes no more memory than is asked of it. Of what
+    bzip2 or LZMA expand to, or where nothing is said, it takes all.
     """
 
     def reader(file: Path) -> Arrays:
@@ -222,7 +222,7 @@ def _read_array(source: Any, member: zipfile.ZipInfo) -> np.ndarray:
         raise UserError(f"{member.filename} is no array of numbers")
     if (size := math.prod(shape) * dtype.itemsize) > member.file_size:
         raise UserError(f"damaged: {member.filename} says that it is {size} bytes long")
-    array = np.frombuffer(source.read(), dtype)  # to the end, where zipfile checks the sum
+    array = np.frombuffer(source.read(member.file_size), dtype)  # to its end, where zipfile checks the sum
     array = array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
     with np.errstate(over="ignore"):  # beyond float32, in which the networks have their weights, a number is infinite
         finite = dtype.kind != "f" or np.isfinite(array.astype(np.float32, copy=False)).all()

@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ REPLACEABLE = (".json", ".npz", ".onnx", ".txt", ".csv")  # what folders consist
 LOCK = ".lock"  # the file in a folder that whoever writes there holds
 MAX_TEXT_BYTES = 2**24
 PARTIAL = ".partial-"  # how the names of files begin that are being written; names with a dot are never inputs
+STALE_SECONDS = 86_400
 
 
 class ExistsError(UserError):
@@ -38,9 +40,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def tell(line: str) -> None:
+    """Print a line on stderr, whatever the names in it."""
+    print(printable(line), file=sys.stderr)
+
+
 def warn(message: str) -> None:
-    """Print one line of warning on stderr."""
-    print(printable(f"warning: {message}"), file=sys.stderr)
+    """Print a line of warning on stderr."""
+    tell(f"warning: {message}")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -197,7 +204,7 @@ def atomic_together(paths: Sequence[str | Path], overwrite: bool = True) -> Iter
                 raise UserError(f"{target}: is a folder, but the output is a file")
             target.parent.mkdir(parents=True, exist_ok=True)
             remove_partials(target.parent)
-            partial = target.parent / f"{PARTIAL}{os.getpid()}-{os.urandom(4).hex()}{target.suffix}"
+            partial = target.parent / f"{PARTIAL}{os.urandom(8).hex()}{target.suffix}"
             os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             partials.append(partial)
             if target.is_file():
@@ -219,30 +226,23 @@ def atomic_together(paths: Sequence[str | Path], overwrite: bool = True) -> Iter
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what a process that was killed left behind in a folder. Files of processes that live are not touched."""
+    """Remove what a process that was killed left behind in a folder: what nobody has written to for a day.
+
+    Numbers of processes say nothing about those of other containers and machines that share the folder.
+    """
     key = str(folder.resolve())
     if key in _cleaned or not folder.is_dir():
         return
     _cleaned.add(key)
     with os.scandir(folder) as entries:
-        stale = [Path(entry.path) for entry in entries if entry.name.startswith(PARTIAL)]
-    for path in stale:
-        pid = path.name.removeprefix(PARTIAL).partition("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
-            path.unlink(missing_ok=True)
+        partials = [Path(entry.path) for entry in entries if entry.name.startswith(PARTIAL)]
+    for path in partials:
+        with contextlib.suppress(OSError):  # somebody else removes it, too
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink()
 
 
 _cleaned: set[str] = set()  # folders, once in a process
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # it belongs to another user
-        return True
-    return True
 
 
 def _same(first: Path, second: Path) -> bool:
@@ -256,10 +256,11 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     The system releases the lock when a process ends, however it ends. Folders that were made for the lock and stay empty are
     removed. Where the file system knows no locks, there is a warning instead.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]  # the deepest first
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]  # the deepest first
     try:
         file = _lock_file(folder, what)
     except OSError as error:
+        _remove_empty(made)
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from None
     try:
         yield
@@ -267,19 +268,28 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             (folder / LOCK).unlink()  # Windows removes no file that is open, and takes the next lock on the same one
         os.close(file)
-        with contextlib.suppress(OSError):
-            for path in made:
-                path.rmdir()
+        _remove_empty(made)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the deepest first, up to one that has something in it, such as another process's work."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _lock_file(folder: Path, what: str) -> int:
     """Return the open file of a folder's lock, which is then held."""
+    tries = 0
     while True:
+        tries += 1
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # whoever held the lock has removed the folder in between
-            continue
+        except FileNotFoundError:  # whoever held the lock has removed the folder in between; or it can never be made
+            if tries < 100:
+                continue
+            raise
         try:
             _take_lock(file)
             if os.path.samestat(os.fstat(file), os.stat(folder / LOCK)):

@@ -18,26 +18,29 @@ class Checkpoints:
     """The checkpoints in some folders and below them. Names are relative to these folders.
 
     A checkpoint that keeps its fingerprint in a file is known by that; the others are hashed, which takes longer, once they
-    are needed. Whether a kept fingerprint is right shows when its checkpoint is loaded.
+    are needed. Where several may be the one that is wanted, all are hashed, because anybody can write that file.
     """
 
     def __init__(self, roots: Iterable[str | Path]):
         """roots: folders, of which some may not exist. What is in an earlier one comes first."""
         self.roots = [Path(root) for root in roots]
+        self._hashed: dict[Path, bytes | None] = {}
 
     def find(self, fingerprint: bytes) -> Path | None:
         """Return the folder of the checkpoint that has a fingerprint; None if there is none."""
         kept = [folder for folder, mark in self._kept.items() if mark == fingerprint]
-        found = kept or [folder for folder, mark in self._hashed.items() if mark == fingerprint]
-        return found[0] if found else None
+        candidates = kept + [folder for folder, mark in self._kept.items() if mark is None]
+        if len(candidates) == len(kept) == 1:
+            return kept[0]
+        return next((folder for folder in candidates if self._hash(folder) == fingerprint), kept[0] if kept else None)
 
     def name(self, folder: Path) -> str:
         return self._names[folder]
 
     def described(self) -> str:
         """Return the names and fingerprints of all models, for a message of one line."""
-        marks = self._kept | self._hashed
-        known = [f"{self.name(folder)} ({mark.hex() if (mark := marks[folder]) else 'damaged'})" for folder in self._names]
+        marks = {folder: mark or self._hash(folder) for folder, mark in self._kept.items()}
+        known = [f"{self.name(folder)} ({mark.hex() if mark else 'damaged'})" for folder, mark in marks.items()]
         rest = [f"and {len(known) - MOST_NAMES} more"] if len(known) > MOST_NAMES else []
         return ", ".join(known[:MOST_NAMES] + rest) or "none"
 
@@ -60,10 +63,11 @@ class Checkpoints:
     def _kept(self) -> dict[Path, bytes | None]:
         return {folder: _or_none(kept_fingerprint, folder) for folder in self._names}
 
-    @cached_property
-    def _hashed(self) -> dict[Path, bytes | None]:
-        """The fingerprints of the checkpoints that keep none; None for those that cannot be read."""
-        return {folder: _or_none(hashed_fingerprint, folder) for folder, mark in self._kept.items() if mark is None}
+    def _hash(self, folder: Path) -> bytes | None:
+        """Return the fingerprint that a checkpoint has, whatever it keeps; None if it cannot be read."""
+        if folder not in self._hashed:
+            self._hashed[folder] = _or_none(hashed_fingerprint, folder)
+        return self._hashed[folder]
 
 
 class Codecs:

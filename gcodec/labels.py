@@ -21,6 +21,7 @@ from gcodec.pictures import MAX_PIXELS, open_picture
 
 MAP_SUFFIXES = (".png", ".bmp")  # of the maps that are looked for in a folder
 LOSSY_FORMATS = ("JPEG", "MPO", "AVIF")  # their noise makes classes that nobody drew; so does that of most WebP
+LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")  # how a TIFF may be compressed
 MAX_VOID_SHARE = 0.95  # a map with more void than this was probably made for other classes
 
 
@@ -134,8 +135,8 @@ def opened(path: str | Path, size: tuple[int, int] | None, what: str) -> Iterato
     try:
         with open_binary(path) as file:
             image = open_picture(file, max(MAX_PIXELS, math.prod(size or ())), lambda _: None)
-            if what != "mask" and (image.format in LOSSY_FORMATS or (image.format == "WEBP" and _is_lossy(file))):
-                raise UserError(f"is a {image.format}, whose noise changes the values of any {what}; save maps as PNG")
+            if what != "mask" and _is_lossy(image, file):
+                raise UserError(f"is a lossy {image.format}, whose noise changes the values of any {what}; save maps as PNG")
             if size and image.size[::-1] != tuple(size):
                 raise UserError(f"{image.width}x{image.height} px, but its image is {size[1]}x{size[0]} px")
             yield image
@@ -147,8 +148,10 @@ def opened(path: str | Path, size: tuple[int, int] | None, what: str) -> Iterato
         raise UserError(f"{path}: cannot be decoded as a {what} ({error})") from None
 
 
-def _is_lossy(file: BinaryIO) -> bool:
-    """Whether a WebP file has a picture that is not lossless."""
+def _is_lossy(image: Image.Image, file: BinaryIO) -> bool:
+    """Whether a picture, or one of several in a WebP file, is not lossless."""
+    if image.format != "WEBP":
+        return image.format in LOSSY_FORMATS or image.info.get("compression") in LOSSY_TIFF
     file.seek(12)
     while len(start := file.read(8)) == 8 and start[:4] not in (b"VP8 ", b"ANMF"):
         file.seek((int.from_bytes(start[4:], "little") + 1) // 2 * 2, 1)
@@ -165,11 +168,14 @@ def map_of(image: str | Path, root: str | Path, folder: str | Path) -> Path:
 def read_indices(path: str | Path, classes: Classes, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read a picture of class indices, or of the classes' RGB colours, as (H, W) int16; unknown values become -1.
 
-    Of a picture with a palette, the colours decide where each that occurs is a class's: programs number palettes as they like.
+    Of a picture with a palette, the colours decide where each that occurs is a class's, or the gray of a class's index:
+    programs number palettes as they like.
     """
+    grays = np.arange(len(classes), dtype=np.uint8)[:, None].repeat(3, axis=1)
     with opened(path, size, "label map") as image:
-        if image.mode == "P" and _shows_classes(image, classes):
-            image = image.convert("RGB")
+        if image.mode == "P":
+            shown = next((mode for mode, of in (("RGB", classes.colours), ("L", grays)) if _shows(image, of)), "P")
+            image = image.convert(shown)
         mode = image.mode
         pixels = np.asarray(image.convert("RGB") if mode in ("RGB", "RGBA") else image)
     if mode in ("RGB", "RGBA"):
@@ -184,21 +190,17 @@ def read_indices(path: str | Path, classes: Classes, size: tuple[int, int] | Non
     raise UserError(f"{path}: a picture of mode {mode}; a label map has class indices, or the classes' RGB colours")
 
 
-def _shows_classes(image: Image.Image, classes: Classes) -> bool:
-    """Whether the colours of a picture with a palette are classes', and say more than the indices do.
+def _shows(image: Image.Image, colours: np.ndarray) -> bool:
+    """Whether the colours of a picture with a palette are some of (n, 3) colours, and say more than the indices do.
 
-    Where a single colour occurs, the whole palette has to be of classes: 0 is black in any palette of grays.
+    Where a single colour occurs, the whole palette has to be of them: 0 is black in any palette of grays.
     """
     palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
     used = np.unique(np.asarray(image))
-    if used[-1] >= len(palette):
+    if used[-1] >= len(palette) or (used[-1] < len(colours) and (palette[used] == colours[used]).all()):
         return False
-    own = (
-        len(used) == (used < len(classes)).sum()
-        and (palette[used] == classes.colours[np.minimum(used, len(classes) - 1)]).all()
-    )
-    shown = {tuple(colour) for colour in palette[used if len(used) > 1 else slice(None)].tolist()}
-    return not own and shown <= {tuple(colour) for colour in classes.colours.tolist()}
+    shown = [tuple(colour) for colour in palette[used if len(used) > 1 else slice(None)].tolist()]
+    return (len(shown) == 1 or len(set(shown)) > 1) and set(shown) <= {tuple(colour) for colour in colours.tolist()}
 
 
 def read_classes(path: str | Path, classes: Classes, size: tuple[int, int]) -> np.ndarray:

@@ -26,6 +26,7 @@ from gcodec.tiles import in_tiles, is_cut
 
 GRAPHS_FILE = "graphs.json"
 MAX_MARGIN = 1000  # positions that a network may see beyond its own
+FATAL = 4  # what ONNX Runtime logs: errors are raised, and nothing else is said
 FORMAT = 1  # of the graphs and their index; another one is of another version of this project
 
 
@@ -104,15 +105,15 @@ class OnnxRuntime:
         """Return the session that runs a network, with the checkpoint's weights."""
         import onnxruntime
 
-        _limit_memory()
+        _set_up()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
-        options.log_severity_level = 4  # errors are raised; nothing else is said
+        options.log_severity_level = FATAL
         options.enable_mem_pattern = False  # one block for all layers, planned ahead, would be twice as large
         weights = weights_of(self.checkpoint, name)
         largest = max((8 * array.size for array in weights.values()), default=0)  # bytes; no constant need be larger
         for key, value in {
-            "session.use_env_allocators": "1",  # those of _limit_memory
+            "session.use_env_allocators": "1",  # those of _set_up
             "session.load_model_format": "ONNX",  # the one that check_graph reads
             "optimization.constant_folding_max_output_size_in_bytes": str(max(largest, 2**16)),
         }.items():
@@ -120,17 +121,20 @@ class OnnxRuntime:
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)
         try:
-            return onnxruntime.InferenceSession(self._graphs[name], options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(  # which would print what is wrong, and try again
+                self._graphs[name], options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except Exception as error:  # onnxruntime raises many kinds
             version = onnxruntime.__version__
             raise UserError(f"{self._file(name)}: onnxruntime {version} cannot load it ({_line(error)})") from None
 
 
 @functools.cache
-def _limit_memory() -> None:
-    """Give all networks of this process one allocator, which refuses more memory than there is now."""
+def _set_up() -> None:
+    """Give all networks of this process one allocator, which refuses more memory than there is now and says nothing."""
     import onnxruntime as ort
 
+    ort.set_default_logger_severity(FATAL)
     kind = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     with contextlib.suppress(Exception):  # the program that uses this package has registered one
         ort.create_and_register_allocator(kind, ort.OrtArenaCfg(available_memory() or 0, -1, -1, -1))  # 0: no limit

@@ -279,8 +279,9 @@ def kill_folder_runs(base: Path, photos: Path, kills: int, rng: random.Random) -
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a folder but results.csv, which has times in it."""
-    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "results.csv"}
+    """All finished files of a folder but results.csv, which has times in it."""
+    whole = (path for path in folder.rglob("[!.]*") if path.is_file() and path.name != "results.csv")
+    return {path.name: path.read_bytes() for path in whole}
 
 
 # ----------------------------------------------------------------------------------------------------------------------

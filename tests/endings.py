@@ -31,6 +31,7 @@ from conftest import PROJECT, knobs, photo
 from PIL import Image
 
 STEPS, DIAGNOSED = 14, 4  # of a whole run; between two diagnoses
+PATIENCE = 3600  # s, for a run to end on a machine that is busy
 PHOTOS = 3  # of which one that breaks is noticed within a few steps
 
 
@@ -125,7 +126,7 @@ WAYS = {
     "an error within a step": Way(raise_broken, None, breaks=True),
     "a loss is not finite": Way(lambda scene: "nan", 2, breaks=True),
     "the reader of the output goes away": Way(Scene.close_reader, 0),
-    "stderr is closed": Way(lambda scene: None, 0, output="closed"),
+    "stdout and stderr are closed": Way(lambda scene: None, 0, output="closed"),
     "the log of the output is on a full disk": Way(lambda scene: None, 0, output="full"),
     "summaries are on a full disk": Way(fail_summaries, 0),
     "sample pictures cannot be written": Way(Scene.block_samples, 0),
@@ -165,7 +166,7 @@ def run(scene: Scene, way: Way | None = None, step: int = 0, *more: str) -> int 
     if way and way.output == "full":
         writer = os.open("/dev/full", os.O_WRONLY)
     output = open(writer, "w")  # noqa: SIM115
-    sys.stdout, sys.stderr = output, None if way and way.output == "closed" else output  # type: ignore[assignment]
+    sys.stdout = sys.stderr = None if way and way.output == "closed" else output  # type: ignore[assignment]
     Trainer.train_step = disturbed  # type: ignore[method-assign]
     try:
         return train.main(arguments(scene, *more))
@@ -183,7 +184,8 @@ def run(scene: Scene, way: Way | None = None, step: int = 0, *more: str) -> int 
 def check_ending(name: str, scene: Scene, step: int, status: int | None) -> None:
     """Raise AssertionError unless the run ended as it should, with all that it had."""
     way = WAYS[name]
-    assert status == way.status, f"{name} at step {step}: exit status {status}"
+    read_ahead = status == 0 and "photo" in name  # all that was left to train on had been read when the photo went
+    assert status == way.status or read_ahead, f"{name} at step {step}: exit status {status}"
     interrupted = step // DIAGNOSED * DIAGNOSED if way.breaks else step + 1 - (status == 2)
     least = STEPS if status == 0 else interrupted
     assert scene.newest >= least, f"{name} at step {step}: the newest checkpoint is that of step {scene.newest}"
@@ -257,7 +259,7 @@ def pair(scene: Scene, delay: float) -> list[str]:
         )
         with contextlib.suppress(subprocess.TimeoutExpired):
             processes[0].wait(timeout=delay if i == 0 else 0.01)
-    said = [process.communicate(timeout=600)[1] for process in processes]
+    said = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     statuses = [process.returncode for process in processes]
     assert sorted(statuses) == [0, 2], (statuses, said)
     refused = [line for line in said[statuses.index(2)].splitlines() if not line.startswith("warning: ")]

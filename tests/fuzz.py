@@ -25,7 +25,7 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from commands.runtime import load_codec
+from commands.loading import load_codec
 from config import UserError, config_test, directories
 from gcodec import Codec, packets, read_image
 from gcodec.container import MAGIC, MAX_SCALE, VERSION_BIT, pack, unpack

@@ -14,6 +14,7 @@ five minutes by the clock ends the run with the traceback of where it hangs.
 """
 
 import argparse
+import contextlib
 import faulthandler
 import hashlib
 import io
@@ -26,7 +27,7 @@ import tempfile
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -47,6 +48,7 @@ from config import UserError, config_train
 from gcodec import Codec
 from gcodec.checkpoint import CENTERS, FINGERPRINT_FILE, read_checkpoint, read_training_state, restore, write_checkpoint
 from gcodec.entropy import integer_frequencies
+from gcodec.graphs import OPERATORS
 from gcodec.labels import Classes, read_instances, read_label_map
 from gcodec.onnx_runtime import GRAPHS_FILE
 from gcodec.pictures import read_image
@@ -56,6 +58,7 @@ from utils import Utils
 MAX_SECONDS = 10  # of the processor, for a file
 MAX_WAIT = 300  # s by the clock, for a file
 MAX_BYTES = 1e9
+STDERR = os.dup(2)  # for the traceback of a file that takes too long; see `silent`
 CHUNK = 500  # files that a worker damages and reads at a time
 DAMAGE = (bit_flips, cut, splice, extended, zeroed_block)
 CLASSES = Classes.parse("", 4)
@@ -115,7 +118,7 @@ def forged_graph(data: bytes, rng: np.random.Generator) -> bytes:
 
     model = onnx.load_from_string(data)
     graph = model.graph
-    kinds = sorted({schema.name for schema in onnx.defs.get_all_schemas()})
+    kinds = sorted(OPERATORS if rng.random() < 0.5 else {schema.name for schema in onnx.defs.get_all_schemas()})
     for _ in range(rng.integers(1, 3)):
         node, tensor = (part[rng.integers(len(part))] for part in (graph.node, graph.initializer))
         names = [t.name for t in graph.initializer] + [name for n in graph.node for name in n.output] + ["z", "", "nobody"]
@@ -172,6 +175,24 @@ def forged_sizes(data: bytes, rng: np.random.Generator) -> bytes:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Raise AssertionError if anything is written to standard output or error, by C libraries too, but for our warnings."""
+    outputs = [os.dup(1), os.dup(2)]
+    printed = io.StringIO()
+    with tempfile.TemporaryFile() as said, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        for number in (1, 2):
+            os.dup2(said.fileno(), number)
+        try:
+            yield
+        finally:
+            for number, output in enumerate(outputs, start=1):
+                os.dup2(output, number)
+                os.close(output)
+        said.seek(0)
+        assert not (text := said.read() + printed.getvalue().encode()), text
+
+
 def checkpoint_door(base: Path, name: str) -> Door:
     """A file of a small checkpoint. The damaged file takes its place, and the checkpoint is read."""
     folder = base / name / "ckpt-00000001"
@@ -197,6 +218,7 @@ def checkpoint_door(base: Path, name: str) -> Door:
         def assign(self, array: np.ndarray) -> None:
             assert array.shape == self.shape and np.isfinite(np.asarray(array, np.float32)).all()
 
+    @silent()
     def read(damaged: Path) -> None:
         whole.write_bytes(damaged.read_bytes())
         checkpoint = read_checkpoint(folder)
@@ -215,6 +237,7 @@ def graphs_door(base: Path, name: str) -> Door:
     copy.write_bytes(whole.read_bytes())
     (base / "secret").write_bytes(bytes(1000))
 
+    @silent()
     def read(damaged: Path) -> None:
         whole.write_bytes(damaged.read_bytes())
         if whole != index_file:
@@ -342,7 +365,7 @@ def read_one(read: Callable[[Path], object], damaged: Path, outcome: Outcome) ->
     before, children = Utils.memory() or 0, _largest_child()
     Utils.reset_peak_memory()
     start = sum(os.times()[:4])  # with child processes, which read path tables
-    faulthandler.dump_traceback_later(MAX_WAIT, exit=True)
+    faulthandler.dump_traceback_later(MAX_WAIT, exit=True, file=STDERR)
     try:
         read(damaged)
         return "read"

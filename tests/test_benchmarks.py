@@ -11,7 +11,7 @@ import pytest
 from conftest import PROJECT, TINY, photo
 from PIL import Image
 
-from commands.runtime import load_codec
+from commands.loading import load_codec
 
 
 def benchmark(name: str):
@@ -29,7 +29,7 @@ def tiny(*names: str) -> list[str]:
 
 def test_compress(checkpoint, photos, capsys):
     arguments = ["-r", str(checkpoint), "-i", str(photos / "0.png"), "--copies", "2", "--repeat", "1"]
-    assert benchmark("compress")(arguments) == 0
+    assert benchmark("throughput")(arguments) == 0
     out = capsys.readouterr().out
     assert len(re.findall(r"\d\.\d{4} s$", out, re.MULTILINE)) == 8
     assert 0 < float(out.split("peak memory:")[1].split()[0]) < 20
@@ -40,7 +40,7 @@ def test_compress(checkpoint, photos, capsys):
 def test_workers(checkpoint, photos):
     arguments = [str(photos), "-r", str(checkpoint), "--workers", "1", "--repeat", "1", "--empty", "3"]
     out = subprocess.run(
-        [sys.executable, PROJECT / "benchmarks/workers.py", *arguments], capture_output=True, text=True, check=True
+        [sys.executable, PROJECT / "benchmarks/scaling.py", *arguments], capture_output=True, text=True, check=True
     ).stdout
     assert len(re.findall(r"^(?:this process|--workers 1) +\d+\.\d\d images/s \(\d+\.\d\d times\)$", out, re.MULTILINE)) == 2
     assert 0.05 < float(out.split("--workers 1: peak memory ")[1].split()[0]) < 20

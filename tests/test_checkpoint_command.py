@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 
-from commands.runtime import load_codec
+from commands.loading import load_codec
 from gcodec import read_image
 from gcodec.checkpoint import read_arrays
 from tools import checkpoint as export

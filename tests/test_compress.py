@@ -14,7 +14,7 @@ from test_data import bad_images
 
 import compress
 import decompress
-from commands.runtime import load_codec
+from commands.loading import load_codec
 from evaluation.metrics import ms_ssim, psnr
 from gcodec import Codec, packets, read_image
 from gcodec.container import Header, pack, unpack

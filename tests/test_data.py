@@ -321,6 +321,14 @@ def test_a_scale_of_1_draws_nothing_and_changes_nothing(tiny_config):
     assert labels is None and np.array_equal(image, ramp[top : top + 64, left : left + 64])
 
 
+def test_names_of_photos_do_not_command_the_terminal(tmp_path, tiny_config, capsys):
+    name = tmp_path / "a\x1b[31m\u202e.png"
+    name.write_text("junk")
+    with pytest.raises(UserError):
+        Data(Dataset([str(name)]), tiny_config()).sample(0)
+    assert "skipped: " in (said := capsys.readouterr().err) and not {"\x1b", "\u202e"} & set(said)
+
+
 def test_unreadable_images_are_named_skipped_and_counted(photos, tiny_config, tmp_path):
     (tmp_path / "bad.png").write_text("text")
     paths = read_table(photos).images * 40 + [str(tmp_path / "bad.png")]  # 1 of 201

@@ -14,7 +14,7 @@ import pytest
 from conftest import PROJECT, knobs
 
 import train
-from commands.runtime import load_codec
+from commands.loading import load_codec
 from config import config_train
 from gcodec import read_image
 from gcodec.checkpoint import newest_checkpoint, read_knobs_as, resolve_checkpoint

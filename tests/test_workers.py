@@ -21,7 +21,7 @@ import compress
 import decompress
 import evaluate
 from commands import workers
-from commands.runtime import load_codec
+from commands.loading import load_codec
 from commands.workers import Workers
 from evaluation import baselines, measure
 from gcodec.files import locked

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from config import UserError, config_train
 from gcodec.checkpoint import write_checkpoint
 from gcodec.entropy import integer_frequencies
-from gcodec.files import refuse_existing_folder
+from gcodec.files import refuse_existing_folder, warn
 from gcodec.labels import Classes
 from utils import Utils
 
@@ -100,7 +100,7 @@ def sort_layers(variables: dict[str, np.ndarray]) -> dict[str, dict[str, list[di
         place = (_natural("/".join(above)), number)
         found.setdefault(network, {}).setdefault(kind, {}).setdefault(place, {})[leaf] = (name, array)
     if odd:
-        print(f"warning: left out, as no part of a network of ours: {', '.join(sorted(odd))}", file=sys.stderr)
+        warn(f"left out, as no part of a network of ours: {', '.join(sorted(odd))}")
     return {
         network: {kind: [layers[place] for place in sorted(layers)] for kind, layers in kinds.items()}
         for network, kinds in found.items()
@@ -159,7 +159,7 @@ def convert(layers: dict, config: config_train, path: str) -> dict[str, np.ndarr
         raise UserError(f"{path}: not the seed's networks: {'; '.join(problems)}")
     found = [layer for kinds in layers.values() for of_kind in kinds.values() for layer in of_kind]
     if extra := sorted({original for layer in found for original, _ in layer.values()} - used):
-        print(f"warning: left over: {', '.join(extra)}", file=sys.stderr)
+        warn(f"left over: {', '.join(extra)}")
     return arrays
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from gcodec.files import printable
+
 LINE_SECONDS, LINE_SHARE = 60.0, 0.01  # without a terminal, a line of progress after so long, or so much of the whole
 
 
@@ -120,6 +122,7 @@ class Progress:
 
     def print(self, line: str, file: Any = None) -> None:
         """Print a line, above the bar if there is one."""
+        line = printable(line)
         if self._bar is not None:
             tqdm.write(line, file=file)
         elif not self._silent:

@@ -2,6 +2,7 @@
 
 import { UserError } from "./codec/errors.js";
 import { fromText, linkTo } from "./share.js";
+import { early, startWorker } from "./start.js";
 import * as states from "./state.js";
 import { zipSync } from "./vendor/fflate.js";
 import { $, draw } from "./view.js";
@@ -21,39 +22,41 @@ function become(next) {
 // The worker
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** @type {Worker | null} */
-let worker = null;
+let worker = early && listenTo(early);
 let job = 0; // that the worker has; 0 for none
 
 /** Ends work that nobody wants any more, and begins the next. */
 function work() {
-  if (job && !states.isWanted(state, job)) {
-    worker.terminate();
-    [worker, job] = [null, 0];
-  }
+  if (job && !states.isWanted(state, job)) endWorker();
   const item = states.next(state);
   if (!item || job) return;
-  worker ??= startWorker();
+  worker ??= listenTo(startWorker());
   const given = states.jobOf(state, item);
   job = state.count + 1;
   become(states.started(state, item.id));
   worker.postMessage({ id: job, ...given });
 }
 
-function startWorker() {
-  const it = new Worker("worker.js", { type: "module" });
+function endWorker() {
+  worker.terminate();
+  [worker, job] = [null, 0];
+}
+
+/** @param {{worker: Worker, failure: Promise<void>}} started */
+function listenTo({ worker: it, failure }) {
   it.onmessage = ({ data: { id, status, result, error, again } }) => {
     if (id !== job) return;
     if (status) return become(states.told(state, id, status));
+    if (again) endWorker(); // so that another try begins afresh
     job = 0;
     become(error ? states.failed(state, id, error, again) : states.finished(state, id, result));
   };
-  it.onerror = () => {
+  failure.then(() => {
     if (it !== worker) return;
     const id = job;
-    [worker, job] = [null, 0];
+    endWorker();
     become(id ? states.failed(state, id, TOO_OLD, true) : states.broken(state, TOO_OLD));
-  };
+  });
   return it;
 }
 
@@ -61,8 +64,9 @@ function startWorker() {
 async function listenOffline() {
   if (!("serviceWorker" in navigator)) return;
   try {
+    const former = await navigator.serviceWorker.getRegistration();
     await navigator.serviceWorker.register("sw.js");
-    if (navigator.serviceWorker.controller) return;
+    if (former?.active) return; // it listens already
     const controlled = new Promise((resolve) => navigator.serviceWorker.addEventListener("controllerchange", resolve));
     await Promise.race([controlled, new Promise((resolve) => setTimeout(resolve, 3000))]);
   } catch (error) {
@@ -72,7 +76,7 @@ async function listenOffline() {
 
 async function listModels() {
   await listenOffline();
-  worker ??= startWorker(); // which compiles ONNX Runtime
+  worker ??= listenTo(startWorker()); // which compiles ONNX Runtime
   try {
     const response = await fetch("models.json");
     if (!response.ok) throw new Error(`the server answers ${response.status}`);
@@ -177,13 +181,13 @@ async function saveAll() {
 }
 
 async function share() {
-  const { bytes } = states.selectedItem(state).stand.result;
-  const link = linkTo(bytes, location.href);
+  const { id, stand } = states.selectedItem(state);
+  const link = linkTo(stand.result.bytes, location.href);
   try {
     await navigator.clipboard.writeText(link);
-    become(states.noticed(state, `The link was copied. It has ${link.length} characters and holds the picture itself.`, link));
+    become(states.noticed(state, id, `The link was copied. It has ${link.length} characters and holds the picture itself.`, link));
   } catch {
-    become(states.noticed(state, `This browser does not let the page copy; take the link, of ${link.length} characters, from here.`, link));
+    become(states.noticed(state, id, `This browser does not let the page copy; take the link, of ${link.length} characters, from here.`, link));
     $("link").select();
   }
 }

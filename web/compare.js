@@ -100,7 +100,7 @@ export class Compare {
     const moves = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key in zooms) this.#zoomBy(zooms[event.key]);
-    else if (event.key in moves && event.target === this.root) {
+    else if (event.key in moves && event.target === this.root && this.#zoom > 1) {
       const [x, y] = moves[event.key];
       this.#place({ x: this.#x + x, y: this.#y + y });
     } else return;

@@ -26,7 +26,7 @@ export async function readPhoto(file) {
     if (webp) orientation = webp.orientation;
     bitmap = await createImageBitmap(webp ? new Blob([webp.bytes]) : file, { imageOrientation: "from-image" });
   } catch {
-    throw new UserError(`${file.name} is neither a photo that this browser can read nor a .gc file.`);
+    throw new UserError("This is neither a photo that this browser can read nor a .gc file.");
   }
   const [ownWidth, ownHeight] = orientation > 4 ? [bitmap.height, bitmap.width] : [bitmap.width, bitmap.height];
   const scale = Math.min(1, Math.sqrt(MAX_PIXELS / (ownWidth * ownHeight)));

@@ -8,7 +8,6 @@ Only the page's own files are served and written: see `page_files`. WebGPU, offl
 this machine.
 """
 
-import argparse
 import functools
 import json
 import shutil
@@ -26,6 +25,7 @@ sys.path.insert(0, str(PROJECT))
 from gcodec.checkpoint import read_checkpoint  # noqa: E402
 from gcodec.errors import UserError  # noqa: E402
 from gcodec.knobs import ModelKnobs  # noqa: E402
+from utils import Utils  # noqa: E402
 
 LIBRARIES = {  # where the page has a file of a library -> where npm puts it
     "vendor/fflate.js": "fflate/esm/browser.js",
@@ -200,23 +200,20 @@ def serve(files: dict[str, Path | bytes], number: int, quiet: bool) -> None:
             print()
 
 
+@Utils.command
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Utils.parser(__doc__)
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default: 8000)")
     parser.add_argument("--checkpoints", type=Path, default=PROJECT / "checkpoints", metavar="FOLDER", help="models to offer")
     parser.add_argument("--dist", type=Path, metavar="FOLDER", help="write the page into this folder, and serve nothing")
     parser.add_argument("--quiet", action="store_true", help="do not print requests")
     args = parser.parse_args(argv)
-    try:
-        files = page_files(args.checkpoints.resolve())
-        if args.dist:
-            write_page(files, args.dist)
-            print(f"{args.dist}: {len(files)} files")
-        else:
-            serve(files, args.port, args.quiet)
-    except (UserError, OSError) as error:
-        print(f"serve.py: error: {error}", file=sys.stderr)
-        return 2
+    files = page_files(args.checkpoints.resolve())
+    if args.dist:
+        write_page(files, args.dist)
+        print(f"{args.dist}: {len(files)} files")
+    else:
+        serve(files, args.port, args.quiet)
     return 0
 
 

@@ -137,7 +137,7 @@ export function cancelled(state) {
 /** All files go; the settings stay. */
 export const cleared = (state) => ({ ...state, items: [], selected: 0, notice: null });
 
-export const noticed = (state, text, link = "") => ({ ...state, notice: { item: state.selected, text, link } });
+export const noticed = (state, item, text, link = "") => ({ ...state, notice: { item, text, link } });
 
 export const dragged = (state, dragging) => ({ ...state, dragging });
 

@@ -6,8 +6,8 @@
 const CACHE = "codec";
 /** What is fetched before this listens; what comes later is kept when it comes. */
 const PAGE = [
-  "./", "style.css", "icon.svg", "app.js", "compare.js", "share.js", "state.js", "view.js", "codec/errors.js", "vendor/fflate.js",
-  "models.json", "images/kodim21.png",
+  "./", "style.css", "icon.svg", "app.js", "compare.js", "share.js", "start.js", "state.js", "view.js", "codec/errors.js",
+  "vendor/fflate.js", "models.json", "images/kodim21.png",
 ];
 
 self.addEventListener("install", (event) => {
@@ -23,21 +23,24 @@ self.addEventListener("fetch", (event) => {
   if (keeps) event.respondWith(networkFirst(event));
 });
 
-/** Whether the server says that nothing has changed: a library's megabytes are not written anew at each visit. */
+/** Whether the server says that nothing has changed. */
 function isSame(response, kept) {
   const tag = response.headers.get("ETag") ?? response.headers.get("Last-Modified");
   return tag !== null && tag === (kept?.headers.get("ETag") ?? kept?.headers.get("Last-Modified"));
 }
 
-async function networkFirst({ request }) {
+/** What is kept and has not changed is answered itself: to it, browsers attach the code that they compiled of it. */
+async function networkFirst(event) {
+  const { request } = event;
   const cache = await caches.open(CACHE);
+  const matching = cache.match(request);
   try {
     const response = await fetch(request);
-    if (response.ok && !isSame(response, await cache.match(request))) await cache.put(request, response.clone());
+    const kept = await matching;
+    if (response.ok && isSame(response, kept)) return kept;
+    if (response.ok) event.waitUntil(cache.put(request, response.clone())); // which may fail, such as for want of space
     return response;
   } catch (error) {
-    const kept = await cache.match(request);
-    if (kept) return kept;
-    throw error;
+    return (await matching) ?? Promise.reject(error);
   }
 }

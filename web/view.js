@@ -61,7 +61,9 @@ export function draw(state) {
   // All files
   show({ list: state.items.length > 1 });
   keyed($("files"), state.items, ({ id }) => id, fileRow, (each, row) => drawFile(each, row, each.id === state.selected));
-  show({ "save-all": state.items.some(({ stand }) => stand.kind === "result") });
+  const done = state.items.filter(({ stand }) => stand.kind === "result").length;
+  show({ "save-all": done > 0 });
+  write("save-all", `Save ${done === state.items.length ? "all" : `${done} of ${state.items.length}`} as .zip`);
 
   if (focused !== document.activeElement || !focused?.checkVisibility()) {
     FIRST[now.kind].map($).find((element) => element.checkVisibility())?.focus({ preventScroll: true });

@@ -8,7 +8,7 @@
  * and answers with any number of {id, status}, then {id, result} or {id, error, again}. A job is given up by ending the worker.
  */
 
-import { fit } from "./codec/budget.js";
+import { bestFile } from "./codec/best_file.js";
 import { readCheckpoint } from "./codec/checkpoint.js";
 import { Codec } from "./codec/codec.js";
 import { codedSize, looksLikeGc, unpack } from "./codec/container.js";
@@ -35,7 +35,9 @@ const MAX_SHOWN = 25_000_000; // pixels of the picture, as decompress.py has it
 /** Another try may help, as when the network comes back. */
 class NetworkError extends UserError {}
 
-const runtime = measured("runtime", openRuntime);
+const runtime = measured("runtime", openRuntime).catch((error) => {
+  throw new NetworkError(`ONNX Runtime, which runs the networks, does not start (${error.message}).`);
+});
 /** Loaded when first used, by name. @type {Map<string, Promise<Codec>>} */
 const codecs = new Map();
 
@@ -55,10 +57,13 @@ self.onmessage = async ({ data: { id, ...job } }) => {
 async function work(job, status) {
   const { file } = job;
   if (file.size > MAX_FILE) {
-    throw new UserError(`${file.name} has ${Math.round(file.size / 1e6)} MB; this page takes files up to ${MAX_FILE / 1e6} MB.`);
+    throw new UserError(`This file has ${Math.round(file.size / 1e6)} MB; this page takes files up to ${MAX_FILE / 1e6} MB.`);
   }
-  const start = new Uint8Array(await file.slice(0, 2).arrayBuffer());
-  if (looksLikeGc(start) || /\.gc$/i.test(file.name)) return decodeFile(job, status);
+  const content = await file.arrayBuffer().catch(() => {
+    throw new UserError("This cannot be read: it is a folder, or was moved or changed since it was chosen.");
+  });
+  const bytes = new Uint8Array(content);
+  if (looksLikeGc(bytes) || /\.gc$/i.test(file.name)) return decodeFile(bytes, job, status);
   const photo = await readPhoto(file);
   const { picture, shrunkFrom } = photo;
   const { width, height } = picture;
@@ -88,13 +93,13 @@ async function fitPhoto({ picture }, { models, target }, status) {
   if (!known.length) throw new UserError("No model of this page compresses photos; it only decodes .gc files.");
   const loaded = [];
   for (const model of known) loaded.push(await load(model, status));
+  await runtime; // whose arrival is no part of a try
   const tell = (i, { width, height }) => status(`Trying ${known[i].name} at ${width} × ${height} pixels …`);
-  const { codec, bytes, picture: decoded, encoding, decoding } = await fit(picture, loaded, target, tell);
+  const { codec, bytes, picture: decoded, encoding, decoding } = await bestFile(picture, loaded, target, tell);
   return { decoded, bytes, encoding, decoding, coded: codedSize(unpack(bytes)), model: known[codec].name };
 }
 
-async function decodeFile({ file, models }, status) {
-  const bytes = new Uint8Array(await file.arrayBuffer());
+async function decodeFile(bytes, { models }, status) {
   const header = unpack(bytes);
   const { width, height, fingerprint } = header;
   const coded = codedSize(header);
@@ -109,8 +114,7 @@ async function decodeFile({ file, models }, status) {
     throw new UserError(`This .gc file was made with a model that this page does not have (its fingerprint is ${fingerprint}).`);
   }
   const codec = await load(model, status);
-  await measured("generator", () => codec.network("generator"));
-  status("Decoding …");
+  runtime.then(() => status("Decoding …"), () => {}); // where it fails, decoding says so
   const { picture, seconds } = await measured("decoding", () => codec.decode(bytes));
   noted("decoding", seconds);
   const decoded = await measured("PNG", () => toPng(picture));
@@ -124,11 +128,15 @@ async function load(model, status) {
   if (!codecs.has(model.name)) {
     status(`Loading the model ${model.name} …`);
     const checkpoint = measured("weights", () => readCheckpoint(reader(model.folder), model.fingerprint, weightStore));
-    const loading = Promise.all([checkpoint, runtime]).then(([files, opened]) => new Codec(files, opened.runtime));
-    loading.catch(() => codecs.delete(model.name)); // so that the next try is a new one
-    codecs.set(model.name, loading);
+    codecs.set(model.name, checkpoint.then((files) => new Codec(files, makeNetwork)));
   }
   return codecs.get(model.name);
+}
+
+/** @type {import("./codec/codec.js").Runtime} */
+async function makeNetwork(graph, weights) {
+  const opened = await runtime;
+  return measured("making a network", () => opened.runtime(graph, weights));
 }
 
 function reader(folder) {

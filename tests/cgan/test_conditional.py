@@ -16,7 +16,7 @@ import decompress
 import losses
 import train
 from cGAN import train as cgan_command
-from commands.runtime import load_codec
+from commands.loading import load_codec
 from config import config_train, directories
 from data import Data, Dataset
 from gcodec.checkpoint import read_knobs, resolve_checkpoint

@@ -4,6 +4,8 @@ import ast
 import io
 import json
 import os
+import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from gcodec.checkpoint import (
     hashed_fingerprint,
     kept_fingerprint,
     newest_checkpoint,
+    read_arrays,
     read_checkpoint,
     read_knobs,
     read_knobs_as,
@@ -213,6 +216,22 @@ def wrapping(dtype: type) -> np.ndarray:
     frequencies[0] = [top, top, 2**16, 1, 1] if dtype is np.int64 else [top, 2**16 - 2, 1, 1, 1]
     assert frequencies[0].sum() == 2**16
     return frequencies
+
+
+def test_an_archive_that_expands_to_more_than_it_says_is_read_no_further(tmp_path):
+    said, size = io.BytesIO(), 10**8
+    np.save(said, np.zeros(10**6, np.float32))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", said.getvalue().ljust(size, b"\0"))
+    forged = (tmp_path / "a.npz").read_bytes().replace(struct.pack("<I", size), struct.pack("<I", said.tell()))
+    (tmp_path / "a.npz").write_bytes(forged)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="CRC"):
+            read_arrays(tmp_path / "a.npz")
+        assert tracemalloc.get_traced_memory()[1] < size / 4
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_name_that_ships_is_what_ships_and_project_paths_are_found_from_everywhere(tmp_path, monkeypatch):

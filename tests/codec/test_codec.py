@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import PROJECT, photo
 
-from commands.runtime import load_codec
+from commands.loading import load_codec
 from config import UserError, config_train
 from gcodec import Codec, packets
 from gcodec.budget import best_file
@@ -23,7 +23,7 @@ from gcodec.runtime import Runtime
 
 IMPORTS = """
 import sys
-import gcodec, commands.options, commands.runtime, compress, decompress
+import gcodec, commands.options, commands.loading, compress, decompress
 assert not {"tensorflow", "keras", "pandas", "scipy", "tqdm", "matplotlib", "h5py"} & set(sys.modules), sorted(sys.modules)
 """
 

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -156,12 +157,11 @@ def test_a_name_of_the_greatest_length_can_be_written(tmp_path):
     assert [len(path.name) for path in tmp_path.iterdir()] == [255]
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
-    process = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    stale = tmp_path / f"{files.PARTIAL}{int(process.stdout)}-00.png"
-    live = tmp_path / f"{files.PARTIAL}{os.getppid()}-00.png"
+def test_what_a_killed_process_left_is_removed_after_a_day_and_what_another_one_writes_is_not(tmp_path):
+    stale, live = (tmp_path / f"{files.PARTIAL}{name}.png" for name in ("00", "01"))
     for path in (stale, live):
         path.touch()
+    os.utime(stale, (0, time.time() - 2 * files.STALE_SECONDS))
     with atomic(tmp_path / "a.png") as partial:
         partial.write_text("x")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([live.name, "a.png"])

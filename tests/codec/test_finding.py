@@ -38,6 +38,16 @@ def test_a_checkpoint_that_keeps_no_fingerprint_or_none_that_can_be_read_is_hash
     assert [Checkpoints([tmp_path]).find(mark) for mark in marks] == [tmp_path / "a", tmp_path / "b"]
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_checkpoint_that_claims_the_fingerprint_of_another_does_not_hide_it(tmp_path, keeps):
+    mark = write(tmp_path / "mine", 0)
+    write(tmp_path / "forged", 1)
+    keep_fingerprint(tmp_path / "forged" / FINGERPRINT_FILE, mark)
+    if not keeps:
+        (tmp_path / "mine" / FINGERPRINT_FILE).unlink()
+    assert Checkpoints([tmp_path]).find(mark) == tmp_path / "mine"
+
+
 def test_the_known_models_are_named_each_once_and_damaged_ones_as_such(tmp_path):
     mark = write(tmp_path / "runs/a", 0)
     (tmp_path / "runs/b").mkdir()

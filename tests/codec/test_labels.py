@@ -117,18 +117,19 @@ def test_a_jpeg_is_no_map(tmp_path):
         lambda: read_classes(tmp_path / "s.png", CLASSES, (8, 12)),
         lambda: read_instances(tmp_path / "s.png", (8, 12)),
     ):
-        with pytest.raises(UserError, match=r"s\.png: is a JPEG, whose noise"):
+        with pytest.raises(UserError, match=r"s\.png: is a lossy JPEG, whose noise"):
             read()
 
 
 @pytest.mark.parametrize(("suffix", "options", "lossy"), [
     (".webp", {}, True), (".webp", {"lossless": True}, False), (".avif", {}, True), (".gif", {}, False),
+    (".tif", {}, False), (".tif", {"compression": "jpeg"}, True),
 ])  # fmt: skip
 def test_maps_of_lossy_formats_are_refused(suffix, options, lossy, tmp_path):
     indices = label_map(16, 24)
     Image.fromarray(CLASSES.colours[indices]).save(tmp_path / f"s{suffix}", **options)
     if lossy:
-        with pytest.raises(UserError, match=rf"s\{suffix}: is a \w+, whose noise"):
+        with pytest.raises(UserError, match=rf"s\{suffix}: is a lossy \w+, whose noise"):
             read_classes(tmp_path / f"s{suffix}", CLASSES, (16, 24))
     else:
         np.testing.assert_array_equal(read_classes(tmp_path / f"s{suffix}", CLASSES, (16, 24)), indices)
@@ -145,8 +146,10 @@ def test_of_a_palette_of_the_classes_colours_the_colours_decide_and_of_another_t
     palette_png(tmp_path / "own.png", indices, CLASSES.colours)
     palette_png(tmp_path / "other_order.png", np.argsort(order)[indices], CLASSES.colours[order])
     palette_png(tmp_path / "other_colours.png", indices, np.array([[9, 9, 9], [1, 2, 3], [7, 7, 0]]))
+    palette_png(tmp_path / "other_grays.png", np.argsort(order)[indices], order[:, None].repeat(3, axis=1))
+    palette_png(tmp_path / "black.png", indices, np.zeros((256, 3)))
     palette_png(tmp_path / "grays.png", np.ones_like(indices), np.arange(256)[:, None].repeat(3, axis=1))
-    for name in ("own", "other_order", "other_colours"):
+    for name in ("own", "other_order", "other_colours", "other_grays", "black"):
         np.testing.assert_array_equal(read_classes(tmp_path / f"{name}.png", CLASSES, (16, 24)), indices, name)
     assert (read_classes(tmp_path / "grays.png", CLASSES, (16, 24)) == 1).all()
 

@@ -13,8 +13,8 @@ import page
 import pytest
 from conftest import PROJECT, TINY, label_map, photo
 
-from commands import runtime
-from commands.runtime import load_codec, load_runtime
+from commands import loading
+from commands.loading import load_codec, load_runtime
 from config import UserError, config_test, config_train
 from gcodec import Codec, tiles
 from gcodec.checkpoint import CENTERS, FINGERPRINT_FILE, read_checkpoint, write_checkpoint
@@ -248,7 +248,7 @@ def test_what_is_not_installed_is_one_line(local, tmp_path, monkeypatch, install
     folder = shutil.copytree(local, tmp_path / "copy")
     if not graphs:
         (folder / GRAPHS_FILE).unlink()
-    monkeypatch.setattr(runtime, "_installed", lambda package: package in installed)
+    monkeypatch.setattr(loading, "_installed", lambda package: package in installed)
     with pytest.raises(UserError, match=message):
         load_codec(folder, config_test(runtime=choice))
 

@@ -1,6 +1,7 @@
 """The folders of a training run: names, whether they can be written, and what is deleted."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -76,6 +77,19 @@ def test_folders_that_can_be_written_are_left_as_they_were(folders, tmp_path):
     with folders.locked():
         pass
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_runs_of_other_names_that_start_at_the_same_moment_do_not_disturb_each_other(tmp_path):
+    where = directories(**{name: str(tmp_path / name) for name in ("checkpoints", "samples", "tensorboard")})
+
+    def start(i: int) -> None:
+        for _ in range(30):
+            with RunFolders.of(f"run{i}", where).locked():
+                pass
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(start, range(8)))
+    assert all(path.is_dir() for path in tmp_path.rglob("*"))
 
 
 def test_only_the_runs_own_checkpoints_are_counted_and_deleted(folders, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import photo
 
-from commands.runtime import load_codec
+from commands.loading import load_codec
 from config import UserError
 from gcodec.checkpoint import CENTERS, read_checkpoint
 from gcodec.labels import LabelBatch

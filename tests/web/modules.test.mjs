@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 
-import { fit, smallestScale } from "../../web/codec/budget.js";
+import { bestFile, smallestScale } from "../../web/codec/best_file.js";
 import { codedSize, crc32, join, looksLikeGc, pack, split, unpack } from "../../web/codec/container.js";
 import { ContextModel, StaticTables } from "../../web/codec/entropy.js";
 import { UserError } from "../../web/codec/errors.js";
@@ -316,9 +316,9 @@ test("budget: of the models' files, the one whose picture is most alike; or what
     encode: async (_, __, scale) => ({ bytes: new Uint8Array(Math.max(20, size - scale)) }),
     decode: async () => ({ picture: decoded, seconds: { network: 1 } }),
   });
-  const found = await fit(picture, [codec(50, other), codec(60, picture), codec(90, picture)], 45);
+  const found = await bestFile(picture, [codec(50, other), codec(60, picture), codec(90, picture)], 45);
   assert.deepEqual([found.codec, found.bytes.length], [1, 45]);
-  await assert.rejects(fit(picture, [codec(120, other), codec(110, other)], 40), /does not fit into 40 bytes; 47 are enough/);
+  await assert.rejects(bestFile(picture, [codec(120, other), codec(110, other)], 40), /does not fit into 40 bytes; 47 are enough/);
 });
 
 // ---------------------------------------------------------------------------------------------------------------------

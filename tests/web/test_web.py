@@ -156,6 +156,7 @@ def test_states_of_the_page(tmp_path):
 
     photo = Image.open(PROJECT / "images/kodim21.png").convert("RGB").crop((200, 150, 456, 342))
     photo.save(tmp_path / "photo.png")
+    photo.crop((0, 100, 256, 108)).save(tmp_path / "panorama.png")
     Image.open(PROJECT / "images/kodim23.png").convert("RGB").crop((200, 150, 360, 246)).save(tmp_path / "second.png")
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 6

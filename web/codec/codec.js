@@ -84,11 +84,12 @@ export class Codec {
   async decode(bytes) {
     const file = unpack(bytes);
     const coded = codedSize(file);
+    const clock = new Clock();
+    const contents = this.contents(file); // while the runtime is loaded, the first time
+    clock.lap("entropy");
     const generator = await this.network("generator");
     if (this.checkpoint.noiseDim) await this.network("noise_generator");
-    const clock = new Clock();
-    const contents = this.contents(file);
-    clock.lap("entropy");
+    clock.start();
     const [height, width] = [paddedSide(coded.height) / STRIDE, paddedSide(coded.width) / STRIDE];
     const v = await this.#noise(height, width, file.crc);
     clock.lap("noise");
@@ -200,10 +201,14 @@ class Clock {
   seconds = { network: 0, entropy: 0, noise: 0, resizing: 0 };
   #start = performance.now();
 
+  /** What passed since the last lap counts for nothing. */
+  start() {
+    this.#start = performance.now();
+  }
+
   /** What passed since the last lap belongs to `name`. @param {keyof Seconds} name */
   lap(name) {
-    const now = performance.now();
-    this.seconds[name] += (now - this.#start) / 1000;
-    this.#start = now;
+    this.seconds[name] += (performance.now() - this.#start) / 1000;
+    this.start();
   }
 }

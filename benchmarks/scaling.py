@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Images a second of folder runs in one process and by --workers, the memory of a worker, and what Dask costs.
 
-    python3 benchmarks/workers.py kodak/
-    python3 benchmarks/workers.py kodak/ --files-only --workers 1 2 4 --repeat 5
+    python3 benchmarks/scaling.py kodak/
+    python3 benchmarks/scaling.py kodak/ --files-only --workers 1 2 4 --repeat 5
 
 The runs take turns, and the figures are the least of the repetitions. Starting workers and loading models is not in them, and
 is printed apart. Memory is the peak resident size of a worker's process. The engine's cost is that of images that take no work:
@@ -26,8 +26,8 @@ sys.path.insert(0, str(PROJECT))
 from commands.coder import Budget, Coder
 from commands.folder_run import Input, Made, in_this_process
 from commands.guide import Guide
+from commands.loading import load_codec
 from commands.options import Say
-from commands.runtime import load_codec
 from commands.workers import Workers
 from compress import compress_folder
 from config import config_test

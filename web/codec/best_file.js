@@ -1,4 +1,4 @@
-/** Fits a picture into so many bytes, by the choice of the model and of the size at which it is coded, as codec/budget.py does. */
+/** Fits a picture into so many bytes, by the choice of the model and of the size at which it is coded, as gcodec/budget.py does. */
 
 import { codedSize, MAX_SCALE } from "./container.js";
 import { UserError } from "./errors.js";
@@ -20,7 +20,7 @@ const DENSITY = 0.0025; // bytes of payload a pixel, by which the search guesses
  * @returns {Promise<{codec: number, bytes: Uint8Array, picture: import("./pictures.js").Picture, encoding: number, decoding: number}>}
  *     codec: its index; seconds to find the file, and to decode it
  */
-export async function fit(picture, codecs, maxBytes, tell = () => {}) {
+export async function bestFile(picture, codecs, maxBytes, tell = () => {}) {
   const start = performance.now();
   const encoders = codecs.map((codec, i) => remembering(async (scale) => {
     tell(i, codedSize({ ...picture, scale }));

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Where the time of compressing a photo goes, without imports, and the peak memory of the process; and what folder runs take.
 
-    python3 benchmarks/compress.py                        # images/kodim21.png, 768x512, by the checkpoint that ships
-    python3 benchmarks/compress.py -r checkpoints/run -i photo.png
-    python3 benchmarks/compress.py --copies 8 --repeat 5  # longer folder runs, and more of them
+    python3 benchmarks/throughput.py                        # images/kodim21.png, 768x512, by the checkpoint that ships
+    python3 benchmarks/throughput.py -r checkpoints/run -i photo.png
+    python3 benchmarks/throughput.py --copies 8 --repeat 5  # longer folder runs, and more of them
 
 The first encoding and decoding of a process are slower than the later ones. Users of compress.py see the first; both are
 printed. Memory is the peak resident size of the process, with the libraries that run the networks.
@@ -29,8 +29,8 @@ sys.path.insert(0, str(PROJECT))
 from commands.coder import Budget, Coder
 from commands.folder_run import Input
 from commands.guide import Guide
+from commands.loading import load_codec
 from commands.options import Say
-from commands.runtime import load_codec
 from compress import compress_folder
 from config import config_test
 from gcodec import Codec, pictures
