@@ -94,6 +94,7 @@ class Workers:
         if not self:
             yield in_this_process
             return
+        import dask
         import distributed
 
         for library in ("distributed", "distributed.client", "tornado", "tornado.application"):
@@ -103,7 +104,7 @@ class Workers:
             where: Any = self.scheduler
             if self.number:
                 one = {"threads_per_worker": 1, "memory_limit": 0}  # `that_fit` has seen to the memory
-                with _deaf():
+                with _deaf(), dask.config.set({"distributed.scheduler.worker-ttl": "60 s"}):  # instead of five minutes
                     where = stack.enter_context(distributed.LocalCluster(n_workers=self.number, **one, **quiet))
             try:
                 client = stack.enter_context(distributed.Client(where, timeout=TIMEOUT, set_as_default=False))
