@@ -297,9 +297,9 @@ def test_a_gc_file_to_compress_and_a_photo_to_decompress_are_told_which_command_
     (tmp_path / "old.gc").write_bytes(b"gc\2" + bytes(40))
     for name in ("a.gc", "old.gc"):
         assert compress.main(["-i", name, "-o", "out.gc"]) == 2
-        assert is_one_line_that_names(f"{name}: is a .gc file, not an image; decompress.py", capfd)
+        assert is_one_line_that_names(f"{name}: is a .gc file, not an image; decompress it first", capfd)
     assert decompress.main(["-i", image, "-o", "out.png"]) == 2
-    assert is_one_line_that_names("photo.png: is a picture (PNG), not a .gc file; compress.py", capfd)
+    assert is_one_line_that_names("photo.png: is a picture (PNG), not a .gc file; compress it first", capfd)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.gc", "old.gc", "photo.png"]
 
 
