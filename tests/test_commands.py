@@ -14,8 +14,8 @@ from config import VERSION, UserError
 from gcodec import Codec
 from utils import Utils
 
-COMMANDS = ("compress", "decompress", "train", "evaluate", "data/make_paths", "data/resample", "cGAN/train",
-            *(f"tools/{name}" for name in ("checkpoint", "import_tf1", "perceptual", "report", "segmentation")))  # fmt: skip
+COMMANDS = ("compress", "decompress", "train", "evaluate", "data/make_paths", "data/resample", "cGAN/train", "tools/checkpoint",
+            "tools/get_weights", "tools/import_tf1", "tools/plot_losses", "tools/train_segmenter")  # fmt: skip
 
 
 def run(command: str, *arguments: str, **options) -> subprocess.CompletedProcess:

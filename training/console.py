@@ -24,13 +24,14 @@ def unbreakable(main: Callable[..., int]) -> Callable[..., int]:
     def wrapped(argv: list[str] | None = None) -> int:
         _open_standard_files()
         streams = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = map(Unbreakable, streams)
-        try:
-            return main(argv)
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-            sys.stdout, sys.stderr = streams
+        with open(os.devnull, "w") as null:
+            sys.stdout, sys.stderr = (Unbreakable(stream or null) for stream in streams)
+            try:
+                return main(argv)
+            finally:
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+                sys.stdout, sys.stderr = streams
 
     return wrapped
 
@@ -45,10 +46,10 @@ def _open_standard_files() -> None:
 
 
 class Unbreakable:
-    """A text stream, or the place of none. What cannot be written is dropped; each line goes out at once."""
+    """A text stream. What cannot be written is dropped; each line goes out at once."""
 
     def __init__(self, stream: Any):
-        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115  (for as long as main runs)
+        self._stream = stream
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
 

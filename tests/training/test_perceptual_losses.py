@@ -143,7 +143,7 @@ def test_a_stage_computes_features_only_if_it_needs_them(knobs, calls, tiny_conf
 
 def test_without_the_weights_training_says_how_to_get_them(tiny_config, monkeypatch, tmp_path):
     monkeypatch.setenv("GENERATIVE_COMPRESSION_CACHE", str(tmp_path / "empty"))
-    with pytest.raises(UserError, match=r"alexnet.*perceptual\.py --get"):
+    with pytest.raises(UserError, match=r"alexnet.*get_weights\.py"):
         Trainer(tiny_config(lambda_lpips=1.0))
 
 
