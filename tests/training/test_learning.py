@@ -52,13 +52,18 @@ def test_a_feature_map_begins_in_the_range_of_the_centers():
 def test_bits_per_pixel_settle_at_their_target_without_a_swing(target, sensitivity, lag):
     """Of a model whose bits fall with their weight's power, follow it within `lag` steps, and differ from batch to batch."""
     rate = Rate(config_train(rate_model="context", target_bpp=target))
-    steer = tf.function(rate.steer)
-    rng = np.random.default_rng(0)
+
+    @tf.function
+    def steered(bpp):
+        rate.steer(bpp)
+        return rate.weight
+
+    rng, weight = np.random.default_rng(0), float(rate.weight)
     bits, seen = math.log(0.07), []
     for _ in range(7000):
-        bits += (math.log(0.03) - sensitivity * math.log(float(rate.weight)) - bits) / lag
+        bits += (math.log(0.03) - sensitivity * math.log(weight) - bits) / lag
         seen.append(math.exp(bits))
-        steer(tf.constant(seen[-1] * math.exp(rng.normal(-0.02, 0.2))))
+        weight = float(steered(tf.constant(seen[-1] * math.exp(rng.normal(-0.02, 0.2)))))
     settled = np.array(seen[4000:]).reshape(-1, 500).mean(axis=1)
     np.testing.assert_allclose(settled, target, rtol=0.05)
     assert min(seen) > 0.8 * target  # it does not lose the symbols on the way
