@@ -60,8 +60,6 @@ def to_srgb(image: Image.Image, warn: Warn) -> Image.Image:
     converted = _by_profile(image, profile, warn) if profile else None
     if converted is not None:
         image = converted
-    elif image.mode == "LAB":
-        image = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _srgb(), "LAB", "RGB", INTENT, FLAGS).apply(image)
     else:
         image = image.convert("RGB")
         if not profile and is_adobe_rgb and not info.keys() & {"srgb", "gamma", "chromaticity"}:
