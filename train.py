@@ -15,6 +15,7 @@ How long: --steps, --epochs, or the knob num_epochs.
 """
 
 import argparse
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from commands.loading import load_codec
 from config import UserError, config_train, directories
 from data import Data, Dataset
-from gcodec.checkpoint import read_knobs_as, resolve_checkpoint
+from gcodec.checkpoint import Checkpoint, read_checkpoint, resolve_checkpoint
 from gcodec.files import locked
 from gcodec.labels import Classes
 from training import distribution
@@ -32,6 +33,7 @@ from training.folders import RunFolders
 from utils import Utils
 
 if TYPE_CHECKING:
+    from training.run import Run
     from training.trainer import Trainer
 
 
@@ -84,10 +86,9 @@ def main(argv: list[str] | None = None) -> int:
         return fit_entropy(args.restore or folders.checkpoints, changes, dataset)
     source = args.restore or (folders.checkpoints if args.restore_last else None)
     again = ["train.py", "-rl", "--name", args.name, "-ds", data_set, *(["--val", args.val] if args.val else [])]
-    if not distribution.is_chief():  # it writes nothing
-        return train(folders, dataset, changes, source, args.transfer, args.steps, args.epochs, shlex.join(again))
-    with folders.locked():
-        return train(folders, dataset, changes, source, args.transfer, args.steps, args.epochs, shlex.join(again))
+    with folders.locked() if distribution.is_chief() else contextlib.nullcontext():  # the others write nothing
+        run, end = prepare(folders, dataset, changes, source, args.transfer, args.steps, args.epochs, shlex.join(again))
+        return run.train(end) if run.first < end else 0
 
 
 def read_changes(files: list[str], classes: str | None, optimizer: str | None, knobs: list[str]) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def fit_entropy(source: str | Path, changes: dict[str, Any], dataset: Dataset) -
     return 0
 
 
-def train(
+def prepare(
     folders: RunFolders,
     dataset: Dataset,
     changes: dict[str, Any],  #      of knobs
@@ -143,13 +144,13 @@ def train(
     steps: int | None,  #            to train up to, if it is a step
     epochs: int | None,  #           or an epoch; otherwise, the knob num_epochs says
     again: str,  #                   the command that goes on with this run
-) -> int:
-    """Train, and then fit context models, in folders that no other run writes to meanwhile. Return the exit status."""
+) -> tuple["Run", int]:
+    """Return a run that is ready to train, in folders that no other run writes to, and the step to train up to."""
     start = find_start(folders, source)
     if start is None and dataset.classes and not changes.get("classes") and config_train().replace(changes).use_conditional_GAN:
         changes = changes | class_knobs(dataset.classes)
-    origin = start or (resolve_checkpoint(transfer) if transfer else None)
-    config = (read_knobs_as(config_train, origin) if origin else config_train()).replace(changes)
+    origin = read_checkpoint(source) if (source := start or transfer) else None
+    config = (origin.knobs(config_train) if origin else config_train()).replace(changes)
     with Utils.importing_tensorflow():
         from training.run import Run
 
@@ -157,7 +158,7 @@ def train(
     devices.check(config)
     data = Data(dataset, config)
     with devices.strategy.scope():
-        trainer = build_trainer(start, transfer, changes)
+        trainer = build_trainer(origin, changes, goes_on=start is not None)
     devices.check_networks(trainer.networks.values())
     if config.use_conditional_GAN:
         data.warn_of_unknown_labels()
@@ -167,10 +168,9 @@ def train(
         why = f", which is where {epochs} epochs of {len(data.paths)} images in batches of {config.batch_size} end"
         goal = f"step {end}" + ("" if steps else why)
         print(f"nothing to do: training is at step {trainer.step}, and was to go up to {goal}; raise --steps or --epochs")
-        return 0
-    if devices.chief and not folders.is_taken:
+    elif devices.chief and not folders.is_taken:
         folders.move_aside()
-    return Run(folders, devices, start, again, trainer, data, dataset).train(end)
+    return Run(folders, devices, start, again, trainer, data, dataset), end
 
 
 def find_start(folders: RunFolders, source: str | Path | None) -> Path | None:
@@ -183,16 +183,16 @@ def find_start(folders: RunFolders, source: str | Path | None) -> Path | None:
     return start
 
 
-def build_trainer(start: Path | None, transfer: str | None, changes: dict[str, Any]) -> "Trainer":
-    """Build the trainer, from a checkpoint, from the weights of one that fit, or from scratch."""
+def build_trainer(origin: Checkpoint | None, changes: dict[str, Any], *, goes_on: bool) -> "Trainer":
+    """Build the trainer, from a checkpoint to go on from, from the weights of one that fit, or from scratch."""
     from training.trainer import Trainer
 
-    if start:
-        trainer = Trainer.start_from(start, changes)
-        print(f"going on from {start}, step {trainer.step}")
-    elif transfer:
-        trainer, weights = Trainer.transfer(transfer, changes)
-        print(f"weights of {transfer}; afresh: {', '.join(weights.afresh) or 'none'}; taken in part, of another shape: "
+    if origin and goes_on:
+        trainer = Trainer.start_from(origin, changes)
+        print(f"going on from {origin.folder}, step {trainer.step}")
+    elif origin:
+        trainer, weights = Trainer.transfer(origin, changes)
+        print(f"weights of {origin.folder}; afresh: {', '.join(weights.afresh) or 'none'}; taken in part, of another shape: "
               f"{', '.join(weights.in_part) or 'none'}; not used: {', '.join(weights.unused) or 'none'}")  # fmt: skip
     else:
         trainer = Trainer(config_train().replace(changes))

@@ -12,6 +12,7 @@ recipes, they are pixels a second and memory relative to the first one in the sa
 """
 
 import argparse
+import json
 import resource
 import statistics
 import subprocess
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.here:
         _, height, width = args.case[0]
-        print(*measure(config_train.from_json(args.here), height, width, args.steps))
+        print(*measure(config_train.from_written(json.loads(args.here)), height, width, args.steps))
         return 0
     if args.recipes:
         return compare_recipes(args.recipes, args.steps, args.knob)

@@ -46,11 +46,13 @@ K = TypeVar("K", bound=Knobs)
 class Checkpoint:
     """What compressing and decompressing need of a checkpoint, read and checked.
 
-    weights: by names network/layer_k/weight. entropy_models: what codes the "symbols" and, where there are any, the "code"
-    of the label map and the heat map ("mask"). fingerprint: 4 bytes that tell whether a file was made with this checkpoint.
+    written: the knobs as config.json has them, without the defaults of knobs that came later. weights: by names
+    network/layer/weight. entropy_models: what codes the "symbols" and, where there are any, the "code" of the label map and the
+    heat map ("mask"). fingerprint: 4 bytes that tell whether a file was made with this checkpoint.
     """
 
     folder: Path
+    written: dict[str, Any]
     config: ModelKnobs
     weights: Arrays
     entropy_models: dict[str, EntropyModel]
@@ -66,8 +68,8 @@ class Checkpoint:
         return self.weights[CENTERS].astype(np.float32)
 
     def knobs(self, kind: type[K]) -> K:
-        """Do what `read_knobs_as` does, and check that the weights are of networks of the size that the knobs say."""
-        knobs = read_knobs_as(kind, self.folder)
+        """Return the knobs as a class that has all of them. Raises UserError for weights of far smaller networks."""
+        knobs = _knobs_of(self.written, kind, self.folder)
         _check_size(knobs, self.weights, self.folder)
         return knobs
 
@@ -117,11 +119,8 @@ def newest_checkpoint(folder: str | Path) -> Path:
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint, or the newest of a run's folder. Raises UserError that names the file for whatever is wrong."""
     folder = resolve_checkpoint(path)
-    config = read_knobs(folder)
-    arrays = read_arrays(folder / "model.npz")
-    contexts = read_contexts(folder)
-    mark = fingerprint(read_written_knobs(folder), arrays, *contexts.values())
-    checkpoint = _assemble(folder, config, arrays, contexts, mark)
+    written, arrays, contexts = _read_parts(folder)
+    checkpoint = _assemble(folder, written, arrays, contexts)
     _check_kept_fingerprint(checkpoint)
     return checkpoint
 
@@ -134,13 +133,13 @@ def _read_again(folder: Path, mark: bytes) -> Checkpoint:
     return checkpoint
 
 
-def unsaved_checkpoint(config: ModelKnobs, weights: Arrays, frequencies: np.ndarray) -> Checkpoint:
+def unsaved_checkpoint(config: Knobs, weights: Arrays, frequencies: np.ndarray) -> Checkpoint:
     """Return the checkpoint that `write_checkpoint` would write of these, for a model in training."""
-    arrays = {**weights, "frequencies": frequencies}
-    return _assemble(Path("unsaved"), config, arrays, {}, fingerprint(json.loads(config.to_json()), arrays))
+    return _assemble(Path("unsaved"), json.loads(config.to_json()), {**weights, "frequencies": frequencies}, {})
 
 
-def _assemble(folder: Path, config: ModelKnobs, arrays: Arrays, contexts: dict[str, Arrays], mark: bytes) -> Checkpoint:
+def _assemble(folder: Path, written: dict[str, Any], arrays: Arrays, contexts: dict[str, Arrays]) -> Checkpoint:
+    config = _knobs_of(written, ModelKnobs, folder)
     frequencies = {"symbols": arrays.get("frequencies")}
     weights = {name: array for name, array in arrays.items() if name != "frequencies"}
     if CENTERS not in weights:
@@ -152,7 +151,8 @@ def _assemble(folder: Path, config: ModelKnobs, arrays: Arrays, contexts: dict[s
     models: dict[str, EntropyModel] = dict(tables)
     for of in contexts.keys() & config.coded.keys():
         models[of] = _context_model(contexts[of], config.coded[of], folder / CONTEXT_FILES[of])
-    return Checkpoint(folder, config, weights, models, tables["symbols"], mark)
+    mark = fingerprint(written, arrays, *contexts.values())
+    return Checkpoint(folder, written, config, weights, models, tables["symbols"], mark)
 
 
 def _check_size(config: Knobs, weights: Arrays, folder: Path) -> None:
@@ -166,17 +166,17 @@ def _check_size(config: Knobs, weights: Arrays, folder: Path) -> None:
 
 def read_knobs(folder: Path) -> ModelKnobs:
     """Read those knobs of a checkpoint that the codec must know."""
-    return _read(folder / "config.json", lambda file: ModelKnobs.from_json(read_text(file), others=True))
+    return _knobs_of(read_json(folder / "config.json"), ModelKnobs, folder)
 
 
-def read_knobs_as(kind: type[K], folder: Path) -> K:
-    """Read a checkpoint's knobs as a class that has all of them. One that the class lacks is an error."""
-    return _read(folder / "config.json", lambda file: kind.from_json(read_text(file)))
+def _knobs_of(written: Any, kind: type[K], folder: Path) -> K:
+    """Return a checkpoint's knobs as a class. One that it lacks is an error, but for the codec, which need not know all."""
+    return _read(folder / "config.json", lambda _: kind.from_written(written, others=kind is ModelKnobs))
 
 
-def read_written_knobs(folder: Path) -> dict[str, Any]:
-    """Read a checkpoint's knobs as they were written, without the defaults of knobs that came later."""
-    return read_json(folder / "config.json")
+def _read_parts(folder: Path) -> tuple[dict[str, Any], Arrays, dict[str, Arrays]]:
+    """Read all that a fingerprint covers: the knobs as they were written, model.npz, and the context models."""
+    return read_json(folder / "config.json"), read_arrays(folder / "model.npz"), read_contexts(folder)
 
 
 def read_json(file: Path) -> Any:
@@ -293,7 +293,8 @@ def fingerprint(knobs: dict, *parts: Arrays) -> bytes:
 
 def hashed_fingerprint(folder: Path) -> bytes:
     """Return the fingerprint of a checkpoint's folder from all that it covers, which is read for that."""
-    return fingerprint(read_written_knobs(folder), read_arrays(folder / "model.npz"), *read_contexts(folder).values())
+    written, arrays, contexts = _read_parts(folder)
+    return fingerprint(written, arrays, *contexts.values())
 
 
 def kept_fingerprint(folder: Path) -> bytes | None:
@@ -356,9 +357,9 @@ def write_checkpoint(
 
 def save_context_model(context: ContextModel, folder: Path, of: str = "symbols") -> None:
     """Make a context model part of a checkpoint, whose fingerprint then changes. The file appears whole or not at all."""
-    contexts = read_contexts(folder) | {of: context.arrays}
-    parts = [contexts[name] for name in CONTEXT_FILES if name in contexts]
-    mark = fingerprint(read_written_knobs(folder), read_arrays(folder / "model.npz"), *parts)
+    written, arrays, contexts = _read_parts(folder)
+    contexts[of] = context.arrays
+    mark = fingerprint(written, arrays, *(contexts[name] for name in CONTEXT_FILES if name in contexts))
     with atomic_together([folder / CONTEXT_FILES[of], folder / FINGERPRINT_FILE]) as (file, fingerprint_file):
         save_arrays(file, context.arrays, compressed=True)
         keep_fingerprint(fingerprint_file, mark)

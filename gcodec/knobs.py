@@ -120,12 +120,11 @@ class Knobs:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, others: bool = False) -> Self:
-        """Read what to_json wrote. A knob that is missing gets its default.
+    def from_written(cls, values: Any, others: bool = False) -> Self:
+        """Return the knobs of the values that JSON gives for what `to_json` wrote. A knob that is missing gets its default.
 
         Knobs that this class does not have are an error; with `others`, they are left out.
         """
-        values = json.loads(text)
         if not isinstance(values, dict):
             raise UserError("these are no knobs: not a JSON object")
         own = {field.name for field in dataclasses.fields(cls)}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gcodec.checkpoint import Checkpoint, read_json, read_written_knobs
+from gcodec.checkpoint import Checkpoint, read_json
 from gcodec.errors import UserError
 from gcodec.files import open_binary
 from gcodec.graphs import MAX_BYTES, check_graph
@@ -223,6 +223,5 @@ def read_graphs(checkpoint: Checkpoint) -> tuple[dict[str, bytes], dict[str, int
 
 def signature(checkpoint: Checkpoint) -> str:
     """Return a hash of what graphs depend on: the knobs as written, and the names, types and shapes of the weights."""
-    knobs = read_written_knobs(checkpoint.folder)
     weights = [[name, str(array.dtype), array.shape] for name, array in sorted(checkpoint.weights.items())]
-    return hashlib.sha256(json.dumps([knobs, weights], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([checkpoint.written, weights], sort_keys=True).encode()).hexdigest()

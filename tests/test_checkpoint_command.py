@@ -6,7 +6,7 @@ import numpy as np
 
 from commands.loading import load_codec
 from gcodec import read_image
-from gcodec.checkpoint import read_arrays
+from gcodec.checkpoint import read_arrays, read_checkpoint
 from tools import checkpoint as export
 from training.trainer import Trainer
 
@@ -23,7 +23,7 @@ def test_what_ships_of_a_checkpoint_compresses_as_it_does(checkpoint, photos, tm
     assert (contents.symbols == rounded.symbols).mean() > 0.95
     pictures = [codec.picture(contents, 80, 96).astype(int) for codec in (whole, half)]
     assert np.abs(pictures[0] - pictures[1]).mean() < 1
-    assert Trainer.start_from(shipped, {}).step == 0
+    assert Trainer.start_from(read_checkpoint(shipped), {}).step == 0
     assert export.main(["-r", str(checkpoint), "-o", str(shipped)]) == 2
     assert "there already" in capsys.readouterr().err
 

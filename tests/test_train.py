@@ -17,7 +17,7 @@ import train
 from commands.loading import load_codec
 from config import config_train
 from gcodec import read_image
-from gcodec.checkpoint import newest_checkpoint, read_knobs_as, resolve_checkpoint
+from gcodec.checkpoint import newest_checkpoint, read_checkpoint
 from model import named_weights
 from training.trainer import Trainer
 
@@ -76,7 +76,7 @@ def test_a_run_is_not_overwritten(run, finished, capsys):
 
 def test_resuming_keeps_the_checkpoints_knobs_and_takes_overrides(finished, run, photos):
     assert train.main(["-ds", str(photos), "-rl", "--name", "a", "--steps", "6", "-k", "G_learning_rate=0.001"]) == 0
-    config = read_knobs_as(config_train, resolve_checkpoint(finished))
+    config = read_checkpoint(finished).knobs(config_train)
     assert (config.distortion_steps, config.G_learning_rate, config.width) == (2, 0.001, 32)
 
 
@@ -85,7 +85,7 @@ def test_knobs_come_from_files_then_from_k(run, tmp_path, capsys):
     (tmp_path / "b.json").write_text('{"lambda_X": 6}')
     files = ["-c", "a.json", "-c", "b.json"]
     assert run("--name", "a", "--steps", "1", *files, "-k", "seed=4") == 0
-    config = read_knobs_as(config_train, resolve_checkpoint(tmp_path / "checkpoints/a"))
+    config = read_checkpoint(tmp_path / "checkpoints/a").knobs(config_train)
     assert (config.lambda_X, config.seed, config.width) == (6, 4, 32)
     (tmp_path / "b.json").write_text('{"lambda_Y": 6}')
     assert run("--name", "b", "--steps", "1", *files) == 2
@@ -211,7 +211,8 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, run, photos, tmp_path, 
 
     monkeypatch.setattr(Trainer, "train_step", interrupted)
     assert run("--steps", "100000", distortion_steps=9) == 128 + signum
-    assert Trainer.start_from(tmp_path / "checkpoints/run", {}).step == 2  # the step that was begun is finished
+    saved = read_checkpoint(tmp_path / "checkpoints/run")
+    assert Trainer.start_from(saved, {}).step == 2  # the step that was begun is finished
     output = capsys.readouterr().out
     assert "stopped by a signal at step 2" in output
     assert f"go on with: train.py -rl --name run -ds {photos}" in output
@@ -271,7 +272,7 @@ def test_help_does_not_wait_for_tensorflow():
 
 
 def test_a_transfer_takes_the_weights_that_fit(checkpoint, run, tmp_path, capsys):
-    trainer, became = Trainer.transfer(checkpoint, {"channel_bottleneck": 4})
+    trainer, became = Trainer.transfer(read_checkpoint(checkpoint), {"channel_bottleneck": 4})
     fresh = became.afresh + became.in_part
     assert trainer.step == 0 and trainer.config.channel_bottleneck == 4 and trainer.config.sample_noise
     with np.load(checkpoint / "ckpt-00000005/model.npz") as saved:
@@ -286,12 +287,12 @@ def test_a_transfer_takes_the_weights_that_fit(checkpoint, run, tmp_path, capsys
     with np.load(checkpoint / "ckpt-00000005/training.npz") as saved:
         for name, var in named_weights({"discriminator": trainer.discriminator}).items():
             np.testing.assert_array_equal(var.numpy(), saved[name])
-    trainer, (fresh, in_part, _) = Trainer.transfer(checkpoint, {"generator": "subpixel_generator"})
+    trainer, (fresh, in_part, _) = Trainer.transfer(read_checkpoint(checkpoint), {"generator": "subpixel_generator"})
     assert in_part == []
     start = {name: var.numpy() for name, var in Trainer(trainer.config).model.weights.items()}
     assert fresh and all(np.array_equal(trainer.model.weights[name], start[name]) for name in fresh)  # whole, not in part
     arguments = ["--transfer", str(checkpoint), "--name", "b", "--steps", "1"]
     assert run(*arguments, "-k", "channel_bottleneck=4", distortion_steps=1) == 0
     assert "taken in part, of another shape: encoder/last/kernel, " in capsys.readouterr().out
-    assert read_knobs_as(config_train, resolve_checkpoint(tmp_path / "checkpoints/b")).channel_bottleneck == 4
+    assert read_checkpoint(tmp_path / "checkpoints/b").knobs(config_train).channel_bottleneck == 4
     assert run(*arguments) == 2  # a run is not overwritten

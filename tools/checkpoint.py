@@ -29,7 +29,7 @@ from gcodec.checkpoint import (
     hashed_fingerprint,
     keep_fingerprint,
     read_arrays,
-    read_knobs_as,
+    read_checkpoint,
     resolve_checkpoint,
     save_arrays,
 )
@@ -44,6 +44,7 @@ def export(source: Path, output: Path, other: Path | None = None, share: float =
     checkpoint, because of the rounding: its fingerprint differs, and neither decodes the files of the other.
     """
     refuse_existing_folder(output, overwrite)
+    read_checkpoint(source).knobs(config_train)  # whose errors come before anything is written
     arrays = read_arrays(source / "model.npz")
     if other:
         arrays = blend(arrays, read_arrays(other / "model.npz"), share, other)
@@ -51,7 +52,6 @@ def export(source: Path, output: Path, other: Path | None = None, share: float =
         halves = {name: array.astype(np.float16) if array.dtype == np.float32 else array for name, array in arrays.items()}
     if broken := [name for name, array in halves.items() if not np.isfinite(array).all()]:
         raise UserError(f"checkpoint {source}: {broken[0]} has values beyond half precision, 65504")
-    read_knobs_as(config_train, source)
     with new_folder(output, overwrite) as partial:
         save_arrays(partial / "model.npz", halves, compressed=True)
         for name in ("config.json", *CONTEXT_FILES.values()):

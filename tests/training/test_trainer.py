@@ -149,7 +149,7 @@ def test_half_precision_trains_as_float32_does(precision, tiny_config, tmp_path)
     assert all(var.dtype == "float32" for var in variables)
     assert all(np.abs(var.numpy() - old).max() > 0 for var, old in zip(variables, before, strict=True))
     other.save(tmp_path / "ckpt-6")
-    assert Trainer.start_from(tmp_path, {}).step == other.step
+    assert Trainer.start_from(read_checkpoint(tmp_path), {}).step == other.step
     image = np.zeros((64, 64, 3), np.uint8)
     assert load_codec(tmp_path).encode(image) == load_codec(tmp_path).encode(image)
     assert keras.config.dtype_policy().name == "float32"
@@ -439,7 +439,7 @@ def test_a_checkpoint_has_the_averaged_weights_and_without_training_state_is_a_s
     np.testing.assert_array_equal(loaded.weights["encoder/first/kernel"], trainer.averages[0])
     assert (loaded.static_tables.frequencies.sum(axis=1) == 2**16).all()
     (tmp_path / "ckpt-1" / "training.npz").unlink()
-    started = Trainer.start_from(tmp_path / "ckpt-1", {})
+    started = Trainer.start_from(read_checkpoint(tmp_path / "ckpt-1"), {})
     assert started.step == 0
     np.testing.assert_array_equal(started.G_variables[0], trainer.averages[0])
     np.testing.assert_array_equal(started.averages[0], trainer.averages[0])

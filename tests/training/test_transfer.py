@@ -30,7 +30,7 @@ def save(folder: Path, **knobs) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(("old", "new"), [(4, 6), (6, 4)])
 def test_with_more_or_fewer_blocks_each_layer_takes_its_own_weights(old, new, tmp_path):
     saved = save(tmp_path / "ckpt-00000000", **SUBPIXEL, n_residual_blocks=old, n_encoder_blocks=1)
-    trainer, weights = Trainer.transfer(tmp_path, {"n_residual_blocks": new})
+    trainer, weights = Trainer.transfer(read_checkpoint(tmp_path), {"n_residual_blocks": new})
     now = {name: var.numpy() for name, var in trainer.model.weights.items()}
     of_blocks = {name for name in saved.keys() | now.keys() if name.startswith(("generator/block5/", "generator/block6/"))}
     assert of_blocks and set(weights.afresh) == (of_blocks if new > old else set())
@@ -44,13 +44,13 @@ def test_with_more_or_fewer_blocks_each_layer_takes_its_own_weights(old, new, tm
 def test_a_fresh_block_starts_as_the_identity(tmp_path):
     save(tmp_path / "ckpt-00000000", **SUBPIXEL)
     w_hat = np.random.default_rng(1).integers(-2, 3, (1, 3, 4, 8)).astype("f")
-    pictures = [Trainer.transfer(tmp_path, {"n_residual_blocks": n})[0].model.generate(w_hat) for n in (1, 3)]
+    pictures = [Trainer.transfer(read_checkpoint(tmp_path), {"n_residual_blocks": n})[0].model.generate(w_hat) for n in (1, 3)]
     np.testing.assert_array_equal(*pictures)
 
 
 def test_a_layer_of_another_shape_is_named_and_takes_the_channels_that_both_have(tmp_path):
     saved = save(tmp_path / "ckpt-00000000")
-    trainer, weights = Trainer.transfer(tmp_path, {"channel_bottleneck": 4})
+    trainer, weights = Trainer.transfer(read_checkpoint(tmp_path), {"channel_bottleneck": 4})
     assert set(weights.in_part) == {"encoder/last/kernel", "encoder/last/bias", "generator/first/kernel"}
     kernel = trainer.model.weights["encoder/last/kernel"].numpy()
     np.testing.assert_array_equal(kernel, saved["encoder/last/kernel"][..., :4])
@@ -61,7 +61,7 @@ def test_each_part_of_z_finds_its_own_part_of_the_kernel(code, tmp_path):
     """z is w_hat, noise, the label map's code and the heat map; with another C, all but the first begin elsewhere."""
     parts = {"sample_noise": True, "noise_mode": "map", "use_conditional_GAN": True, "semantic_code": code, "selective": True}
     saved = save(tmp_path / "ckpt-00000000", **parts)["generator/first/kernel"]
-    trainer, weights = Trainer.transfer(tmp_path, {"channel_bottleneck": 4})
+    trainer, weights = Trainer.transfer(read_checkpoint(tmp_path), {"channel_bottleneck": 4})
     now = trainer.model.weights["generator/first/kernel"].numpy()
     assert "generator/first/kernel" in weights.in_part
     n = {"lossless": 3 * 2 * 2, "learned": 4}[code]
@@ -75,7 +75,7 @@ def test_each_part_of_z_finds_its_own_part_of_the_kernel(code, tmp_path):
 @pytest.mark.parametrize("changes", [{"n_classes": 4}, {"semantic_scale": 4}, {"semantic_code": "learned"}])
 def test_a_code_that_means_something_else_starts_afresh(changes, tmp_path):
     saved = save(tmp_path / "ckpt-00000000", use_conditional_GAN=True)["generator/first/kernel"]
-    trainer, weights = Trainer.transfer(tmp_path, changes)
+    trainer, weights = Trainer.transfer(read_checkpoint(tmp_path), changes)
     now = trainer.model.weights["generator/first/kernel"].numpy()
     fresh = Trainer(trainer.config).model.weights["generator/first/kernel"].numpy()
     assert "generator/first/kernel" in weights.in_part
@@ -85,7 +85,7 @@ def test_a_code_that_means_something_else_starts_afresh(changes, tmp_path):
 
 def with_numbers(folder: Path) -> None:
     """Rewrite a checkpoint as version 0.4 would have: layers called by their kind and its number."""
-    config = config_train.from_json((folder / "config.json").read_text())
+    config = read_checkpoint(folder).knobs(config_train)
     networks = {**Model(config).networks, "discriminator": Trainer(config).discriminator}
     numbered = numbered_names(networks)
     for file in ("model.npz", "training.npz"):
@@ -99,12 +99,12 @@ def with_numbers(folder: Path) -> None:
 def test_a_checkpoint_whose_layers_are_numbered_is_read_resumed_and_transferred(knobs, tmp_path):
     folder = tmp_path / "ckpt-00000000"
     saved = save(folder, **knobs)
-    before = {name: var.numpy() for name, var in Trainer.start_from(folder, {}).state().items()}
+    before = {name: var.numpy() for name, var in Trainer.start_from(read_checkpoint(folder), {}).state().items()}
     with_numbers(folder)
-    resumed = Trainer.start_from(folder, {})
+    resumed = Trainer.start_from(read_checkpoint(folder), {})
     for name, var in resumed.state().items():
         np.testing.assert_array_equal(var.numpy(), before[name], err_msg=name)
-    trainer, weights = Trainer.transfer(folder, {"n_residual_blocks": 2})
+    trainer, weights = Trainer.transfer(read_checkpoint(folder), {"n_residual_blocks": 2})
     assert weights.unused == weights.in_part == [] and all(name.startswith("generator/block2/") for name in weights.afresh)
     for name in saved:
         np.testing.assert_array_equal(trainer.model.weights[name].numpy(), saved[name], err_msg=name)
@@ -124,7 +124,7 @@ def test_layers_are_called_by_where_they_are(tmp_path):
 def test_the_knobs_of_a_transfer_are_the_checkpoints_changed(tmp_path):
     save(tmp_path / "ckpt-00000000", **SUBPIXEL)
     written = json.loads((tmp_path / "ckpt-00000000/config.json").read_text())
-    config = Trainer.transfer(tmp_path, {"lambda_rate": 7.0})[0].config
+    config = Trainer.transfer(read_checkpoint(tmp_path), {"lambda_rate": 7.0})[0].config
     assert {name: getattr(config, name) for name in written if name not in ("lambda_rate", "centers")} == {
         name: value for name, value in written.items() if name not in ("lambda_rate", "centers")
     }
