@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make a checkpoint that ships out of one that was trained: weights in half precision, no training.npz.
+"""Make a checkpoint that ships out of one that was trained: weights in half precision, rounded, and no training.npz.
 
     python3 tools/checkpoint.py -r checkpoints/run -o checkpoints/mine
     python3 tools/checkpoint.py -r checkpoints/run --blend checkpoints/run/ckpt-00003500 0.3 -o checkpoints/mine
@@ -36,9 +36,11 @@ from gcodec.checkpoint import (
 from gcodec.files import new_folder, refuse_existing_folder
 from utils import Utils
 
+SIGNIFICANT_BITS = 6  # with photo_c8, files and PSNR are the same to 0.1% and 0.01 dB; with 5, files are 0.5% larger
+
 
 def export(source: Path, output: Path, other: Path | None = None, share: float = 0.0, overwrite: bool = False) -> None:
-    """Write what compressing needs of a checkpoint to a new folder, with weights of float16.
+    """Write what compressing needs of a checkpoint to a new folder, with weights as `rounded` has them.
 
     With `other`, G's weights are (1 - share) * the source's + share * the other's. Even without it, what is written is another
     checkpoint, because of the rounding: its fingerprint differs, and neither decodes the files of the other.
@@ -48,8 +50,7 @@ def export(source: Path, output: Path, other: Path | None = None, share: float =
     arrays = read_arrays(source / "model.npz")
     if other:
         arrays = blend(arrays, read_arrays(other / "model.npz"), share, other)
-    with np.errstate(over="ignore"):  # infinite then, which is reported
-        halves = {name: array.astype(np.float16) if array.dtype == np.float32 else array for name, array in arrays.items()}
+    halves = {name: rounded(array) if array.dtype == np.float32 else array for name, array in arrays.items()}
     if broken := [name for name, array in halves.items() if not np.isfinite(array).all()]:
         raise UserError(f"checkpoint {source}: {broken[0]} has values beyond half precision, 65504")
     with new_folder(output, overwrite) as partial:
@@ -58,6 +59,15 @@ def export(source: Path, output: Path, other: Path | None = None, share: float =
             if (source / name).exists():
                 shutil.copy(source / name, partial)
         keep_fingerprint(partial / FINGERPRINT_FILE, hashed_fingerprint(partial))
+
+
+def rounded(array: np.ndarray) -> np.ndarray:
+    """Return an array as float16; a kernel's values with SIGNIFICANT_BITS alone, which deflate makes smaller by a quarter."""
+    if array.ndim > 1:
+        mantissas, exponents = np.frexp(array)  # array = mantissas * 2**exponents
+        array = np.ldexp(np.round(mantissas * 2**SIGNIFICANT_BITS) / 2**SIGNIFICANT_BITS, exponents)
+    with np.errstate(over="ignore"):  # infinite then, which is reported
+        return array.astype(np.float16)
 
 
 def blend(arrays: Arrays, others: Arrays, share: float, other: Path) -> Arrays:
