@@ -6,6 +6,7 @@ A worker opens an input by its path if it sees the same file there, and is sent 
 the model, which is loaded once, but nothing of the output folder. The input of a worker that dies goes to another one.
 """
 
+import asyncio
 import contextlib
 import functools
 import heapq
@@ -106,11 +107,9 @@ class Workers:
                 one = {"threads_per_worker": 1, "memory_limit": 0}  # `that_fit` has seen to the memory
                 with _deaf(), dask.config.set({"distributed.scheduler.worker-ttl": "60 s"}):  # instead of five minutes
                     where = stack.enter_context(distributed.LocalCluster(n_workers=self.number, **one, **quiet))
-            try:
-                client = stack.enter_context(distributed.Client(where, timeout=TIMEOUT, set_as_default=False))
-            except (OSError, ValueError, TypeError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise UserError(f"--scheduler {self.scheduler}: no Dask scheduler answers there ({reason})") from None
+            else:
+                _check_scheduler(where)
+            client = stack.enter_context(distributed.Client(where, timeout=TIMEOUT, set_as_default=False))
             if not client.nthreads():
                 warn(f"--scheduler {self.scheduler}: has no workers yet; waiting for them")
             yield lambda make, items: _Spread(self, client, make).over(items)
@@ -189,6 +188,25 @@ class _Spread:
             if future.status == "error":  # it was the task's own
                 raise
             return LOST
+
+
+def _check_scheduler(address: str) -> None:
+    """Raise UserError unless a Dask scheduler answers there in time. `Client` would wait for whatever else takes the call."""
+    import distributed
+
+    async def kind() -> str:
+        async with distributed.rpc(address, connection_args=distributed.Security().get_connection_args("client")) as there:
+            return (await there.identity())["type"]
+
+    try:
+        if (answer := asyncio.run(asyncio.wait_for(kind(), TIMEOUT))) == "Scheduler":
+            return
+        reason = f"it is a {answer.lower()}"
+    except MemoryError:  # by what it took for the length of a message
+        reason = "but something else does"
+    except Exception as error:  # what answers may be anything
+        reason = str(error).splitlines()[0] if str(error) else f"not within {TIMEOUT} s"
+    raise UserError(f"--scheduler {address}: no Dask scheduler answers there ({reason})")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -200,6 +201,22 @@ def test_a_scheduler_that_is_not_there_is_one_line(folder, monkeypatch, capsys, 
     assert compress.main([*MODEL, "in", "out", "--scheduler", address]) == 2
     assert f"--scheduler {address}: no Dask scheduler answers there" in the_error(capsys)
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9.2\r\n"])  # such as of Dask's own dashboard, which waits
+def test_a_scheduler_that_is_something_else_is_one_line_in_time(folder, monkeypatch, capsys, greeting):
+    monkeypatch.setattr(workers, "TIMEOUT", 0.5)
+    taken = []
+
+    def answer() -> None:
+        taken.append(server.accept()[0])
+        taken[0].sendall(greeting)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        threading.Thread(target=answer).start()
+        assert compress.main([*MODEL, "in", "out", "--scheduler", address]) == 2
+    assert f"--scheduler {address}: no Dask scheduler answers there" in the_error(capsys)
 
 
 def test_a_worker_with_another_model_ends_the_run_in_one_line(folder, scheduler, monkeypatch, capsys):
