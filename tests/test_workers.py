@@ -165,6 +165,30 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(folder):
     assert len(everything) == 40 and finished.items() <= everything.items()
 
 
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_ctrl_c_while_workers_start_or_end_waits_for_them(monkeypatch, when):
+    clusters = []
+
+    class Cluster(distributed.LocalCluster):
+        def __init__(self, **options):
+            clusters.append(self)
+            if when == "start":
+                signal.raise_signal(signal.SIGINT)
+            super().__init__(**options)
+
+        def __exit__(self, *error):
+            if when == "end":
+                signal.raise_signal(signal.SIGINT)
+            super().__exit__(*error)
+
+    monkeypatch.setattr(distributed, "LocalCluster", Cluster)
+    inside = []
+    with pytest.raises(KeyboardInterrupt), Workers(1).started():
+        inside.append(True)
+    assert bool(inside) == (when == "end")
+    assert clusters[0].status == distributed.Status.closed
+
+
 def test_numbers_that_make_no_sense_and_a_missing_package_are_one_line_before_anything_is_loaded(folder, monkeypatch, capsys):
     assert compress.main(["-r", "none", "in", "out", "--workers", "0"]) == 2
     assert "--workers 0: at least 1" in the_error(capsys)
