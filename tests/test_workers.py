@@ -80,6 +80,13 @@ def the_error(capsys) -> str:
     return lines[0]
 
 
+def start_worker(scheduler: str, *path: Path) -> subprocess.Popen:
+    """Start a worker in the folder / that finds modules in the folders `path`."""
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--no-nanny", "--no-dashboard"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    return subprocess.Popen(command, cwd="/", env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # The same as in one process
 # ----------------------------------------------------------------------------------------------------------------------
@@ -114,6 +121,24 @@ def test_workers_that_see_no_file_are_sent_its_contents(folder, scheduler, monke
     assert compress.main([*MODEL, "in", "here", "--files-only"]) == 2
     assert len(contents(folder / "out", ".gc")) == 3
     assert contents(folder / "out", ".gc") == contents(folder / "here", ".gc")
+
+
+def test_a_worker_with_another_working_directory_finds_the_mask(folder, empty_scheduler):
+    (folder / "in/bad.png").unlink()
+    for name in ("1.png", "2.png"):  # which the mask is too small for
+        (folder / "in" / name).unlink()
+    (folder / "maps").mkdir()
+    Image.new("L", (96, 64)).save(folder / "maps/0.png")
+    Image.new("L", (96, 64), 255).save(folder / "mask.png")
+    options = ["-r", str(PROJECT / "checkpoints/camvid_sc_c8"), "in/", "-sm", "maps", "--mask", "mask.png", "--files-only"]
+    assert compress.main([*options, "-o", "here"]) == 0
+    worker = start_worker(empty_scheduler, PROJECT)
+    try:
+        assert compress.main([*options, "-o", "there", "--scheduler", empty_scheduler]) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+    assert contents(folder / "there", ".gc") == contents(folder / "here", ".gc") != {}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -261,10 +286,8 @@ def test_a_worker_that_lacks_the_project_or_has_another_version_ends_the_run(
     if config is not None:
         text = (PROJECT / "config.py").read_text()
         (tmp_path / "config.py").write_text(text + f'\nVERSION = "{config}"\n')
-        path = [str(tmp_path), str(PROJECT)]
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", empty_scheduler, "--no-nanny", "--no-dashboard"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
-    worker = subprocess.Popen(command, cwd="/", env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        path = [tmp_path, PROJECT]
+    worker = start_worker(empty_scheduler, *path)
     try:
         assert compress.main([*MODEL, "in", "out", "--scheduler", empty_scheduler]) == 2
         assert error in the_error(capsys)
