@@ -45,11 +45,17 @@ class Guide:
         self.selection.check(Classes.parse(config.classes, config.n_classes))
 
     def read(
-        self, config: ModelKnobs, image: np.ndarray, source: Input, labels: Path | None, instances: Path | None
+        self,
+        config: ModelKnobs,
+        image: np.ndarray,
+        source: Input,
+        labels: Path | None,
+        instances: Path | None,
+        mask: Path | None,
     ) -> LabelMap | None:
         """Return the label map of an image, with what is preserved; None for a model that wants none.
 
-        labels, instances: the files of its maps, as `files` returns them.
+        labels, instances, mask: the files, as `files` returns them.
         """
         if labels is None:
             return None
@@ -61,19 +67,21 @@ class Guide:
             planes = LabelMap(read_classes(labels, classes, size))
         if not config.selective:
             return planes
-        preserved = self.selection.preserved(planes.classes, classes)
+        selection = dataclasses.replace(self.selection, mask=None if mask is None else str(mask))
+        preserved = selection.preserved(planes.classes, classes)
         if not preserved.any():
             warn(f"{source.name}: nothing is preserved: all of it is synthesized")
         elif self.selection and preserved.all():
             warn(f"{source.name}: all of it is preserved: nothing is synthesized")
         return dataclasses.replace(planes, preserved=preserved)
 
-    def files(self, config: ModelKnobs, source: Input) -> tuple[Path | None, Path | None]:
-        """Return the label map and the instance map of an image; None for one that the model does not want."""
+    def files(self, config: ModelKnobs, source: Input) -> tuple[Path | None, Path | None, Path | None]:
+        """Return the label map, the instance map and the mask of an image; None for one that the model does not want."""
         if not config.code_channels:
-            return None, None
+            return None, None, None
         labels = _file(self.semantic_map, source.semantic_map, "label", source)
-        return labels, _file(self.instances, source.instances, "instance", source) if config.use_instances else None
+        instances = _file(self.instances, source.instances, "instance", source) if config.use_instances else None
+        return labels, instances, None if self.selection.mask is None else Path(self.selection.mask)
 
 
 def _file(named: str | None, of_table: Path | None, kind: str, source: Input) -> Path:

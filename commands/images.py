@@ -37,7 +37,7 @@ Files = Sequence[Path | None]
 def compress_file(coder: Coder, guide: Guide, files_only: bool, source: Input, files: Files) -> Made:
     """Return what was measured of an image in a folder, by name, its .gc file and, unless `files_only`, the picture's PNG.
 
-    files: the image, its label map and its instance map, which are None for a model that takes none.
+    files: the image, its label map, its instance map and its mask, which are None for a model that takes none.
     """
     path, *maps = files
     image = read_image(path or source.path, coder.knobs.max_pixels)
@@ -51,7 +51,7 @@ def compress_image(
     image: np.ndarray,
     source: Input,
     guide: Guide,
-    maps: Files,  #                   the files of its label map and its instance map
+    maps: Files,  #                   the files of its label map, its instance map and its mask
     decode: bool = True,  #           measure what the file gives, too
     picture: Path | None = None,  #   the name of a side-by-side picture, which says its format
 ) -> Made:

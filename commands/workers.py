@@ -6,6 +6,7 @@ A worker opens an input by its path if it sees the same file there, and is sent 
 the model, which is loaded once, but nothing of the output folder. The input of a worker that dies goes to another one.
 """
 
+import asyncio
 import contextlib
 import functools
 import heapq
@@ -22,6 +23,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -104,16 +106,18 @@ class Workers:
             where: Any = self.scheduler
             if self.number:
                 one = {"threads_per_worker": 1, "memory_limit": 0}  # `that_fit` has seen to the memory
-                with _deaf(), dask.config.set({"distributed.scheduler.worker-ttl": "60 s"}):  # instead of five minutes
+                with _later(), dask.config.set({"distributed.scheduler.worker-ttl": "60 s"}):  # instead of five minutes
                     where = stack.enter_context(distributed.LocalCluster(n_workers=self.number, **one, **quiet))
-            try:
-                client = stack.enter_context(distributed.Client(where, timeout=TIMEOUT, set_as_default=False))
-            except (OSError, ValueError, TypeError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise UserError(f"--scheduler {self.scheduler}: no Dask scheduler answers there ({reason})") from None
+            else:
+                _check_scheduler(where)
+            client = stack.enter_context(distributed.Client(where, timeout=TIMEOUT, set_as_default=False))
             if not client.nthreads():
                 warn(f"--scheduler {self.scheduler}: has no workers yet; waiting for them")
-            yield lambda make, items: _Spread(self, client, make).over(items)
+            try:
+                yield lambda make, items: _Spread(self, client, make).over(items)
+            finally:
+                with _later():
+                    stack.close()
 
 
 class _Spread:
@@ -191,17 +195,44 @@ class _Spread:
             return LOST
 
 
+def _check_scheduler(address: str) -> None:
+    """Raise UserError unless a Dask scheduler answers there in time. `Client` would wait for whatever else takes the call."""
+    import distributed
+
+    async def kind() -> str:
+        async with distributed.rpc(address, connection_args=distributed.Security().get_connection_args("client")) as there:
+            return (await there.identity())["type"]
+
+    try:
+        if (answer := asyncio.run(asyncio.wait_for(kind(), TIMEOUT))) == "Scheduler":
+            return
+        reason = f"it is a {answer.lower()}"
+    except MemoryError:  # by what it took for the length of a message
+        reason = "but something else does"
+    except Exception as error:  # what answers may be anything
+        reason = str(error).splitlines()[0] if str(error) else f"not within {TIMEOUT} s"
+    raise UserError(f"--scheduler {address}: no Dask scheduler answers there ({reason})")
+
+
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Let Ctrl-C have no effect in this context, nor on processes that start in it: half a cluster cannot be closed."""
+def _later() -> Iterator[None]:
+    """Let Ctrl-C wait until this context ends, as half a cluster cannot be closed; processes that start in it never get it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda signum, frame: pressed.append(signum))
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows. What starts inherits the mask
+        resource_tracker.ensure_running()  # which would lift it
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         signal.signal(signal.SIGINT, before)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
 
 
 def pixels(path: Path) -> int:

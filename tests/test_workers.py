@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -79,6 +80,13 @@ def the_error(capsys) -> str:
     return lines[0]
 
 
+def start_worker(scheduler: str, *path: Path) -> subprocess.Popen:
+    """Start a worker in the folder / that finds modules in the folders `path`."""
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--no-nanny", "--no-dashboard"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    return subprocess.Popen(command, cwd="/", env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # The same as in one process
 # ----------------------------------------------------------------------------------------------------------------------
@@ -113,6 +121,24 @@ def test_workers_that_see_no_file_are_sent_its_contents(folder, scheduler, monke
     assert compress.main([*MODEL, "in", "here", "--files-only"]) == 2
     assert len(contents(folder / "out", ".gc")) == 3
     assert contents(folder / "out", ".gc") == contents(folder / "here", ".gc")
+
+
+def test_a_worker_with_another_working_directory_finds_the_mask(folder, empty_scheduler):
+    (folder / "in/bad.png").unlink()
+    for name in ("1.png", "2.png"):  # which the mask is too small for
+        (folder / "in" / name).unlink()
+    (folder / "maps").mkdir()
+    Image.new("L", (96, 64)).save(folder / "maps/0.png")
+    Image.new("L", (96, 64), 255).save(folder / "mask.png")
+    options = ["-r", str(PROJECT / "checkpoints/camvid_sc_c8"), "in/", "-sm", "maps", "--mask", "mask.png", "--files-only"]
+    assert compress.main([*options, "-o", "here"]) == 0
+    worker = start_worker(empty_scheduler, PROJECT)
+    try:
+        assert compress.main([*options, "-o", "there", "--scheduler", empty_scheduler]) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+    assert contents(folder / "there", ".gc") == contents(folder / "here", ".gc") != {}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -164,6 +190,30 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(folder):
     assert len(everything) == 40 and finished.items() <= everything.items()
 
 
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_ctrl_c_while_workers_start_or_end_waits_for_them(monkeypatch, when):
+    clusters = []
+
+    class Cluster(distributed.LocalCluster):
+        def __init__(self, **options):
+            clusters.append(self)
+            if when == "start":
+                signal.raise_signal(signal.SIGINT)
+            super().__init__(**options)
+
+        def __exit__(self, *error):
+            if when == "end":
+                signal.raise_signal(signal.SIGINT)
+            super().__exit__(*error)
+
+    monkeypatch.setattr(distributed, "LocalCluster", Cluster)
+    inside = []
+    with pytest.raises(KeyboardInterrupt), Workers(1).started():
+        inside.append(True)
+    assert bool(inside) == (when == "end")
+    assert clusters[0].status == distributed.Status.closed
+
+
 def test_numbers_that_make_no_sense_and_a_missing_package_are_one_line_before_anything_is_loaded(folder, monkeypatch, capsys):
     assert compress.main(["-r", "none", "in", "out", "--workers", "0"]) == 2
     assert "--workers 0: at least 1" in the_error(capsys)
@@ -202,6 +252,22 @@ def test_a_scheduler_that_is_not_there_is_one_line(folder, monkeypatch, capsys, 
     assert not (folder / "out").exists()
 
 
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9.2\r\n"])  # such as of Dask's own dashboard, which waits
+def test_a_scheduler_that_is_something_else_is_one_line_in_time(folder, monkeypatch, capsys, greeting):
+    monkeypatch.setattr(workers, "TIMEOUT", 0.5)
+    taken = []
+
+    def answer() -> None:
+        taken.append(server.accept()[0])
+        taken[0].sendall(greeting)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        threading.Thread(target=answer).start()
+        assert compress.main([*MODEL, "in", "out", "--scheduler", address]) == 2
+    assert f"--scheduler {address}: no Dask scheduler answers there" in the_error(capsys)
+
+
 def test_a_worker_with_another_model_ends_the_run_in_one_line(folder, scheduler, monkeypatch, capsys):
     other = PROJECT / "checkpoints/photo_c8"
     monkeypatch.setattr(workers, "load_codec", lambda folder, knobs: load_codec(other, knobs))
@@ -220,10 +286,8 @@ def test_a_worker_that_lacks_the_project_or_has_another_version_ends_the_run(
     if config is not None:
         text = (PROJECT / "config.py").read_text()
         (tmp_path / "config.py").write_text(text + f'\nVERSION = "{config}"\n')
-        path = [str(tmp_path), str(PROJECT)]
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", empty_scheduler, "--no-nanny", "--no-dashboard"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
-    worker = subprocess.Popen(command, cwd="/", env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        path = [tmp_path, PROJECT]
+    worker = start_worker(empty_scheduler, *path)
     try:
         assert compress.main([*MODEL, "in", "out", "--scheduler", empty_scheduler]) == 2
         assert error in the_error(capsys)
