@@ -38,7 +38,7 @@ import numpy as np
 from conftest import PROJECT, knobs, photo
 from PIL import Image
 
-from gcodec.files import LOCK
+from gcodec.files import LOCK, STALE_SECONDS
 
 STARTING, WRITING = 0.2, 0.4  # shares of the kills that come while training starts, and while a checkpoint is being written
 WRITE_SECONDS = 0.03  # that writing a checkpoint takes, about
@@ -136,6 +136,8 @@ def kill_training(base: Path, photos: Path, kills: int, minutes: float, rng: ran
         early += not started
         writing += started and bool(leftovers(base))
         print(f"killed {killed} of {kills} times, at step {newest}; {writing} times while it wrote", flush=True)
+    for path in leftovers(base):  # younger ones could be another process's
+        os.utime(path, 2 * (time.time() - 2 * STALE_SECONDS,))
     finish_training(training(base, photos, newest + 3, "-rl"), log)
     check(not leftovers(base), f"a whole run leaves {leftovers(base)} behind")
     whole = base.with_name("whole")
