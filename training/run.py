@@ -66,7 +66,7 @@ class Run:
             except BaseException as error:
                 if not diary:
                     raise
-                where = self._rescue()
+                where = self._rescue(error)
                 if isinstance(error, UserError):
                     raise UserError(f"{error}; {where}") from None
                 print(where)
@@ -181,14 +181,14 @@ class Run:
         self.saved = folder
         self.folders.prune(snapshot.config.keep_checkpoints, spared=snapshot.config.distortion_steps)
 
-    def _rescue(self) -> str:
+    def _rescue(self, ended_by: BaseException) -> str:
         """Save what was trained, if it is of use, or else the last copy of what was. Return where it is, as a phrase."""
         obstacle = ""
         try:
             if latest := self._latest():
                 self._save(latest)
         except UserError as error:
-            obstacle = f"it cannot be saved: {error}; "
+            obstacle = "" if str(error) == str(ended_by) else f"it cannot be saved: {error}; "
         if self.saved:
             return f"{obstacle}step {_step(self.saved)} is saved in {self.saved}; go on with: {self.again}"
         return f"{obstacle}nothing was saved, so go on from {self.start}" if self.start else f"{obstacle}nothing was saved"
