@@ -44,7 +44,6 @@ from commands.folder_run import (
     Job,
     Row,
     check_output_folder,
-    digest,
     gather,
     is_folder,
     is_table,
@@ -254,8 +253,7 @@ def compress_folder(
         files = lambda: [source.path, *guide.files(coder.config, source)]  # noqa: E731
         return Job(source, name, files, lambda: made, lambda row: row["bytes"] == made[0].stat().st_size)
 
-    mask = digest(guide.selection.mask) if guide.selection.mask else ""
-    run = FolderRun(output, "image", coder.settings(dataclasses.asdict(guide.selection), mask), overwrite)
+    run = FolderRun(output, "image", coder.settings(dataclasses.asdict(guide.selection)), overwrite)
     make = functools.partial(compress_file, coder, guide, files_only)
     with workers.that_fit([source.path for source in inputs], coder.codecs).started() as spread:
         rows, kept = run.work([job(*pair) for pair in names.items()], make, "compressed", say, spread)

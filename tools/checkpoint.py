@@ -46,8 +46,9 @@ def export(source: Path, output: Path, other: Path | None = None, share: float =
     checkpoint, because of the rounding: its fingerprint differs, and neither decodes the files of the other.
     """
     refuse_existing_folder(output, overwrite)
-    read_checkpoint(source).knobs(config_train)  # whose errors come before anything is written
-    arrays = read_arrays(source / "model.npz")
+    checkpoint = read_checkpoint(source)
+    checkpoint.knobs(config_train)  # whose errors come before anything is written
+    arrays = {"frequencies": checkpoint.static_tables.frequencies, **checkpoint.weights}
     if other:
         arrays = blend(arrays, read_arrays(other / "model.npz"), share, other)
     halves = {name: rounded(array) if array.dtype == np.float32 else array for name, array in arrays.items()}
