@@ -15,7 +15,7 @@ from conftest import PROJECT, knobs
 
 import train
 from commands.loading import load_codec
-from config import config_train
+from config import UserError, config_train
 from gcodec import read_image
 from gcodec.checkpoint import newest_checkpoint, read_checkpoint
 from model import named_weights
@@ -216,6 +216,16 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, run, photos, tmp_path, 
     output = capsys.readouterr().out
     assert "stopped by a signal at step 2" in output
     assert f"go on with: train.py -rl --name run -ds {photos}" in output
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_once(run, monkeypatch, capsys):
+    def full(*_, **__):
+        raise UserError("ckpt-00000001: cannot be written (No space left on device)")
+
+    monkeypatch.setattr("training.trainer.write_checkpoint", full)
+    assert run("--steps", "1", distortion_steps=9) == 2
+    error = capsys.readouterr().err
+    assert error.count("No space left on device") == 1 and "nothing was saved" in error
 
 
 def test_a_process_that_trains_and_gets_a_signal_leaves_a_checkpoint(photos, tmp_path):

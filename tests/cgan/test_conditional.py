@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -247,6 +248,20 @@ def test_a_mask_of_nothing_or_all_is_a_warning_and_the_right_result(light, told,
     assert f"warning: 0.png: {told}" in captured.err and f"preserved:       {light / 255:.1%}" in captured.out
     parts = load_codec(ckpt).sections((tmp_path / "o.gc").read_bytes())
     assert bool(parts["symbols"]) == bool(light)
+
+
+def test_a_mask_that_has_changed_is_another_run(tiny, street, tmp_path, capsys):
+    mask, out = tmp_path / "m.png", tmp_path / "out"
+    (tmp_path / "maps").mkdir()
+    shutil.copy(street / "0_s.png", tmp_path / "maps/0.png")
+    images = ["-i", str(street / "0.png"), "-sm", str(tmp_path / "maps")]
+    arguments = ["-r", str(tiny(selective=True)), *images, "-o", f"{out}/", "--files-only"]
+    Image.fromarray(np.full((80, 96), 255, np.uint8)).save(mask)
+    assert [compress.main([*arguments, "--mask", str(mask)]) for _ in range(2)] == [0, 0]
+    assert "kept: 1 images" in capsys.readouterr().out
+    Image.fromarray(np.zeros((80, 96), np.uint8)).save(mask)
+    assert compress.main([*arguments, "--mask", str(mask)]) == 2
+    assert "made from another file or with other settings" in capsys.readouterr().err
 
 
 def test_a_folder_of_images_has_a_folder_of_maps_with_the_same_names(tiny, tmp_path, capfd):
