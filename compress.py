@@ -255,7 +255,7 @@ def compress_folder(
 
     run = FolderRun(output, "image", coder.settings(dataclasses.asdict(guide.selection)), overwrite)
     make = functools.partial(compress_file, coder, guide, files_only)
-    with workers.that_fit([source.path for source in inputs], coder.codecs).started() as spread:
+    with workers.within_memory([source.path for source in inputs], coder.codecs).started() as spread:
         rows, kept = run.work([job(*pair) for pair in names.items()], make, "compressed", say, spread)
     warn_of_large_files(*coder.codecs)
     if kept:

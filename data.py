@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from config import UserError, config_train, directories
-from gcodec import labels as label_maps
 from gcodec import selection
 from gcodec.files import warn
-from gcodec.labels import Classes, LabelBatch, LabelMap
+from gcodec.labels import Classes, LabelBatch, LabelMap, read_classes, read_indices, read_instances, with_boundaries
 from gcodec.pictures import read_image
 from path_tables import INSTANCE_COLUMN, MAP_COLUMNS, read_table
 from utils import Utils
@@ -172,10 +172,12 @@ class Data:
             return sized, None
         if path not in self.maps or (self.config.use_instances and path not in self.instances):
             raise UserError(f"{path}: its path table names no {'instance' if path in self.maps else 'label'} map of it")
-        instances = self.instances[path] if self.config.use_instances else None
-        labels = label_maps.read_label_map(self.maps[path], instances, self.classes, image.shape[:2])
+        size = image.shape[:2]
+        s = read_classes(self.maps[path], self.classes, size)
+        instances = read_instances(self.instances[path], size) if self.config.use_instances else connected_regions(s)
+        labels = LabelMap(s, instances=instances)
         labels = labels.map(lambda plane: to_size(plane, self.sizing, crop_size, Image.Resampling.NEAREST))
-        return sized, label_maps.with_boundaries(labels)
+        return sized, with_boundaries(labels)  # which have to be those of the map at its final size
 
     def _select(self, labels: LabelMap | None, rng: np.random.Generator) -> LabelMap | None:
         """Choose what of a training image is preserved, as the knobs `selective` and `selective_regions` say."""
@@ -201,7 +203,7 @@ class Data:
         shares = []
         for path in some:
             with contextlib.suppress(UserError):  # reported when it is its turn to be trained on
-                shares.append(float((label_maps.read_indices(self.maps[path], classes or self.classes) < 0).mean()))
+                shares.append(float((read_indices(self.maps[path], classes or self.classes) < 0).mean()))
         return sum(shares) / max(1, len(shares))
 
     def warn_of_unknown_labels(self) -> None:
@@ -261,7 +263,7 @@ class Data:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Bringing images to size
+# Images and label maps
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -317,6 +319,15 @@ def scale_at_random(
     )
     scaled = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
     return scaled, labels and labels.map(lambda plane: plane[rows][:, columns])  # the nearest class, for a mean is none
+
+
+def connected_regions(s: np.ndarray) -> np.ndarray:
+    """Number the 4-connected regions of equal class, (H, W) int32. They stand in for a missing instance map."""
+    numbers = np.zeros(s.shape, np.int32)
+    for index in np.unique(s):
+        found, _ = ndimage.label(s == index)
+        numbers += np.where(found, found + numbers.max(), 0)
+    return numbers
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         return decompress_folder(decompress, load(), inputs, Path(args.output), settings, say, args.overwrite, workers)
 
     if found := packet_files.find(args.input, (SUFFIX,)):
-        if packet_files.is_folder(args.output):
+        if packet_files.names_folder(args.output):
             return to_folder(decompress_packets, packet_files.by_image(found))
         check_streams([str(found[0].path)], args.output)
         contents = packet_files.read(source.path for source in found)
@@ -152,7 +152,7 @@ def decompress_folder(
         return Job(source, picture, lambda: inputs[source], lambda: [picture])
 
     jobs, make = [job(*pair) for pair in pictures.items()], functools.partial(decompress, codecs)
-    with workers.that_fit([files[0] for files in inputs.values()]).started() as spread:
+    with workers.within_memory([files[0] for files in inputs.values()]).started() as spread:
         rows, kept = run.work(jobs, make, "decompressed", say, spread)
     say(f"{output}: {len(rows)} pictures" + (f", {kept} of which were finished already" if kept else ""))
     return 2 if run.failures else 0

@@ -34,8 +34,8 @@ from evaluation import lossy_link, report
 from evaluation.baselines import available
 from evaluation.budgets import baseline_within, models_within, slow_scan
 from evaluation.measure import (
-    CodecTask,
     Contender,
+    ContenderTask,
     Measure,
     Result,
     Task,
@@ -56,17 +56,18 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-r", "--restore", nargs="+", required=True, metavar="CKPT", help="checkpoints, or their runs' folders")
     parser.add_argument("-i", "--input", required=True, metavar="FOLDER", help="of images")
     parser.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder to write")
-    parser.add_argument("--baselines", nargs="?", type=float, const=1.0, metavar="TIMES", help="measure other codecs, too, "
-                        "at the file sizes of the checkpoints, or at TIMES these")  # fmt: skip
-    parser.add_argument("--budgets", metavar="N,N,...", help="measure what fits into so many bytes instead: the best of the "
-                        "checkpoints at any size, and other codecs with the same freedom")  # fmt: skip
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--baselines", nargs="?", type=float, const=1.0, metavar="TIMES", help="measure other codecs, too, "
+                      "at the file sizes of the checkpoints, or at TIMES these")  # fmt: skip
+    what.add_argument("--budgets", metavar="N,N,...", help="measure what fits into so many bytes instead: the best of the "
+                      "checkpoints at any size, and other codecs with the same freedom")  # fmt: skip
+    what.add_argument("--packets", type=int, metavar="BYTES", help="measure instead what is left of each image when some "
+                      "of its packets, which have at most BYTES bytes, are lost")  # fmt: skip
     parser.add_argument("--fid", nargs="?", const="imagenet", metavar="WEIGHTS", help="measure FID and KID, too, by Keras' "
                         "Inception v3 (default: the weights in Keras' cache, or a download)")  # fmt: skip
     parser.add_argument("--miou", metavar="CKPT", help="measure by this network how well its pictures can be segmented; "
                         "tools/train_segmenter.py trains one. Needs -sm")  # fmt: skip
     parser.add_argument("-sm", "--semantic-maps", metavar="FOLDER", help="label maps, by the images' names")
-    parser.add_argument("--packets", type=int, metavar="BYTES", help="measure instead what is left of each image when some "
-                        "of its packets, which have at most BYTES bytes, are lost")  # fmt: skip
     parser.add_argument("-k", "--knob", action="append", default=[], metavar="NAME=VALUE",
                         help="override a knob of config_test; may be repeated")  # fmt: skip
     add_worker_arguments(parser)
@@ -83,6 +84,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{output}: write to a folder apart from {source}")
     if bool(args.miou) != bool(args.semantic_maps):
         raise UserError("--miou and -sm: one needs the other")
+    if args.packets is not None and (args.fid or args.miou):
+        raise UserError("--packets: does not go with --fid or --miou")
     if args.baselines is not None and not 0 < args.baselines < math.inf:
         raise UserError(f"--baselines {args.baselines}: must be more than 0")
     knobs = config_test().override(args.knob)
@@ -90,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     budgets = read_budgets(args.budgets)
     names = output_names(images_in(source), source, "")
     measure = Measure(output, source, {path: str(name) for path, name in names.items()}, knobs)
-    workers = Workers(args.workers, args.scheduler).that_fit(map(Path, names))
+    workers = Workers(args.workers, args.scheduler).within_memory(map(Path, names))
     with locked(output, f"report {output.name}"), workers.started() as measure.spread:
         if args.packets is not None:
             measure_packets(checkpoints, args.packets, measure)
@@ -115,9 +118,9 @@ def run(task: Task, measure: Measure) -> None:
         raise UserError(f"{measure.source}: no image could be measured with {task.label}; {measure.failures[-1]}")
 
 
-def measure_codec(codec: Contender, measure: Measure) -> Result:
+def measure_contender(contender: Contender, measure: Measure) -> Result:
     """Measure a codec on each image."""
-    task = CodecTask(measure, codec)
+    task = ContenderTask(measure, contender)
     run(task, measure)
     return task.write(task.records)
 
@@ -131,18 +134,18 @@ def measure_checkpoints(checkpoints: Mapping[str, str], measure: Measure, times:
     """Measure checkpoints and, with `times`, the other codecs at so many times the file sizes of each."""
 
     def measure_ours(name: str, path: str) -> Result:
-        return measure_codec(our_codec(name, path, measure.knobs), measure)
+        return measure_contender(our_contender(name, path, measure.knobs), measure)
 
     ours = [result for name, path in checkpoints.items() if (result := measure.attempt(measure_ours, name, path))]
     if not ours:
         raise UserError(f"nothing was measured: {measure.failures[-1]}")
     others = available(tell) if times else []
     sizes = {r["codec"]: {name: record["bytes"] for name, record in r["images"].items()} for r in ours}
-    asked = [matched(codec, name, own, times or 1) for name, own in sizes.items() for codec in others]
-    return ours + [result for codec in asked if (result := measure.attempt(measure_codec, codec, measure))]
+    asked = [matched(baseline, name, own, times or 1) for name, own in sizes.items() for baseline in others]
+    return ours + [result for contender in asked if (result := measure.attempt(measure_contender, contender, measure))]
 
 
-def our_codec(name: str, path: str, knobs: config_test) -> Contender:
+def our_contender(name: str, path: str, knobs: config_test) -> Contender:
     """Load a checkpoint. Raises UserError for one whose files have a label map."""
     codec = load_codec(path, knobs)
     if codec.config.code_channels:
@@ -182,17 +185,17 @@ def read_budgets(text: str | None) -> list[int]:
 def measure_budgets(budgets: list[int], checkpoints: dict[str, str], measure: Measure) -> list[Result]:
     """Measure what fits into each budget, ours first, and what slow-scan practice sends."""
     ours = [load_codec(path, measure.knobs) for path in checkpoints.values()]
-    others = [codec for codec in available(tell) if codec.scale == 1]
+    others = [baseline for baseline in available(tell) if baseline.scale == 1]
     measured = []
     for max_bytes in budgets:
-        codecs = [models_within(ours, max_bytes), *(baseline_within(codec, max_bytes) for codec in others)]
-        measured += [measure.attempt(measure_codec, codec, measure) for codec in codecs]
-    measured.append(measure.attempt(measure_codec, slow_scan(others[0]), measure))
+        contenders = [models_within(ours, max_bytes), *(baseline_within(baseline, max_bytes) for baseline in others)]
+        measured += [measure.attempt(measure_contender, contender, measure) for contender in contenders]
+    measured.append(measure.attempt(measure_contender, slow_scan(others[0]), measure))
     results = [result for result in measured if result]
     if not results:
         raise UserError(f"nothing was measured: {measure.failures[-1]}")
     for result in results:
-        result["mean"]["fit"] = len(result["images"]) / len(measure.images)
+        result["mean"]["within"] = len(result["images"]) / len(measure.images)
     return results
 
 

@@ -19,7 +19,7 @@ from keras import ops
 
 from config import UserError, config_train
 from gcodec.checkpoint import CENTERS, Checkpoint, restore
-from gcodec.label_maps import code_input, label_input, map_symbols
+from gcodec.label_code import code_input, label_input, map_symbols
 from gcodec.labels import LabelBatch
 from gcodec.memory import whole_image
 from gcodec.pictures import STRIDE
@@ -98,7 +98,10 @@ class Model:
     # ------------------------------------------------------------------------------------------------------------------
 
     def forward(self, x, labels: LabelBatch | None, step, stage: str) -> tuple[Losses, Pass]:
-        """Return the losses of images x (B, H, W, 3) in [-1, 1] at a step of a stage, and the pass that they are of."""
+        """Return the losses of images x (B, H, W, 3) in [-1, 1] at a step of a stage, and the pass that they are of.
+
+        D judges x and x_hat when the first loss of the GAN asks for it: see terms.Pass.
+        """
         m, visible = self._heat_map(labels)  # (B, h, w, 1), (B, H, W, 1) of what is preserved; 1.0 for everything
         w = self._encode(x * visible)  # (B, h, w, C)
         w_hat, aux = self.quantizer(w)
@@ -107,10 +110,21 @@ class Model:
         if self.config.selective:
             side.append(m)
         x_hat = self.generate(m * self._dropped(w_hat, step), self._noise(w, step), side, training=True)  # (B, H, W, 3)
-        symbols = tf.one_hot(aux["symbols"], self.config.L)  # (B, h, w, C, L)
-        coded = m * tf.ones_like(w[..., :1])  # (B, h, w, 1)
-        forward = Pass(self, step, stage, labels, x, visible, w, w_code, aux["assignment"], symbols, coded, x_hat)
+        soft, hard = aux["assignment"], tf.one_hot(aux["symbols"], self.config.L)  # (B, h, w, C, L)
+        m *= tf.ones_like(w[..., :1])  # (B, h, w, 1)
+        forward = Pass(self, step, stage, labels, x, visible, w, w_code, soft, hard, m, x_hat)
         return all_losses(forward), forward
+
+    def discriminate(self, image, labels: LabelBatch | None, features: Sequence = (), training: bool = True) -> tuple:
+        """Return D's logits at each scale and its intermediate maps by name.
+
+        image: (B, H, W, 3) in [-1, 1]. features: AlexNet's of the image, if D is projected.
+        """
+        if self.config.use_conditional_GAN:
+            assert labels is not None
+            s = label_input(ops.cast(labels.classes, "int32"), labels.boundaries, self.config, ops)
+            image = ops.concatenate([image, s], axis=-1)
+        return self.discriminator([image, *features] if features else image, training=training)
 
     def _heat_map(self, labels: LabelBatch | None) -> tuple:
         if not self.config.selective:

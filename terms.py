@@ -1,4 +1,4 @@
-"""The losses of training, one function each: what it is of a forward pass, the knob that weighs it, the stages it acts in.
+"""The losses of training. Each is one function of a forward pass, with the knob that weighs it and the stages it acts in.
 
 To add a loss, write it as a pure function in losses.py, and as a term here; its weight is a knob in config.py.
 """
@@ -13,7 +13,6 @@ from keras import ops
 
 import losses
 from config import config_train
-from gcodec.label_maps import label_input
 from pretrained import networks
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ class Pass:
     """One forward pass, and what the losses look at. What only some of them need is computed when the first one asks.
 
     model: model.Model, with the networks.  x, x_hat: images (B, H, W, 3) in [-1, 1].  visible: (B, H, W, 1), 1 where the image
-    is preserved.  w: (B, h, w, C).  w_code: the feature map of a learned code of the label map, or None.  assignment, symbols:
-    (B, h, w, C, L), soft and one-hot.  coded: (B, h, w, 1), 1 where symbols are coded.
+    is preserved.  w: (B, h, w, C).  w_code: the feature map of a learned code of the label map, or None.  soft, hard:
+    assignments of w to the centers, (B, h, w, C, L), the latter one-hot.  m: (B, h, w, 1), 1 where symbols are coded.
     """
 
     model: Any
@@ -43,9 +42,9 @@ class Pass:
     visible: Any
     w: Any
     w_code: Any
-    assignment: Any
-    symbols: Any
-    coded: Any
+    soft: Any
+    hard: Any
+    m: Any
     x_hat: Any
 
     @property
@@ -63,16 +62,9 @@ class Pass:
         """What D says of x and of x_hat."""
         features, features_hat = self.features if self.config.is_projected else ((), ())
         # spectral_norm normalizes the kernels in the first call, once a step, so that both are judged by the same ones
-        real = self.discriminate(self.x, features, training=True)
-        return Judgement(*real, *self.discriminate(self.x_hat, features_hat, training=not self.config.spectral_norm))
-
-    def discriminate(self, image, features=(), training: bool = True) -> tuple[list, dict]:
-        """Return D's logits at each scale and its intermediate maps by name, of images and of the label maps of this pass."""
-        if self.config.use_conditional_GAN:
-            assert self.labels is not None
-            s = label_input(ops.cast(self.labels.classes, "int32"), self.labels.boundaries, self.config, ops)
-            image = ops.concatenate([image, s], axis=-1)
-        return self.model.discriminator([image, *features] if features else image, training=training)
+        real = self.model.discriminate(self.x, self.labels, features)
+        fake = self.model.discriminate(self.x_hat, self.labels, features_hat, training=not self.config.spectral_norm)
+        return Judgement(*real, *fake)
 
 
 class Judgement(NamedTuple):
@@ -164,12 +156,12 @@ def distortion(p: Pass):
 @term(lambda p: p.model.rate.weight, stages=ALL)
 def bpp(p: Pass):
     """Bits per pixel of the symbols."""
-    return p.model.rate.bpp(p.assignment, p.symbols, p.coded)
+    return p.model.rate.bpp(p.soft, p.hard, p.m)
 
 
 @term("lambda_range")
 def range_penalty(p: Pass):
-    """Of the centers as they are now, learned or not; they get no gradient from it."""
+    """Penalty on w outside the range of the centers, which get no gradient from it."""
     centers = tf.stop_gradient(ops.convert_to_tensor(p.model.centers))
     maps = [p.w] if p.w_code is None else [p.w, p.w_code]
     return sum(losses.range_penalty(w, ops.min(centers), ops.max(centers)) for w in maps)
@@ -220,7 +212,7 @@ def discriminator(p: Pass):
 def gradient_penalty(p: Pass):
     batch = tf.shape(p.x)[0]
     shares = tf.random.stateless_uniform((n_replicas() * batch, 1, 1, 1), seed=(p.config.seed + 2, p.step))
-    return penalty_between(lambda image: p.discriminate(image)[0], p.x, p.x_hat, own_share(shares, batch))
+    return penalty_between(lambda image: p.model.discriminate(image, p.labels)[0], p.x, p.x_hat, own_share(shares, batch))
 
 
 @term(0.0, trains="", stages=WITH_D)

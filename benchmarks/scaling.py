@@ -101,7 +101,7 @@ class Started(Workers):
     def __init__(self, spread: Callable):
         object.__setattr__(self, "spread", spread)
 
-    def that_fit(self, *_) -> "Started":
+    def within_memory(self, *_) -> "Started":
         return self
 
     @contextlib.contextmanager

@@ -76,6 +76,6 @@ def load_coder(choice: ModelChoice, knobs: config_test, guide: Guide, budget: Bu
     paths = choice.several() if budget else [choice.one("only --max-bytes and --max-bpp choose among them")]
     codecs = [load_codec(path, knobs) for path in paths]
     for codec in codecs:
-        if budget and codec.config.coded.keys() != {"symbols"}:
+        if budget and codec.config.sections.keys() != {"symbols"}:
             raise UserError(f"{codec.checkpoint.folder}: a budget takes models whose files have no label map")
     return Coder(codecs, knobs, budget)

@@ -229,16 +229,16 @@ class FolderRun:
     stands for outputs that are not ours to replace without `overwrite`. Rows of files that this run does not have are kept.
     """
 
-    def __init__(self, folder: Path, key: str, settings: str, overwrite: bool):
-        """key: the column that names the file. settings: a fingerprint of whatever decides the outputs beside the file."""
-        self.path, self.key, self.settings, self.overwrite = folder / RESULTS, key, settings, overwrite
+    def __init__(self, folder: Path, column: str, settings: str, overwrite: bool):
+        """column: the one that names the file. settings: a fingerprint of whatever decides the outputs beside the file."""
+        self.path, self.column, self.settings, self.overwrite = folder / RESULTS, column, settings, overwrite
         self.failures = 0
         self._unwritten, self._next_write = False, 0.0  # when results.csv is written again, by time.monotonic
 
     @cached_property
     def rows(self) -> dict[str, Row]:
         """The rows of finished files by their names, those of earlier runs among them."""
-        rows = _read(self.path, self.key) if self.path.exists() else {}
+        rows = _read(self.path, self.column) if self.path.exists() else {}
         if not rows and not self.overwrite and self.path.exists():
             raise ExistsError(self.path, "is there already, and is not of a run like this")
         return rows
@@ -257,7 +257,7 @@ class FolderRun:
         A bad input is named and costs the others nothing. No other process may write to the folder meanwhile.
         """
         write = write or (lambda job, contents: write_files(job.outputs(), contents, self.overwrite))
-        bar = lambda items: Utils.progress(items, self.key, hide=say.quiet)  # noqa: E731
+        bar = lambda items: Utils.progress(items, self.column, hide=say.quiet)  # noqa: E731
 
         def kept(job: Job) -> Row | None:
             row = self.finished(job.name, job.sha256, job.outputs())
@@ -267,7 +267,7 @@ class FolderRun:
             row, contents = made
             write(job, contents)
             self.add(job.name, job.sha256, row)
-            say.detail(f"{job.source.path}: " + ", ".join(f"{name} {_short(row[name])}" for name in row if name != self.key))
+            say.detail(f"{job.source.path}: " + ", ".join(f"{name} {_short(row[name])}" for name in row if name != self.column))
             return row
 
         def failed(job: Job, error: UserError) -> None:
@@ -279,7 +279,7 @@ class FolderRun:
             at_end.callback(self.write)
             rows, n_kept = work_through(jobs, kept, make, add, failed, spread, bar)
         if not rows:
-            raise UserError(f"{jobs[0].source.root}: none of its {self.failures} {self.key}s could be {what}")
+            raise UserError(f"{jobs[0].source.root}: none of its {self.failures} {self.column}s could be {what}")
         return rows, n_kept
 
     def check(self, outputs: Mapping[str, list[Path]]) -> None:
@@ -300,7 +300,7 @@ class FolderRun:
 
     def add(self, name: str, sha256: str, row: Row) -> None:
         """Note that a file is finished. Writing results.csv takes a twentieth of the time at most, however long it is."""
-        self.rows[name] = {self.key: name} | row | {"settings": self.settings, "sha256": sha256}
+        self.rows[name] = {self.column: name} | row | {"settings": self.settings, "sha256": sha256}
         self._unwritten = True
         if (start := time.monotonic()) >= self._next_write:
             self.write()
@@ -325,7 +325,7 @@ class FolderRun:
                     raise ExistsError(path, what)
 
 
-def _read(path: Path, key: str) -> dict[str, Row]:
+def _read(path: Path, column: str) -> dict[str, Row]:
     """Return the rows of results.csv by the file's name; {} for a file that no run of this kind wrote."""
     try:
         if is_empty(path):
@@ -334,10 +334,11 @@ def _read(path: Path, key: str) -> dict[str, Row]:
             rows = list(csv.DictReader(file))
     except csv.Error as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
-    whole = [row for row in rows if None not in row and None not in row.values() and row.keys() >= {key, *MARKS}]
+    whole = [row for row in rows if None not in row and None not in row.values() and row.keys() >= {column, *MARKS}]
     try:
         return {
-            row[key]: {name: text if name in (key, *TEXTS) else _value(text) for name, text in row.items()} for row in whole
+            row[column]: {name: text if name in (column, *TEXTS) else _value(text) for name, text in row.items()}
+            for row in whole
         }
     except ValueError as error:
         raise UserError(f"{path}: was changed by hand ({error}); remove it, or write somewhere else") from None

@@ -11,7 +11,7 @@ from commands.folder_run import Input
 from config import UserError
 from gcodec.files import warn
 from gcodec.knobs import ModelKnobs
-from gcodec.labels import Classes, LabelMap, map_of, read_classes, read_label_map, with_boundaries
+from gcodec.labels import Classes, LabelMap, map_of, read_classes, read_instances, with_boundaries
 from gcodec.selection import Selection
 
 
@@ -61,10 +61,9 @@ class Guide:
             return None
         classes = Classes.parse(config.classes, config.n_classes)
         size = image.shape[:2]
-        if config.use_instances:  # `check` has seen to it that there is a map of them
-            planes = with_boundaries(read_label_map(labels, instances, classes, size))
-        else:
-            planes = LabelMap(read_classes(labels, classes, size))
+        planes = LabelMap(read_classes(labels, classes, size))
+        if instances is not None:
+            planes = with_boundaries(dataclasses.replace(planes, instances=read_instances(instances, size)))
         if not config.selective:
             return planes
         selection = dataclasses.replace(self.selection, mask=None if mask is None else str(mask))

@@ -59,7 +59,7 @@ class ModelChoice:
         """
         default = Utils.locate(self.where.default_checkpoint)
         beside = sorted(config.parent for config in default.parent.glob("*/config.json"))
-        alike = (folder for folder in beside if folder == default or read_knobs(folder).coded.keys() == {"symbols"})
+        alike = (folder for folder in beside if folder == default or read_knobs(folder).sections.keys() == {"symbols"})
         return self.named or list(alike)
 
     def here(self) -> Checkpoints:

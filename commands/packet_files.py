@@ -7,8 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from commands import folder_run
-from commands.folder_run import Input, gather
+from commands.folder_run import Input, gather, is_folder
 from gcodec.errors import UserError
 from gcodec.files import ExistsError, atomic_together, files_in, is_empty, open_binary, refuse_existing
 from gcodec.packets import SUFFIX
@@ -26,7 +25,7 @@ def outputs(output: str, source: Path) -> tuple[Path, Path | None]:
     are called like the image.
     """
     path = Path(output)
-    if is_folder(output):
+    if names_folder(output):
         return path / source.stem, None
     if path.suffix.lower() == SUFFIX:
         return path.with_suffix(""), None
@@ -34,9 +33,9 @@ def outputs(output: str, source: Path) -> tuple[Path, Path | None]:
     return picture.with_suffix(""), picture
 
 
-def is_folder(output: str) -> bool:
-    """Whether an output of the command line is a folder rather than a file."""
-    return output != STREAM and (folder_run.is_folder(output) or not Path(output).suffix)
+def names_folder(output: str) -> bool:
+    """Whether an output of the command line is a folder: one that `is_folder` knows, or a name without a suffix."""
+    return output != STREAM and (is_folder(output) or not Path(output).suffix)
 
 
 def names(start: Path, total: int) -> list[Path]:

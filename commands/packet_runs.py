@@ -94,7 +94,7 @@ def folder_to_packets(
     starts = {source: output / name.with_suffix("") for source, name in outputs_of(inputs, packets.SUFFIX).items()}
     run = FolderRun(output, "image", coder.settings("packets", size), overwrite)
     make = functools.partial(packets_of_file, coder, size, files_only)
-    with workers.that_fit([source.path for source in inputs], coder.codecs).started() as spread:
+    with workers.within_memory([source.path for source in inputs], coder.codecs).started() as spread:
         rows, kept = run.work([job(*pair) for pair in starts.items()], make, "compressed", say, spread, write)
     warn_of_large_files(*coder.codecs)
     if kept:

@@ -71,7 +71,7 @@ class Workers:
     def __bool__(self) -> bool:
         return self.number is not None or self.scheduler is not None
 
-    def that_fit(self, paths: Iterable[Path], codecs: Sequence[Codec] = ()) -> "Workers":
+    def within_memory(self, paths: Iterable[Path], codecs: Sequence[Codec] = ()) -> "Workers":
         """Return fewer workers, and say so, where memory does not take as many, each with the largest image.
 
         It is looked for among the largest files.
@@ -105,7 +105,7 @@ class Workers:
         with contextlib.ExitStack() as stack:
             where: Any = self.scheduler
             if self.number:
-                one = {"threads_per_worker": 1, "memory_limit": 0}  # `that_fit` has seen to the memory
+                one = {"threads_per_worker": 1, "memory_limit": 0}  # `within_memory` has seen to the memory
                 with _later(), dask.config.set({"distributed.scheduler.worker-ttl": "60 s"}):  # instead of five minutes
                     where = stack.enter_context(distributed.LocalCluster(n_workers=self.number, **one, **quiet))
             else:

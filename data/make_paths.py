@@ -61,9 +61,9 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{args.folder}: no image whose name ends in {args.image_suffix}; see --image-suffix")
     columns: dict[str, list[str]] = {"path": images}
     if args.maps:
-        columns[MAP_COLUMNS[0]] = match_maps(images, args, args.maps, args.map_suffix)
+        columns[MAP_COLUMNS[0]] = match_maps(images, args.folder, args.image_suffix, args.maps, args.map_suffix)
     if args.instances:
-        columns[INSTANCE_COLUMN] = match_maps(images, args, args.instances, args.instance_suffix)
+        columns[INSTANCE_COLUMN] = match_maps(images, args.folder, args.image_suffix, args.instances, args.instance_suffix)
     tables = {output: np.arange(len(columns["path"]))}
     if args.split:
         tables = split(output, len(columns["path"]), args.split, args.seed)
@@ -77,8 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def match_maps(images: list[str], args: argparse.Namespace, folder: str, map_suffix: str) -> list[str]:
-    """Return the map of each image, among the files below a folder whose names end in a suffix.
+def match_maps(images: list[str], source: str, image_suffix: str, folder: str, map_suffix: str) -> list[str]:
+    """Return the map of each image below `source`, among the files below `folder` whose names end in a suffix.
 
     Raises UserError for an image without a map.
     """
@@ -89,7 +89,7 @@ def match_maps(images: list[str], args: argparse.Namespace, folder: str, map_suf
 
     files, _ = files_in(folder, READ_SUFFIXES)
     maps = {key(path, folder, map_suffix): path for path in files if Path(path).stem.endswith(map_suffix)}
-    keys = [key(path, args.folder, args.image_suffix) for path in images]
+    keys = [key(path, source, image_suffix) for path in images]
     for image, k in zip(images, keys, strict=True):
         if k not in maps:
             raise UserError(f"{image}: no map {k}{map_suffix}.* below {folder}; see --image-suffix, --map-suffix")

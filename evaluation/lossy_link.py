@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.measure import Measure, Task, digest
+from evaluation.measure import Measure, Task, pixels_digest
 from evaluation.metrics import ms_ssim, psnr
 from gcodec import Codec, packets, read_image
 
@@ -64,7 +64,7 @@ def measure_image(codec: Codec, image: np.ndarray, size: int) -> Record:
 def measure_packets(codec: Codec, size: int, max_pixels: int, name: str, files: Sequence) -> tuple[Record, list[bytes]]:
     """Return what was measured of an image, and nothing to write."""
     image = read_image(files[0], max_pixels)
-    return {"sha256": digest(image)} | measure_image(codec, image, size), []
+    return {"sha256": pixels_digest(image)} | measure_image(codec, image, size), []
 
 
 def _means(qualities: list[tuple[float, float | None]]) -> list[float | None]:

@@ -49,7 +49,7 @@ class Contender:
     decode: Callable[[bytes, int, int], np.ndarray]  # file, height, width -> (height, width, 3) uint8
     channels: int | None = None  # of the feature map, for ours
     matched_to: str | None = None  # the name of the codec whose file sizes it aims at
-    sizes: Mapping[str, int] | None = None  # which are these, by the names of the images that it can be asked for
+    sizes: Mapping[str, int] | None = None  # those sizes by the names of the images; no others are measured
 
 
 def of_checkpoint(name: str, codec: "Codec", key: str) -> Contender:
@@ -104,7 +104,7 @@ class Measure:
     images: dict[str, str]  # path -> name in the results
     knobs: config_test
     failures: list[str] = dataclasses.field(default_factory=list)
-    spread: Callable | None = None  # over whatever images are measured on: see commands/workers.py; None: in this process
+    spread: Callable | None = None  # divides the work among workers, see commands/workers.py; None: in this process
     _last: tuple[str, np.ndarray] | None = None  # the image that was read last, which is asked for twice in a row
 
     def attempt(self, function: Callable[..., T], *args: Any) -> T | None:
@@ -176,7 +176,7 @@ class Task:
         before = self.before.get(item.source, {})
         if not (before.keys() >= set(self.fields) and self.facts(item).items() <= before.items()):
             return None
-        if before.get("sha256") != digest(self.measure.pixels(item.path)) or not self.has_files(item.source, before):
+        if before.get("sha256") != pixels_digest(self.measure.pixels(item.path)) or not self.has_files(item.source, before):
             return None
         self.records[item.source] = before
         return before
@@ -195,60 +195,65 @@ class Task:
         return self.measure.write({"codec": self.name, "key": self.key, "images": records}, allow_nan=True)
 
 
-def digest(image: np.ndarray) -> str:
+def pixels_digest(image: np.ndarray) -> str:
     """Return a fingerprint of an image's pixels."""
     return hashlib.sha256(image.tobytes()).hexdigest()[:16]
 
 
-class CodecTask(Task):
+class ContenderTask(Task):
     """Measures a codec: each image becomes a file, and the bytes of the file become a picture."""
 
     fields = METRICS
 
-    def __init__(self, measure: Measure, codec: Contender):
-        self.codec = codec
-        super().__init__(measure, codec.name, codec.label, codec.key)
-        self.items = [item for item in self.items if codec.sizes is None or item.source in codec.sizes]
+    def __init__(self, measure: Measure, contender: Contender):
+        self.contender = contender
+        super().__init__(measure, contender.name, contender.label, contender.key)
+        self.items = [item for item in self.items if contender.sizes is None or item.source in contender.sizes]
 
     def facts(self, item: Photo) -> dict[str, Any]:
         source = str(Path(item.path).relative_to(self.measure.source))
-        return {"source": source, "matched_bytes": (self.codec.sizes or {}).get(item.source)}
+        return {"source": source, "matched_bytes": (self.contender.sizes or {}).get(item.source)}
 
     def has_files(self, name: str, record: dict) -> bool:
         file = self._file(name)
         same = file.exists() and file.stat().st_size == record.get("bytes")
-        return same and self.measure.picture(self.codec.name, name).exists()
+        return same and self.measure.picture(self.contender.name, name).exists()
 
     def work(self) -> Callable[[str, Sequence], tuple[dict, list[bytes]]]:
-        return functools.partial(measure_file, self.codec, self.measure.knobs.max_pixels)
+        return functools.partial(measure_file, self.contender, self.measure.knobs.max_pixels)
 
     def save(self, name: str, contents: list[bytes]) -> None:
-        for path, data in zip((self._file(name), self.measure.picture(self.codec.name, name)), contents, strict=True):
+        for path, data in zip((self._file(name), self.measure.picture(self.contender.name, name)), contents, strict=True):
             with atomic(path) as partial:
                 partial.write_bytes(data)
 
     def write(self, records: dict[str, dict]) -> Result:
-        codec = self.codec
-        about = {"label": codec.label, "channels": codec.channels, "matched_to": codec.matched_to, "key": codec.key}
-        return self.measure.write({"codec": codec.name, **about, "mean": means(records.values()), "images": records})
+        contender = self.contender
+        about = {
+            "label": contender.label,
+            "channels": contender.channels,
+            "matched_to": contender.matched_to,
+            "key": contender.key,
+        }
+        return self.measure.write({"codec": contender.name, **about, "mean": means(records.values()), "images": records})
 
     def _file(self, name: str) -> Path:
-        return self.measure.output / "files" / self.codec.name / f"{name}{self.codec.suffix}"
+        return self.measure.output / "files" / self.contender.name / f"{name}{self.contender.suffix}"
 
 
-def measure_file(codec: Contender, max_pixels: int, name: str, files: Sequence) -> tuple[dict[str, Any], list[bytes]]:
+def measure_file(contender: Contender, max_pixels: int, name: str, files: Sequence) -> tuple[dict[str, Any], list[bytes]]:
     """Return what was measured of a codec on an image, the file, and the PNG of the picture that the file gives."""
     image = read_image(files[0], max_pixels)
     height, width = image.shape[:2]
-    encode = codec.prepare(image, name)
+    encode = contender.prepare(image, name)
     Utils.reset_peak_memory()
     start = time.perf_counter()
     data = encode()
     encoded = time.perf_counter()
-    picture = codec.decode(data, height, width)
+    picture = contender.decode(data, height, width)
     decoded = time.perf_counter()
-    peak = None if codec.matched_to else Utils.memory("VmHWM")  # of other codecs, our own libraries would be most of it
-    record = {"sha256": digest(image)} | measures(image, len(data), picture)
+    peak = None if contender.matched_to else Utils.memory("VmHWM")  # of other codecs, our own libraries would be most of it
+    record = {"sha256": pixels_digest(image)} | measures(image, len(data), picture)
     record |= {
         "psnr": _finite(record["psnr"]),
         "psnr_quarter": _finite(psnr_quarter(image, picture)),

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+import pretrained.weights
 from config import UserError
-from pretrained import networks as features
-from pretrained import weights as pretrained
+from pretrained import networks
 
 PATCH = 256  # px
 BATCH = 16  # patches
@@ -31,7 +31,7 @@ Image = np.ndarray  # (H, W, 3) uint8
 class PairMeasure:
     """A distance of a picture from its original, both (H, W, 3) uint8: 0 for equal ones, larger for less similar ones."""
 
-    def __init__(self, name: str, network: features.FrozenNetwork, distance: Callable):
+    def __init__(self, name: str, network: networks.FrozenNetwork, distance: Callable):
         """name: its key in results; distance(real_maps, fake_maps) -> (B,)."""
         self.name, self.min_side = name, network.min_side
         self._features = network.network
@@ -62,17 +62,17 @@ class PairMeasure:
             records[codec][self.name] = None if of_original is None else self.distance(of_original, pictures[codec])
 
 
-def lpips(network: features.LPIPSNetwork, name: str) -> PairMeasure:
+def lpips(network: networks.LPIPSNetwork, name: str) -> PairMeasure:
     """LPIPS by one of its networks."""
-    return PairMeasure(name, network, lambda real, fake: features.lpips(real, fake, network.lin))
+    return PairMeasure(name, network, lambda real, fake: networks.lpips(real, fake, network.lin))
 
 
-def dists(network: features.DISTSNetwork, weights: dict[str, np.ndarray]) -> PairMeasure:
+def dists(network: networks.DISTSNetwork, weights: dict[str, np.ndarray]) -> PairMeasure:
     """DISTS; weights: alpha and beta, each of 1475 channels."""
     channels = (3 + sum(network.channels),)
     if {key: array.shape for key, array in weights.items()} != {"alpha": channels, "beta": channels}:
-        raise UserError(f"not the weights of DISTS as {pretrained.HOW_TO_GET} writes them")
-    return PairMeasure("dists", network, lambda real, fake: features.dists(real, fake, weights["alpha"], weights["beta"]))
+        raise UserError(f"not the weights of DISTS as {pretrained.weights.HOW_TO_GET} writes them")
+    return PairMeasure("dists", network, lambda real, fake: networks.dists(real, fake, weights["alpha"], weights["beta"]))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ class SetMeasure:
         return np.concatenate([self._extract(_to_batch(batch)) for batch in batches])
 
 
-def efficientnet(network: features.EfficientNetLite0) -> SetMeasure:
+def efficientnet(network: networks.EfficientNetLite0) -> SetMeasure:
     """Distances of the 1280 features that EfficientNet-Lite0's classifier sees."""
     network.to_pooled.compile(jit_compile=False)
     return SetMeasure("frechet_lite0", "kernel_lite0", network.to_pooled.predict_on_batch)
@@ -117,7 +117,7 @@ def efficientnet(network: features.EfficientNetLite0) -> SetMeasure:
 
 def inception(weights: str | None = "imagenet") -> SetMeasure:
     """FID and KID; weights: "imagenet" (Keras' cache, or a download), a path to such a file, or None for random ones."""
-    network = features.keras_application(
+    network = networks.keras_application(
         keras.applications.InceptionV3, "inception_v3", weights, "Inception v3 weights", pooling="avg"
     )
     return SetMeasure("fid", "kid", network.predict_on_batch)
@@ -163,20 +163,20 @@ def kernel(a: np.ndarray, b: np.ndarray) -> float:
 def available(say: Callable[[str], None]) -> tuple[list[PairMeasure], list[SetMeasure]]:
     """Return the measures whose weights are in the cache; `say` is told how to get what is missing, and what is damaged."""
     pairs = {
-        "LPIPS by AlexNet": (["alexnet"], lambda: lpips(features.AlexNet.load(), "lpips_alex")),
-        "LPIPS by VGG16": (["vgg16"], lambda: lpips(features.VGG16.load(), "lpips_vgg")),
-        "DISTS": (["vgg16", "dists"], lambda: dists(features.DISTSNetwork.load(), pretrained.load("dists"))),
+        "LPIPS by AlexNet": (["alexnet"], lambda: lpips(networks.AlexNet.load(), "lpips_alex")),
+        "LPIPS by VGG16": (["vgg16"], lambda: lpips(networks.VGG16.load(), "lpips_vgg")),
+        "DISTS": (["vgg16", "dists"], lambda: dists(networks.DISTSNetwork.load(), pretrained.weights.load("dists"))),
     }
     sets = {
         "distances of EfficientNet-Lite0's features": (
             ["efficientnet_lite0"],
-            lambda: efficientnet(features.EfficientNetLite0.load()),
+            lambda: efficientnet(networks.EfficientNetLite0.load()),
         )
     }
-    present = {name for name in pretrained.WEIGHTS if pretrained.cached(name).is_file()}
+    present = {name for name in pretrained.weights.WEIGHTS if pretrained.weights.cached(name).is_file()}
     missing = [name for name, (weights, _) in (pairs | sets).items() if not present.issuperset(weights)]
     if missing:
-        say(f"not measured: {', '.join(missing)}; their weights come with {pretrained.HOW_TO_GET}")
+        say(f"not measured: {', '.join(missing)}; their weights come with {pretrained.weights.HOW_TO_GET}")
 
     def load(measures: dict) -> list:
         loaded = []

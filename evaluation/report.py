@@ -14,7 +14,7 @@ from utils import Utils
 
 COLUMNS = {  # metric -> heading, and how it is written
     "bytes": ("bytes", "{:,.0f}"),
-    "fit": ("fit", "{:.0%}"),
+    "within": ("fit", "{:.0%}"),
     "bpp": ("bpp", "{:.4f}"),
     "psnr": ("PSNR, dB", "{:.2f}"),
     "psnr_quarter": ("PSNR at 1/4 of the size, dB", "{:.2f}"),

@@ -147,10 +147,10 @@ def _assemble(folder: Path, written: dict[str, Any], arrays: Arrays, contexts: d
     if weights[CENTERS].shape != (config.L,):
         raise UserError(f"checkpoint {folder}: {CENTERS} is {weights[CENTERS].shape}, the knobs want {(config.L,)}")
     _check_size(config, weights, folder)
-    tables = {of: _tables(shape, frequencies.get(of), folder / "model.npz") for of, shape in config.coded.items()}
+    tables = {of: _tables(shape, frequencies.get(of), folder / "model.npz") for of, shape in config.sections.items()}
     models: dict[str, EntropyModel] = dict(tables)
-    for of in contexts.keys() & config.coded.keys():
-        models[of] = _context_model(contexts[of], config.coded[of], folder / CONTEXT_FILES[of])
+    for of in contexts.keys() & config.sections.keys():
+        models[of] = _context_model(contexts[of], config.sections[of], folder / CONTEXT_FILES[of])
     mark = fingerprint(written, arrays, *contexts.values())
     return Checkpoint(folder, written, config, weights, models, tables["symbols"], mark)
 

@@ -18,7 +18,7 @@ from gcodec.checkpoint import Checkpoint, read_checkpoint
 from gcodec.concealment import conceal
 from gcodec.container import MAX_SCALE, Header, check_size, coded_size, join, pack, split, unpack
 from gcodec.errors import UserError, WrongTypeError, WrongValueError
-from gcodec.label_maps import code_input, label_input, map_symbols
+from gcodec.label_code import code_input, label_input, map_symbols
 from gcodec.labels import LabelMap
 from gcodec.memory import check_memory
 from gcodec.noise import noise
@@ -59,9 +59,9 @@ class Codec:
         self.channels, self.max_pixels, self.noise_seed = channels, max_pixels, noise_seed
         self.config = checkpoint.config
         self._coders = checkpoint.entropy_models
-        self._parts = list(self.config.coded)  # the sections of a payload, in their order
+        self._parts = list(self.config.sections)  # the sections of a payload, in their order
         if not 0 <= channels <= (C := self.config.channel_bottleneck):
-            raise UserError(f"channels {channels}: the model has {C}; lower --channels")
+            raise UserError(f"channels {channels}: the model has {C}; lower it")
 
     def __reduce__(self) -> tuple:
         options: dict[str, Any] = {name: getattr(self, name) for name in ("channels", "max_pixels", "noise_seed")}
@@ -125,7 +125,7 @@ class Codec:
             raise UserError(f"damaged ({header.channels} channels, scale {header.scale}, of a model of {C} channels)")
         if header.width * header.height > self.max_pixels:
             raise UserError(f"{header.width}x{header.height} px is over max_pixels ({self.max_pixels}); "
-                            f"raise the cap with -k max_pixels=N")  # fmt: skip
+                            f"raise it (decompress.py: -k max_pixels=N)")  # fmt: skip
         check_memory(*header.coded_size, self.runtime)
 
     def sections(self, data: bytes) -> dict[str, bytes]:
@@ -149,7 +149,7 @@ class Codec:
         sections, code, mask = split(payload, self._parts), None, None
         if "code" in sections:
             side = self.config.semantic_scale if self.config.semantic_code == "lossless" else STRIDE
-            shape = padded_height // side, padded_width // side, self.config.coded["code"][0]
+            shape = padded_height // side, padded_width // side, self.config.sections["code"][0]
             code = self._coders["code"].decode(sections["code"], shape)
         if "mask" in sections:
             mask = self._coders["mask"].decode(sections["mask"], (h, w, 1))

@@ -33,7 +33,7 @@ WEIGHT_BITS = 10  # a weight of 1.0 is 2^10 ...
 HIDDEN_BITS = 8  # ... and a hidden value of 1.0 is 2^8
 HIDDEN_MAX = 4  # hidden values are clipped to [0, 4)
 LOGIT_BITS = 5  # logits are in 1/32 of a bit, to base 2 ...
-LOGIT_WEIGHT_BITS = 6  # ... and a weight of the last layer that gives one of these a hidden value of 1.0 is 2^6
+LOGIT_WEIGHT_BITS = 6  # ... and with a weight of 2^6 in the last layer, a hidden value of 1.0 adds one of them
 HIDDEN_TOP = HIDDEN_MAX * 2.0**HIDDEN_BITS - 1  # the largest hidden value
 SHIFTS = {  # bits by which the sums of these weights are shifted down to become hidden values or logits
     "neighbours": WEIGHT_BITS - HIDDEN_BITS,

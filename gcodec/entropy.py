@@ -46,18 +46,18 @@ def weights_of(frequencies: np.ndarray) -> np.ndarray:
 
 
 def frequencies_of(weights: np.ndarray) -> np.ndarray:
-    """Return the frequencies of which `weights_of` made these floats."""
+    """Return the frequencies from which `weights_of` made these weights."""
     return (weights + 1) / WEIGHT
 
 
 def information(weights: np.ndarray) -> np.ndarray:
-    """Return the information content in bits of symbols with these `weights_of` their frequencies."""
+    """Return the information content of symbols in bits. weights: what `weights_of` makes of their frequencies."""
     return np.log2(FREQUENCY_SUM / frequencies_of(weights))
 
 
 WORD = 4  # bytes of a word of the range coder's output
 STATE_BITS = 64  # of the range coder
-MOST_BITS_BEYOND = 32  # symbols can have this much more information than their payload: the range stays 2^32 wide, of 2^64
+MOST_BITS_BEYOND = 32  # a payload can stand for this many bits more than it has: the range, of 2^64, stays at least 2^32 wide
 
 
 class RangeEncoder:
@@ -102,7 +102,9 @@ class RangeDecoder:
             raise UserError(f"damaged (the payload cannot be decoded: {error})") from None
 
     def account(self, weights: np.ndarray) -> None:
-        """Count the information of decoded symbols, whose `weights_of` these are. Raises UserError if there is too much of it.
+        """Subtract the information of decoded symbols from what the payload can hold. Raises UserError if nothing is left.
+
+        weights: what `weights_of` makes of the symbols' frequencies.
 
         A payload cannot hold much more information than it has bits. Without this check, a file with a forged size would be
         decoded to the end before its payload turns out to be too short. (A forged payload of the most probable symbols can
@@ -114,7 +116,7 @@ class RangeDecoder:
 
 
 def check_payload(payload: bytes, again: bytes) -> None:
-    """Raise UserError unless the decoded symbols encode to the payload again: no encoder made it otherwise."""
+    """Raise UserError unless the decoded symbols give this payload when they are encoded again, as those of a file do."""
     if again != payload:
         raise UserError("damaged (the payload is not of this image size)")
 

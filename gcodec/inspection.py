@@ -141,7 +141,7 @@ def parts_of(payload: bytes, config: ModelKnobs | None) -> dict[str, int]:
     if config is None:
         return {"payload": len(payload)}
     try:
-        sizes = {name: len(part) for name, part in split(payload, config.coded).items()}
+        sizes = {name: len(part) for name, part in split(payload, config.sections).items()}
     except UserError:  # damaged
         return {"payload": len(payload)}
     lengths = len(payload) - sum(sizes.values())

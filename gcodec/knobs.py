@@ -209,7 +209,7 @@ class ModelKnobs(Knobs):
         return self.label_channels * (16 // self.semantic_scale) ** 2
 
     @property
-    def coded(self) -> dict[str, tuple[int, int]]:
+    def sections(self) -> dict[str, tuple[int, int]]:
         """The sections of a file, in their order: name -> (channels, number of values that a symbol can have)."""
         symbols, sections = (self.channel_bottleneck, self.L), {}
         if self.code_channels:

@@ -227,16 +227,6 @@ def read_instances(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     return pixels.astype(np.int32)
 
 
-def read_label_map(path: str | Path, instances: str | Path | None, classes: Classes, size: tuple[int, int]) -> LabelMap:
-    """Read classes and instances of an image of size (H, W), from a label map and an instance map.
-
-    Without an instance map, the connected regions of a class stand for instances. Boundaries are not computed yet, because
-    they have to be those of the map at its final size: see `with_boundaries`.
-    """
-    s = read_classes(path, classes, size)
-    return LabelMap(s, instances=connected_regions(s) if instances is None else read_instances(instances, size))
-
-
 def with_boundaries(labels: LabelMap) -> LabelMap:
     """Return the label map with the boundaries of its instances."""
     if labels.instances is None:
@@ -253,14 +243,3 @@ def boundaries(instances: np.ndarray) -> np.ndarray:
     edge[:, 1:] |= right
     edge[:, :-1] |= right
     return edge
-
-
-def connected_regions(s: np.ndarray) -> np.ndarray:
-    """Number the 4-connected regions of equal class, (H, W) int32. They stand in for a missing instance map."""
-    from scipy import ndimage  # late: whoever only decodes files need not install scipy
-
-    numbers = np.zeros(s.shape, np.int32)
-    for index in np.unique(s):
-        found, _ = ndimage.label(s == index)
-        numbers += np.where(found, found + numbers.max(), 0)
-    return numbers

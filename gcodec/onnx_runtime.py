@@ -110,7 +110,7 @@ class OnnxRuntime:
         options.intra_op_num_threads = self.threads
         options.log_severity_level = FATAL
         options.enable_mem_pattern = False  # one block for all layers, planned ahead, would be twice as large
-        weights = weights_of(self.checkpoint, name)
+        weights = arrays_of(self.checkpoint, name)
         largest = max((8 * array.size for array in weights.values()), default=0)  # bytes; no constant need be larger
         for key, value in {
             "session.use_env_allocators": "1",  # those of _set_up
@@ -175,7 +175,7 @@ def networks_of(config: ModelKnobs) -> dict[str, list[tuple[int | None, ...]]]:
     return networks
 
 
-def weights_of(checkpoint: Checkpoint, network: str) -> dict[str, np.ndarray]:
+def arrays_of(checkpoint: Checkpoint, network: str) -> dict[str, np.ndarray]:
     """Return the weights of a network, by name."""
     return {name: array for name, array in checkpoint.weights.items() if name.startswith(f"{network}/")}
 
@@ -215,7 +215,7 @@ def read_graphs(checkpoint: Checkpoint) -> tuple[dict[str, bytes], dict[str, int
         if len(graphs[name]) > MAX_BYTES or hashlib.sha256(graphs[name]).hexdigest() != digests[name]:
             raise UserError(f"checkpoint file {file}: damaged, or of another checkpoint; {repair}")
         try:
-            check_graph(graphs[name], inputs, weights_of(checkpoint, name))
+            check_graph(graphs[name], inputs, arrays_of(checkpoint, name))
         except UserError as error:
             raise UserError(f"checkpoint file {file}: {error}") from None
     return graphs, margins

@@ -34,7 +34,7 @@ SUFFIX = ".gcp"  # of a packet's file
 HEADER_SIZE = 6  # bytes before the picture's own header
 MAX_TOTAL = 255
 MOST_BYTES = 2**16  # of a packet that is followed by others or by zeros
-MOST_LOST = 20  # the search through a file ends after so many beginnings of packets that turn out to be none
+MOST_LOST = 20  # the search through a file ends after so many places that look like the beginning of a packet and are none
 RESIDUE = zlib.crc32(zlib.crc32(b"").to_bytes(CRC_SIZE, "little"))  # CRC-32 of any data followed by its own CRC-32
 LIKELY = 8  # slices that are coded to see whether a size can work
 BLOCK = 4  # positions a side; larger blocks cost fewer bytes, smaller ones are easier to paint when they are lost
@@ -218,7 +218,7 @@ def fewest_payloads(checkpoint: Checkpoint, symbols: np.ndarray, room: int) -> l
 
 
 def least_room(checkpoint: Checkpoint, symbols: np.ndarray) -> int:
-    """Return the size of the largest payload of as many slices as there can be, among those that are likely to be large."""
+    """Cut the map into as many slices as possible, and return the size of the largest payload of those LIKELY to be large."""
     payloads = slice_payloads(checkpoint, symbols, most_slices(symbols))
     return max(len(payload) for _, payload in islice(payloads, LIKELY))
 
@@ -246,7 +246,7 @@ def most_slices(symbols: np.ndarray) -> int:
 
 
 def decode(codec: Codec, files: Mapping[str, bytes]) -> Received:
-    """Return the picture that packets of one image, by their names, give in any order. What is missing is painted.
+    """Decode the packets of one image, in any order, and paint what is missing. files: their contents by name.
 
     Damaged packets and strays of another image are left out. Raises UserError as `read_packets` does, and for another model.
     """
@@ -283,10 +283,11 @@ def feature_map_size(header: Header) -> tuple[int, int]:
 
 
 def read_packets(files: Mapping[str, bytes]) -> tuple[dict[str, Packet], dict[str, str]]:
-    """Return the packets of an image among files, by their names, and why each of the others is left out.
+    """Return the packets of one image by name, and the reason why each of the others is left out.
 
-    A file may have several packets, one after the other, with zeros between and behind them. Most of the whole packets are of
-    the image, without copies; the others are strays. Raises UserError where no packet is whole, and where no image has most.
+    A file may have several packets, one after the other, with zeros between and behind them. The image is the
+    one that most of the whole packets belong to, copies counted once; packets of other images are strays. Raises UserError
+    where no packet is whole, and where no image has most of them.
     """
     packets: dict[str, Packet] = {}
     damaged: dict[str, str] = {}

@@ -135,8 +135,8 @@ def open_picture(file: BinaryIO, max_pixels: int, tell: Callable[[str], None]) -
         raise UserError(f"is over max_pixels ({max_pixels}), or over Pillow's limit ({error})") from None
     if image.width * image.height > max_pixels:
         raise UserError(
-            f"{image.width}x{image.height} is over max_pixels ({max_pixels}); make it smaller, or raise the cap with "
-            f"-k max_pixels=N"
+            f"{image.width}x{image.height} is over max_pixels ({max_pixels}); make it smaller, or raise max_pixels "
+            f"(compress.py: -k max_pixels=N)"
         )
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2

@@ -6,17 +6,18 @@ import numpy as np
 
 from gcodec.errors import UserError
 from gcodec.labels import Classes, opened
+from gcodec.pictures import STRIDE
 
 SYNTHESIZED_INSTANCES = 0.25  # share of the instances of a training image (Agustsson et al., section 4.2)
 SYNTHESIZED_CLASSES = 0.5
 
 
-def heat_map(preserved: np.ndarray, stride: int = 16) -> np.ndarray:
+def heat_map(preserved: np.ndarray) -> np.ndarray:
     """Reduce (H, W) bool to the grid of the feature map, (ceil(H/16), ceil(W/16)) bool: True where any pixel is preserved."""
-    height, width = (-(-side // stride) * stride for side in preserved.shape)
+    height, width = (-(-side // STRIDE) * STRIDE for side in preserved.shape)
     padded = np.zeros((height, width), bool)
     padded[: preserved.shape[0], : preserved.shape[1]] = preserved
-    return np.any(padded.reshape(height // stride, stride, width // stride, stride), axis=(1, 3))
+    return np.any(padded.reshape(height // STRIDE, STRIDE, width // STRIDE, STRIDE), axis=(1, 3))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

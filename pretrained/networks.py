@@ -12,8 +12,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+import pretrained.weights
 from config import UserError
-from pretrained import weights as pretrained
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Distances
@@ -77,18 +77,18 @@ class FrozenNetwork:
         self.network = keras.Model(x, self._build(x))
         self.network.trainable = False
         if {name: array.shape for name, array in arrays.items()} != self._shapes():
-            raise UserError(f"not the weights of {type(self).__name__} as {pretrained.HOW_TO_GET} writes them")
+            raise UserError(f"not the weights of {type(self).__name__} as {pretrained.weights.HOW_TO_GET} writes them")
         for name, variable in self._variables().items():
             variable.assign(arrays[name])
 
     @classmethod
     def load(cls, path: str | Path | None = None, dtype: str = "float32"):
         """Build the network with the weights in the cache, or in an .npz file; raises UserError where there are none."""
-        arrays = pretrained.load(cls.weights, path)
+        arrays = pretrained.weights.load(cls.weights, path)
         try:
             return cls(arrays, dtype)
         except UserError as error:
-            raise UserError(f"{path or pretrained.cached(cls.weights)}: {error}") from None
+            raise UserError(f"{path or pretrained.weights.cached(cls.weights)}: {error}") from None
 
     def __call__(self, x) -> list:
         """Images (B, H, W, 3) in [-1, 1], of at least `min_side` px a side -> feature maps (B, h, w, channels)."""

@@ -357,7 +357,7 @@ def main(argv: list[str] | None = None) -> int:
     within = []
     if args.files:
         within.append(fuzz(codec, [photo, *crops], args.files, args.seed).report("files"))
-    if sets and codec.config.coded.keys() == {"symbols"}:
+    if sets and codec.config.sections.keys() == {"symbols"}:
         within.append(fuzz_packets(codec, [*crops, photo[100:230, 100:300]], sets, args.seed).report("sets of packets"))
     return 0 if all(within) else 1
 

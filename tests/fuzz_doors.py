@@ -49,7 +49,7 @@ from gcodec import Codec
 from gcodec.checkpoint import CENTERS, FINGERPRINT_FILE, read_checkpoint, read_training_state, restore, write_checkpoint
 from gcodec.entropy import integer_frequencies
 from gcodec.graphs import OPERATORS
-from gcodec.labels import Classes, read_instances, read_label_map
+from gcodec.labels import Classes, read_classes, read_instances
 from gcodec.onnx_runtime import GRAPHS_FILE
 from gcodec.pictures import read_image
 from path_tables import read_table, write_columns
@@ -296,8 +296,8 @@ def labels_door(base: Path) -> Door:
     Image.fromarray(CLASSES.colours[label_map(40, 60)]).save(files[2])
 
     def read(file: Path) -> None:
-        labels = read_label_map(file, None, CLASSES, (40, 60))
-        assert labels.classes.shape == (40, 60) and labels.classes.max() < len(CLASSES)
+        s = read_classes(file, CLASSES, (40, 60))
+        assert s.shape == (40, 60) and s.max() < len(CLASSES)
         read_instances(file, (40, 60))
 
     return files, read

@@ -42,8 +42,8 @@ def assert_decodes_alike(
     (folder / "file.gc").write_bytes(data)
     found, picture = decode(codec.checkpoint.folder, folder / "file.gc", folder / "page"), codec.decode(data)
     sent = contents.symbols if contents.mask is None else contents.symbols * contents.mask
-    assert set(found) == {"picture", *codec.config.coded}
-    for name in codec.config.coded:
+    assert set(found) == {"picture", *codec.config.sections}
+    for name in codec.config.sections:
         np.testing.assert_array_equal(
             found[name], (sent if name == "symbols" else getattr(contents, name)).ravel(), err_msg=name
         )

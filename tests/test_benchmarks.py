@@ -114,7 +114,7 @@ def test_page(tmp_path):
     folder, file = PROJECT / "checkpoints/photo_c8", tmp_path / "small.gc"
     data = load_codec(folder).encode(photo(40, 60))
     file.write_bytes(data)
-    command = [page.NODE, PROJECT / "benchmarks/page.mjs", folder, file, "1"]
+    command = [page.NODE, PROJECT / "benchmarks/page_speed.mjs", folder, file, "1"]
     first, *rows = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.splitlines()
     assert first == f"small.gc: 60x40, {len(data)} bytes"
     found = {

@@ -9,7 +9,7 @@ from conftest import PROJECT, photo
 from PIL import Image
 
 from config import UserError, directories
-from data import Data, Dataset, augment, to_size
+from data import Data, Dataset, augment, connected_regions, to_size
 from gcodec.labels import Classes, LabelMap
 from gcodec.pictures import read_image
 from path_tables import read_table
@@ -257,6 +257,13 @@ def test_label_maps_of_other_classes_are_told_with_what_to_give(tmp_path, tiny_c
 )
 def test_images_are_brought_to_size(fit, crop, size, expected):
     assert to_size(photo(*size), fit, crop).shape[:2] == expected
+
+
+def test_connected_regions_by_hand():
+    regions = connected_regions(np.array([[0, 1, 0], [0, 1, 0], [1, 0, 0]]))
+    assert len(np.unique(regions)) == 4  # 0 at the left, 0 at the right and below, 1 above, 1 at the corner
+    assert regions[0, 0] == regions[1, 0] != regions[0, 2] == regions[2, 1]
+    assert regions[0, 1] == regions[1, 1] != regions[2, 0]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -174,6 +174,12 @@ def specification():
     return run_python("docs/file-format.md")
 
 
+def test_what_extending_names_in_code_files_is_there():
+    text = (PROJECT / "docs/extending.md").read_text()
+    for name, file in re.findall(r"`(\w+)` (?:in|of|to)\s+\[?`([\w/]+\.py)`", text):
+        assert re.search(rf"\b{name}\b", (PROJECT / file).read_text()), f"{file} has no {name}"
+
+
 def test_the_page_of_the_format_has_the_default_of_every_knob_that_a_decoder_needs():
     text = (PROJECT / "docs/file-format.md").read_text()
     listed = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| ", text, re.M)

@@ -226,13 +226,13 @@ def test_numbers_that_make_no_sense_and_a_missing_package_are_one_line_before_an
 def test_no_more_workers_are_started_than_memory_takes(folder, monkeypatch, capsys):
     codec, inputs = load_codec(MODEL[1]), list((folder / "in").iterdir())
     monkeypatch.setattr(workers, "available_memory", lambda: 10 * workers.WORKER_BYTES)
-    assert Workers(9).that_fit(inputs, [codec]) == Workers(9)
+    assert Workers(9).within_memory(inputs, [codec]) == Workers(9)
     Image.new("L", (2000, 1000)).save(folder / "in/large.png")  # 0.34 GB by the codec's own figure
-    few = Workers(9).that_fit([*inputs, folder / "in/large.png"], [codec])
+    few = Workers(9).within_memory([*inputs, folder / "in/large.png"], [codec])
     assert few == Workers(4)
     assert "--workers 9: each takes 0.6 GB" in capsys.readouterr().err
     monkeypatch.setattr(workers, "available_memory", lambda: 0)
-    assert Workers(9).that_fit(inputs, [codec]) == Workers(1)  # the image itself is refused where it does not fit
+    assert Workers(9).within_memory(inputs, [codec]) == Workers(1)  # the image itself is refused where it does not fit
 
 
 def test_the_size_of_an_image_is_read_from_every_kind_of_file(folder):

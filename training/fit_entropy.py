@@ -22,11 +22,11 @@ from network import seeded
 from training.console import Progress
 from training.rate import ContextNetwork, network_inputs, network_targets
 
-FIT_POSITIONS = 2_000_000  # of feature maps, at most, that the context model is fitted to; 0.4 GB
-FIT_HELD_OUT = 200  # held-out images, at most, that the fit is measured on
+FIT_POSITIONS = 2_000_000  # at most so many positions of feature maps are collected; they take 0.4 GB
+FIT_HELD_OUT = 200  # the fit is measured on at most so many held-out images
 BATCH_SIZE = 1024  # positions
 LEARNING_RATE = 4e-3  # at first; it falls to 0 as a cosine
-MAX_INPUT_BYTES = 10**9  # of the positions to fit to; of more, a random part
+MAX_INPUT_BYTES = 10**9  # inputs that take more are thinned out at random
 PARTIAL_SHARE = 0.25  # of the positions see the first K channels only, as in files of fewer channels; costs 1% at all C
 
 
@@ -56,7 +56,7 @@ def fit_context_models(codec: Codec, config: config_train, folder: Path, dataset
             except UserError as error:
                 bar.print(f"skipped: {error}", sys.stderr)
             bar.add()
-    for of in config.coded:
+    for of in config.sections:
         _fit_one(of, train, held_out, config, folder)
     print(f"in {folder}")
 
@@ -69,7 +69,7 @@ def _fit_one(of: str, train: list[Contents], held_out: list[Contents], config: c
         return
     symbols, masks = zip(*pairs, strict=True)
     one_hot = of == "code" and config.semantic_code == "lossless"
-    network, context = train_context_model(symbols, config.coded[of][1], config.entropy_steps, config.seed, masks, one_hot)
+    network, context = train_context_model(symbols, config.sections[of][1], config.entropy_steps, config.seed, masks, one_hot)
     save_context_model(context, folder, of)
     before, after = (bits_per_symbol(model, held or pairs) for model in (network, context))
     print(f"context model of {of}: {after:.4f} bits per symbol ({before:.4f} before rounding to integers) of "

@@ -1,4 +1,4 @@
-"""The bits that symbols cost: by their running histogram, or by the context model as a Keras network, which learns along."""
+"""The bits that symbols cost, by their running histogram or by a context model in Keras that is trained along with E and G."""
 
 from typing import Any
 
@@ -51,21 +51,21 @@ class Rate:
             with seeded(config.seed + 2):
                 self.context_network = ContextNetwork(config.channel_bottleneck, config.L)
 
-    def bpp(self, soft, one_hot, coded) -> Any:
-        """Return the bits per pixel of symbols (B, h, w, C, L), as a file would have them. Gradients go to the soft assignment.
+    def bpp(self, soft, hard, m) -> Any:
+        """Return the bits per pixel of symbols, as a file would have them. Gradients go to their soft assignment.
 
-        coded: (B, h, w, 1), 1 where symbols are coded.
+        soft, hard: their assignments to centers, (B, h, w, C, L). m: (B, h, w, 1), 1 where symbols are coded.
         """
-        assignment = soft + tf.stop_gradient(one_hot - soft)
+        assignment = soft + tf.stop_gradient(hard - soft)
         if not self.context_network:
-            return losses.rate(assignment, self.histogram, coded)
-        symbols = tf.reduce_sum(assignment * tf.range(one_hot.shape[-1], dtype=tf.float32), axis=-1)
-        return losses.rate(assignment, self.context_network.probabilities(symbols, coded), coded)
+            return losses.rate(assignment, self.histogram, m)
+        indices = tf.reduce_sum(assignment * tf.range(hard.shape[-1], dtype=tf.float32), axis=-1)
+        return losses.rate(assignment, self.context_network.probabilities(indices, m), m)
 
-    def count(self, one_hot, coded, step) -> None:
-        """Move the histogram towards the symbols (B, h, w, C, L) that are coded."""
-        counts = total(tf.reduce_sum(coded[..., None] * one_hot, axis=(0, 1, 2)))  # (C, L)
-        frequencies = counts / tf.maximum(total(tf.reduce_sum(coded)), 1.0)
+    def count(self, hard, m, step) -> None:
+        """Move the histogram towards the symbols that are coded. hard: (B, h, w, C, L). m: (B, h, w, 1)."""
+        counts = total(tf.reduce_sum(m[..., None] * hard, axis=(0, 1, 2)))  # (C, L)
+        frequencies = counts / tf.maximum(total(tf.reduce_sum(m)), 1.0)
         frequencies += (1.0 - tf.reduce_sum(frequencies, axis=-1, keepdims=True)) * self.histogram  # where nothing is coded
         self.histogram.assign_sub((1 - average_decay(HISTOGRAM_DECAY, step)) * (self.histogram - frequencies))
 

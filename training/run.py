@@ -209,7 +209,7 @@ class Run:
             with self.trainer.averaged_codec() as codec:
                 fit_context_models(codec, self.trainer.config, folder, self.dataset)
         except BaseException:
-            print(f"the context models were not fitted, which files would get smaller by; later: {self.again} --fit-entropy")
+            print(f"the context models, which make files smaller, were not fitted; fit them with: {self.again} --fit-entropy")
             raise
 
 

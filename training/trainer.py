@@ -246,7 +246,7 @@ class Trainer:
             if config.weight_clipping:
                 for var in self.D_variables:
                     var.assign(ops.clip(var, -config.max_c, config.max_c))
-        self.rate.count(forward.symbols, forward.coded, step)
+        self.rate.count(forward.hard, forward.m, step)
         terms = dict(losses.terms)
         if config.selective:
             terms["preserved"] = tf.reduce_mean(forward.visible)

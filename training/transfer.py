@@ -47,7 +47,7 @@ def check_changes(old: config_train, new: config_train, folder: Path, *, with_st
 
 
 class Transferred(NamedTuple):
-    """What became of the weights, by name. Those that neither list names were taken as they are.
+    """What became of the weights, by name. Those that `afresh` and `in_part` leave out were taken as they are.
 
     afresh: the checkpoint has no such layer, or one of another shape in a network of another kind.  in_part: of another
     shape, so that the channels that both have were taken.  unused: weights of the checkpoint that have no place.

@@ -100,7 +100,7 @@ def models(checkpoints: Path) -> list[dict]:
             "folder": f"checkpoints/{folder.name}",
             "fingerprint": checkpoint.fingerprint.hex(),
             "channels": checkpoint.config.channel_bottleneck,
-            "label_map": "code" in checkpoint.config.coded,
+            "label_map": "code" in checkpoint.config.sections,
             "compresses": compresses(checkpoint.config),
         })  # fmt: skip
     return sorted(found, key=lambda model: (model["label_map"], model["channels"]))
@@ -109,7 +109,7 @@ def models(checkpoints: Path) -> list[dict]:
 def compresses(config: ModelKnobs) -> bool:
     """Say whether the page can make a model's files, and not only decode them: the only label maps it takes are of colours."""
     colours_are_enough = config.semantic_code == "lossless" and bool(config.classes) and not config.use_instances
-    return "code" not in config.coded or colours_are_enough
+    return "code" not in config.sections or colours_are_enough
 
 
 def write_page(files: dict[str, Path | bytes], folder: Path) -> None:

@@ -22,7 +22,7 @@ from config import config_train, directories
 from data import Data, Dataset
 from gcodec.checkpoint import read_knobs, resolve_checkpoint
 from gcodec.container import join, unpack
-from gcodec.label_maps import code_input, label_input, map_symbols
+from gcodec.label_code import code_input, label_input, map_symbols
 from gcodec.labels import LabelBatch, LabelMap, boundaries
 from gcodec.pictures import read_image
 from training.trainer import Trainer
@@ -153,7 +153,9 @@ def test_train_resume_compress_decompress(changes, street, tmp_path, capsys):
     assert ("preserved:" in report) == bool(changes.get("selective"))
     data = out.with_suffix(".gc").read_bytes()
     parts = load_codec(ckpt).sections(data)
-    assert list(parts) == [name for name in ("code", "mask", "symbols") if name in read_knobs(resolve_checkpoint(ckpt)).coded]
+    assert list(parts) == [
+        name for name in ("code", "mask", "symbols") if name in read_knobs(resolve_checkpoint(ckpt)).sections
+    ]
     assert join(list(parts.values())) == unpack(data).payload
     assert decompress.main(["-r", ckpt, "-i", str(out.with_suffix(".gc")), "-o", str(tmp_path / "back.png")]) == 0
     back = read_image(tmp_path / "back.png", 10**6)

@@ -16,7 +16,7 @@ from gcodec import Codec
 from gcodec.checkpoint import CENTERS, read_checkpoint, write_checkpoint
 from gcodec.entropy import integer_frequencies
 from gcodec.graphs import MAX_BYTES, check_graph
-from gcodec.onnx_runtime import FORMAT, GRAPHS_FILE, networks_of, read_graphs, signature, weights_of
+from gcodec.onnx_runtime import FORMAT, GRAPHS_FILE, arrays_of, networks_of, read_graphs, signature
 
 CONFIG = config_train(channel_bottleneck=2, width=32)
 GAIN = "generator/gain"
@@ -199,7 +199,7 @@ def test_the_graphs_that_ship_are_plain(name):
     checkpoint = read_checkpoint(PROJECT / "checkpoints" / name)
     graphs, _ = read_graphs(checkpoint)
     for network, inputs in networks_of(checkpoint.config).items():
-        weights = weights_of(checkpoint, network)
+        weights = arrays_of(checkpoint, network)
         check_graph(graphs[network], inputs, weights)
         assert len(graphs[network]) < MAX_BYTES / 4
         first = next(iter(weights))

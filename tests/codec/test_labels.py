@@ -1,11 +1,8 @@
 """Label maps: read in each of their forms, checked, and their planes."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from conftest import PROJECT, label_map, photo
+from conftest import label_map, photo
 from PIL import Image
 
 from config import UserError
@@ -13,10 +10,8 @@ from gcodec.labels import (
     Classes,
     LabelMap,
     boundaries,
-    connected_regions,
     read_classes,
     read_instances,
-    read_label_map,
     with_boundaries,
 )
 
@@ -52,7 +47,7 @@ def test_what_is_no_label_map_is_an_error_that_names_it(tmp_path):
         read_classes(tmp_path / "none.png", CLASSES, (40, 50))
     Image.fromarray(label_map(8, 8)).save(tmp_path / "s.png")
     with pytest.raises(UserError, match=r"s.png: 8x8 px, but its image is 9x8"):
-        read_label_map(tmp_path / "s.png", None, CLASSES, (8, 9))
+        read_classes(tmp_path / "s.png", CLASSES, (8, 9))
 
 
 def test_classes_survive_the_knob_and_have_void_last(tmp_path):
@@ -94,15 +89,8 @@ def test_boundaries_by_hand():
     np.testing.assert_array_equal(boundaries(instances), [[0, 1, 1], [0, 1, 1], [0, 0, 1]])
 
 
-def test_connected_regions_by_hand():
-    regions = connected_regions(np.array([[0, 1, 0], [0, 1, 0], [1, 0, 0]]))
-    assert len(np.unique(regions)) == 4  # 0 at the left, 0 at the right and below, 1 above, 1 at the corner
-    assert regions[0, 0] == regions[1, 0] != regions[0, 2] == regions[2, 1]
-    assert regions[0, 1] == regions[1, 1] != regions[2, 0]
-
-
 def test_the_planes_of_a_label_map_change_together():
-    labels = with_boundaries(LabelMap(label_map(8, 12), instances=connected_regions(label_map(8, 12))))
+    labels = with_boundaries(LabelMap(label_map(8, 12), instances=label_map(8, 12).astype(np.int32)))
     cut = labels.map(lambda plane: plane[2:4, ::-1])
     for plane, whole in [(cut.classes, labels.classes), (cut.boundaries, labels.boundaries), (cut.instances, labels.instances)]:
         np.testing.assert_array_equal(plane, whole[2:4, ::-1])
@@ -157,8 +145,3 @@ def test_of_a_palette_of_the_classes_colours_the_colours_decide_and_of_another_t
 def test_a_list_of_classes_as_excel_writes_it_is_read(tmp_path):
     (tmp_path / "c.csv").write_bytes("\ufeffindex,name,R,G,B\r\n0,Sky,1,2,3\r\n".encode())
     assert str(Classes.read(tmp_path / "c.csv")) == "Sky 1 2 3, Void 0 0 0"
-
-
-def test_label_maps_need_no_scipy_until_regions_are_numbered():
-    code = "import sys; import gcodec.labels, gcodec.selection; sys.exit('scipy' in sys.modules or 'tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0

@@ -209,7 +209,7 @@ def test_a_result_without_loss_is_valid_json_and_shown(measured, tmp_path):
     (tmp_path / "images").mkdir()
     Image.fromarray(photo(170, 170)).save(tmp_path / "images/0.png")
     runs = measure.Measure(tmp_path / "r", tmp_path / "images", {str(tmp_path / "images/0.png"): "0"}, config_test())
-    result = evaluate.measure_codec(lossless, runs)
+    result = evaluate.measure_contender(lossless, runs)
 
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")
@@ -313,3 +313,14 @@ def test_a_codec_that_fails_on_every_image_costs_the_report_nothing(folder, chec
 
 def fail_to_read(path):
     raise UserError(f"{path}: cannot be decoded")
+
+
+@pytest.mark.parametrize("options", [["--packets", "64", "--budgets", "60"], ["--packets", "64", "--miou", "x", "-sm", "y"]])
+def test_measurements_that_exclude_each_other_are_refused(options, folder, tmp_path, capfd):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "measure_packets", None)
+        try:
+            status = evaluate.main(["-r", "none", "-i", str(folder), "-o", str(tmp_path / "r"), *options])
+        except SystemExit as end:  # argparse's own
+            status = end.code
+    assert status == 2 and "--packets" in capfd.readouterr().err and not (tmp_path / "r").exists()

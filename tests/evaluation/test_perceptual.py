@@ -9,10 +9,10 @@ from conftest import photo, random_arrays, to_x
 from PIL import Image
 
 import evaluate
+import pretrained.weights
 from config import UserError
 from evaluation import perceptual
-from pretrained import networks as features
-from pretrained import weights as pretrained
+from pretrained import networks
 
 
 def noisy(image: np.ndarray, sigma: float) -> np.ndarray:
@@ -32,19 +32,19 @@ def distance(measure: perceptual.PairMeasure, original: np.ndarray, picture: np.
 
 
 def test_lpips_of_pictures_is_the_formula_of_the_networks_maps():
-    network = features.AlexNet(random_arrays(features.AlexNet))
+    network = networks.AlexNet(random_arrays(networks.AlexNet))
     measure = perceptual.lpips(network, "lpips_alex")
     image = photo(64, 80)
     values = [distance(measure, image, noisy(image, sigma)) for sigma in (0, 10, 40)]
     assert values[0] == pytest.approx(0, abs=1e-6) and values[0] < values[1] < values[2]
-    expected = features.lpips(network(to_x(image)), network(to_x(noisy(image, 40))), network.lin)
+    expected = networks.lpips(network(to_x(image)), network(to_x(noisy(image, 40))), network.lin)
     assert values[2] == pytest.approx(float(expected[0]), rel=1e-4)
     assert distance(measure, image[:30], image[:30]) is None  # AlexNet needs 31 px
 
 
 def test_dists_of_pictures_and_images_that_are_too_large(monkeypatch):
     weights = {name: np.full(1475, 0.5, np.float32) for name in ("alpha", "beta")}
-    network = features.DISTSNetwork(random_arrays(features.DISTSNetwork))
+    network = networks.DISTSNetwork(random_arrays(networks.DISTSNetwork))
     measure = perceptual.dists(network, weights)
     image = photo(32, 48)
     values = [distance(measure, image, noisy(image, sigma)) for sigma in (0, 10, 40)]
@@ -55,7 +55,7 @@ def test_dists_of_pictures_and_images_that_are_too_large(monkeypatch):
     assert distance(measure, image, image) is None
 
 
-class Brightness(features.FrozenNetwork):
+class Brightness(networks.FrozenNetwork):
     """A network without weights, whose maps are the image and its double."""
 
     min_side = 2
@@ -162,10 +162,10 @@ def cache(tmp_path, monkeypatch):
     """A cache with random weights of AlexNet and EfficientNet-Lite0, and damaged ones of VGG16."""
     folder = tmp_path / "cache"
     folder.mkdir()
-    for network in (features.AlexNet, features.EfficientNetLite0):
+    for network in (networks.AlexNet, networks.EfficientNetLite0):
         np.savez(folder / f"{network.weights}.npz", **random_arrays(network))
     (folder / "vgg16.npz").write_bytes(b"PK")
-    monkeypatch.setenv(pretrained.CACHE_VARIABLE, str(folder))
+    monkeypatch.setenv(pretrained.weights.CACHE_VARIABLE, str(folder))
     return folder
 
 

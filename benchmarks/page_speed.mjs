@@ -2,7 +2,7 @@
  * The CPU time that the page takes to decode a file, in Node, by WebAssembly on one thread:
  *
  *     python3 compress.py -i images/kodim21.png -o kodim21.gc
- *     node benchmarks/page.mjs checkpoints/photo_c8 kodim21.gc [REPETITIONS]    # needs `npm ci` in web/
+ *     node benchmarks/page_speed.mjs checkpoints/photo_c8 kodim21.gc [REPETITIONS]    # needs `npm ci` in web/
  *
  * CPU time is that of the whole process, and differs less than the clock's on a machine that is shared. The last line is the
  * least of some repetitions (3); the line before it, the first decoding, when the network has just been made.
