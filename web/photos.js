@@ -1,7 +1,7 @@
 /** Photos and label maps, as the browser decodes them. */
 
 import { UserError } from "./codec/errors.js";
-import { classesOf } from "./codec/label_maps.js";
+import { classesOf } from "./codec/label_code.js";
 import { withoutOrientation } from "./webp.js";
 
 const MAX_PIXELS = 2_000_000; // of what is compressed; on one thread, networks take some ten seconds for as many
@@ -40,7 +40,7 @@ export async function readPhoto(file) {
  * The class of each pixel of a photo. A map of a photo that was shrunk is shrunk likewise, without mixing its colours.
  * @param {Blob & {name?: string}} file
  * @param {{picture: ImageData, shrunkFrom?: {width: number, height: number}}} photo
- * @param {import("./codec/label_maps.js").LabelCode} code of the model
+ * @param {import("./codec/label_code.js").LabelCode} code of the model
  * @returns {Promise<Uint8Array>}
  */
 export async function readLabelMap(file, { picture, shrunkFrom }, code) {

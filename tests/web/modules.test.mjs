@@ -9,7 +9,7 @@ import { codedSize, crc32, join, looksLikeGc, pack, split, unpack } from "../../
 import { ContextModel, StaticTables } from "../../web/codec/entropy.js";
 import { UserError } from "../../web/codec/errors.js";
 import { readVarint, varint } from "../../web/codec/integers.js";
-import { classesOf, labelCode, mapSymbols, oneHotBlocks } from "../../web/codec/label_maps.js";
+import { classesOf, labelCode, mapSymbols, oneHotBlocks } from "../../web/codec/label_code.js";
 import { noise, philox } from "../../web/codec/noise.js";
 import { readNpz } from "../../web/codec/npz.js";
 import { fromNetwork, paddedSide, resize, toNetwork } from "../../web/codec/pictures.js";

@@ -11,7 +11,7 @@
 
 import { ContextModel, StaticTables } from "./entropy.js";
 import { UserError } from "./errors.js";
-import { labelCode } from "./label_maps.js";
+import { labelCode } from "./label_code.js";
 import { NpyArray, readNpz } from "./npz.js";
 import { STRIDE } from "./pictures.js";
 
@@ -45,7 +45,7 @@ import { STRIDE } from "./pictures.js";
  * @property {number} noiseDim how many values the network takes that makes these; 0 for a model without such a network
  * @property {Float32Array} centers of the quantizer: the values that symbols stand for
  * @property {Part[]} parts the sections of a file, in their order; the symbols come last
- * @property {import("./label_maps.js").LabelCode | null} labels null for a model whose files have no label map
+ * @property {import("./label_code.js").LabelCode | null} labels null for a model whose files have no label map
  * @property {Uint8Array} weights "weights.bin", as the graphs know it
  * @property {(network: NetworkName) => Promise<Uint8Array>} graph
  */

@@ -9,7 +9,7 @@
 
 import { codedSize, join, pack, split, unpack } from "./container.js";
 import { UserError } from "./errors.js";
-import { mapSymbols, oneHotBlocks } from "./label_maps.js";
+import { mapSymbols, oneHotBlocks } from "./label_code.js";
 import { noise } from "./noise.js";
 import { fromNetwork, paddedSide, resize, STRIDE, toNetwork } from "./pictures.js";
 
