@@ -41,7 +41,7 @@ class config_train(config_base, ModelKnobs):
     # the image at full size, and AlexNet's features of it.
     discriminator: str = knob("patch_discriminator", role="state")
     width: int = knob(960, low=16, role="network")            # W, channels at 1/16 scale, a multiple of 16; 192 suits a CPU
-    n_residual_blocks: int = knob(9, low=0, role="network")   # in the generator; 3 or 4 suit a CPU
+    n_residual_blocks: int = knob(9, low=0, role="network")   # in the generator; 8 suit a CPU at W=192
     n_encoder_blocks: int = knob(1, low=0, role="network")    # residual blocks of subpixel_encoder
     channel_bottleneck: int = knob(8, low=1, high=255, role="network")  # C, the rate: at most C*log2(L)/256 bits per pixel
     # The quantizer's centers, ascending; L is their number.

@@ -248,11 +248,12 @@ def write_report(results: list[Result], measure: Measure) -> None:
 
 
 def checkpoint_names(paths: list[str]) -> dict[str, str]:
-    """Return a name for each checkpoint, which is that of its run."""
+    """Return a name for each checkpoint: that of its run, and its own where there are several of a run."""
+    folders = [resolve_checkpoint(path).resolve() for path in paths]
+    runs = [folder.parent.name if folder.name.startswith("ckpt-") else folder.name for folder in folders]
     names: dict[str, str] = {}
-    for path in paths:
-        folder = resolve_checkpoint(path)
-        name = folder.resolve().parent.name if folder.name.startswith("ckpt-") else folder.resolve().name
+    for path, folder, run in zip(paths, folders, runs, strict=True):
+        name = run if runs.count(run) == 1 or run == folder.name else f"{run}-{folder.name}"
         if name in names:
             raise UserError(f"{path} and {names[name]}: two checkpoints of the name {name}; evaluate them one by one")
         names[name] = path

@@ -3,7 +3,7 @@
 
     python3 train.py -opt momentum --name run                 # the paper's network, for a GPU, on the sample photos that ship
     python3 train.py -c presets/first_try.toml --name first   # five minutes on two cores, with a picture to recognize
-    python3 train.py -c presets/photo_structure.toml -ds photos_train.h5 --name photo  # a small network, for a CPU
+    python3 train.py -c presets/photo_structure.toml -ds photos_train.h5 --name photo --steps 60000  # a photo model, for CPUs
     python3 train.py -rl --name run -ds sample                # go on from the newest checkpoint of that run
     python3 train.py --fit-entropy -r checkpoints/run -ds photos_train.h5  # fit the context model of a checkpoint alone
     tensorboard --logdir tensorboard                       # watch

@@ -7,6 +7,7 @@ import pytest
 from conftest import PROJECT
 
 from config import UserError, config_train
+from training.schedule import stage
 from training.transfer import knobs_of
 
 
@@ -132,5 +133,14 @@ def test_each_preset_gives_valid_knobs_that_differ_from_the_defaults(preset):
     assert config_train().replace(changes) != config_train()
 
 
-def test_a_later_stage_changes_nothing_that_the_weights_depend_on():
-    assert not set(config_train.read(PROJECT / "presets/photo_gan.toml")) & knobs_of("network", "state")
+def test_a_later_stage_has_all_that_the_weights_depend_on_and_changes_none_of_it():
+    first, later = (config_train.read(PROJECT / f"presets/photo_{stage}.toml") for stage in ("structure", "gan"))
+    weights = knobs_of("network", "state")
+    assert {name: later[name] for name in later if name in weights} == {
+        name: first[name] for name in first if name in weights - {"channel_bottleneck", "target_bpp"}
+    }
+
+
+def test_the_first_stage_never_turns_into_the_gan():
+    config = config_train().replace(config_train.read(PROJECT / "presets/photo_structure.toml"))
+    assert stage(config, 10 * 60_000)[0] == "distortion"

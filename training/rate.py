@@ -29,6 +29,7 @@ HIDDEN_UNITS = 48  # of the context model
 HISTOGRAM_DECAY = 0.999  # a step
 FIRST_WEIGHT = 0.3  # of the rate, where it is steered: low, since a model must send something before it can send less
 INTEGRAL, PROPORTIONAL = 0.003, 3.0  # gains of the controller that steers the weight; see Rate.steer
+LEAST_WEIGHT, MOST_WEIGHT = 2.0**-10, 2.0**10  # that it steers to; a target that lies beyond is out of reach
 ERROR_DECAY = 0.99  # a step, of the running average that the proportional part looks at
 
 
@@ -44,7 +45,7 @@ class Rate:
         uniform = tf.fill((config.channel_bottleneck, config.L), 1 / config.L)
         self.histogram = tf.Variable(uniform, trainable=False, aggregation=tf.VariableAggregation.MEAN)
         mean = tf.VariableAggregation.MEAN
-        self.integral = tf.Variable(config.lambda_rate or FIRST_WEIGHT, trainable=False, aggregation=mean)
+        self.integral = tf.Variable(float(config.lambda_rate or FIRST_WEIGHT), trainable=False, aggregation=mean)
         self.error = tf.Variable(0.0, trainable=False, aggregation=mean)
         self.context_network = None
         if config.rate_model == "context":
@@ -83,8 +84,13 @@ class Rate:
         follow their weight within some hundred to a thousand steps: the integral alone would swing, or be slow.
         """
         error = tf.clip_by_value(total(bpp) / n_replicas() / self.config.target_bpp - 1, -1, 1)
-        self.integral.assign(self.integral * tf.exp(INTEGRAL * error))
+        self.integral.assign(tf.clip_by_value(self.integral * tf.exp(INTEGRAL * error), LEAST_WEIGHT, MOST_WEIGHT))
         self.error.assign_sub((1 - ERROR_DECAY) * (self.error - error))
+
+    @property
+    def is_out_of_reach(self) -> bool:
+        """Whether the knob target_bpp wants more or fewer bits than any weight makes the model use."""
+        return self.config.target_bpp > 0 and not LEAST_WEIGHT < self.integral.numpy() < MOST_WEIGHT
 
     @property
     def controller(self) -> dict[str, tf.Variable]:

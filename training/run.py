@@ -20,6 +20,7 @@ from training.diary import Diary, readable_samples
 from training.distribution import Cluster
 from training.fit_entropy import fit_context_models
 from training.folders import RunFolders
+from training.schedule import stage
 from training.stopping import StopSignals
 from training.trainer import Snapshot, Trainer
 
@@ -74,6 +75,8 @@ class Run:
         status = 128 + signals.received[0] if signals.received else 0
         if not diary:
             return status
+        if trainer.rate.is_out_of_reach:
+            warn(f"knob target_bpp: {trainer.config.target_bpp} is out of this model's reach; the term bpp says what it uses")
         if status:
             print(f"stopped by a signal at step {trainer.step}")
         print(f"checkpoint: {self.saved or self.start or 'none, since no step was trained'}"
@@ -221,9 +224,10 @@ def duration(step_seconds: float, steps: int, trainer: Trainer) -> list[str]:
     """Return lines that say how long a run will take, how large its checkpoints are and, without a GPU, what is faster."""
     stored = trainer.size + sum(var.numpy().nbytes for var in trainer.model.weights.values())
     left = datetime.timedelta(seconds=round(step_seconds * steps))
-    lines = [
-        f"a step takes {step_seconds:.2g} s: {left} for the {steps} that are left; a checkpoint takes {stored / 1e6:,.0f} MB"
-    ]
+    first, last = (stage(trainer.config, step)[0] for step in (trainer.step, trainer.step + steps - 1))
+    unless = "" if first == last else f", if those of the stage {last} take as long"
+    lines = [f"a step takes {step_seconds:.2g} s: {left} for the {steps} that are left{unless}; "
+             f"a checkpoint takes {stored / 1e6:,.0f} MB"]  # fmt: skip
     if step_seconds > SLOW_STEP and not tf.config.list_physical_devices("GPU"):
         lines.append(
             "no GPU was found, and this network wants one: presets/first_try.toml makes a picture in five minutes, "

@@ -154,7 +154,8 @@ class Trainer:
     def transfer(cls, checkpoint: Checkpoint, changes: Mapping[str, Any]) -> tuple[Self, Transferred]:
         """Start at step 0 from a checkpoint's knobs, changed, and from its weights as far as they fit.
 
-        Centers among the changes replace the checkpoint's. The discriminator's weights are taken if there is a training.npz.
+        Centers among the changes replace the checkpoint's. A training.npz also gives the discriminator's weights, and the
+        weight of the bits, unless lambda_rate is among the changes.
         Returns the trainer, and what became of the weights.
         """
         old = checkpoint.knobs(config_train)
@@ -167,6 +168,8 @@ class Trainer:
             arrays |= {name: array for name, array in state.items() if name.startswith("discriminator/")}
             networks["discriminator"] = trainer.discriminator
             theirs["discriminator"] = build_discriminator(old)
+            if "rate_integral" in state and "lambda_rate" not in changes:
+                restore({"rate_integral": trainer.rate.integral}, {"rate_integral": state["rate_integral"]}, checkpoint.folder)
         arrays = with_todays_names(arrays, theirs)
         transferred = transfer(arrays, old, named_weights(networks), trainer.config)
         _assign(trainer.averages, trainer.G_variables)

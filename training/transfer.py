@@ -15,7 +15,13 @@ import numpy as np
 from config import UserError, config_train
 from gcodec.checkpoint import Arrays
 
-KINDS = ("encoder", "generator", "discriminator")  # networks that a knob of the same name chooses
+KINDS = (  # knobs that choose what is built, and where
+    ("encoder", "encoder/"),
+    ("encoder", "semantic_encoder/"),
+    ("generator", "generator/"),
+    ("upsampling", "generator/up"),
+    ("discriminator", "discriminator/"),
+)
 FIRST = ("generator/first/kernel", 2)  # the weight and its axis that see z
 DECISIVE: dict[str, Callable[[config_train], Any]] = {  # what of a knob's value decides which variables there are
     "momentum": lambda config: config.optimizer == "momentum" and config.momentum > 0,
@@ -64,7 +70,7 @@ def transfer(arrays: Arrays, old: config_train, weights: Mapping[str, Any], new:
     Of a layer with another number of channels, the first ones, which both have, are taken. In a network of another kind, such
     a layer starts afresh.
     """
-    other_kind = tuple(f"{kind}/" for kind in KINDS if getattr(old, kind) != getattr(new, kind))
+    other_kind = tuple(place for knob, place in KINDS if getattr(old, knob) != getattr(new, knob))
     result = Transferred([], [], sorted(set(arrays) - set(weights)))
     for name, var in weights.items():
         array, shape = arrays.get(name), tuple(var.shape)

@@ -324,3 +324,14 @@ def test_measurements_that_exclude_each_other_are_refused(options, folder, tmp_p
         except SystemExit as end:  # argparse's own
             status = end.code
     assert status == 2 and "--packets" in capfd.readouterr().err and not (tmp_path / "r").exists()
+
+
+def test_checkpoints_of_one_run_are_told_apart_by_their_steps(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "a")
+    first = tmp_path / "a/ckpt-00000005"
+    shutil.copytree(first, tmp_path / "a/ckpt-00000009")
+    both = [str(first), str(tmp_path / "a/ckpt-00000009")]
+    assert evaluate.checkpoint_names(both) == {"a-ckpt-00000005": both[0], "a-ckpt-00000009": both[1]}
+    assert evaluate.checkpoint_names(both[:1]) == {"a": both[0]}
+    with pytest.raises(UserError, match="two checkpoints of the name a-ckpt-00000005"):
+        evaluate.checkpoint_names([both[0], both[0]])

@@ -81,6 +81,8 @@ def test_two_workers_train_as_one_does_with_the_whole_batch_and_stop_at_the_same
         "channel_dropout": 0.5,
         "distortion_steps": 1,
         "optimizer": "momentum",
+        "rate_model": "context",
+        "target_bpp": 0.01,
         "seed": 1,
         "checkpoint_epochs": 10**6,
     }  # fmt: skip  (with the seed 0, one value of w is at a tie)

@@ -15,7 +15,7 @@ from evaluation.metrics import ms_ssim, psnr
 from gcodec import read_image
 from gcodec.checkpoint import read_checkpoint
 from gcodec.pictures import to_float
-from training.rate import FIRST_WEIGHT, Rate
+from training.rate import FIRST_WEIGHT, LEAST_WEIGHT, Rate
 from training.trainer import Trainer
 
 SUBPIXEL = {
@@ -70,10 +70,28 @@ def test_bits_per_pixel_settle_at_their_target_without_a_swing(target, sensitivi
     assert min(seen) > 0.8 * target  # it does not lose the symbols on the way
 
 
+def test_a_target_out_of_reach_is_told_and_leaves_a_weight_that_can_rise_again():
+    rate = Rate(config_train(rate_model="context", target_bpp=0.06))
+    rate.integral.assign(1.1 * LEAST_WEIGHT)
+    assert not rate.is_out_of_reach
+    for _ in range(200):
+        rate.steer(tf.constant(0.03))  # whatever the weight is
+    assert rate.is_out_of_reach and float(rate.integral) == pytest.approx(LEAST_WEIGHT)
+    for _ in range(200):
+        rate.steer(tf.constant(0.12))
+    assert not rate.is_out_of_reach and float(rate.integral) > 1.5 * LEAST_WEIGHT
+
+
+def test_a_transfer_starts_with_the_weight_that_was_reached_unless_it_names_another(eager_steps, tmp_path):
+    trainer = Trainer(config_train(**SUBPIXEL | {"width": 16, "rate_model": "context", "target_bpp": 0.001}))
+    trainer.rate.integral.assign(3.5)
+    trainer.save(tmp_path / "ckpt-00000000")
+    for changes, weight in [({"target_bpp": 0.002}, 3.5), ({"lambda_rate": 2.0}, 2.0)]:
+        assert float(Trainer.transfer(read_checkpoint(tmp_path), changes)[0].rate.weight) == weight
+
+
 def test_resuming_goes_on_with_the_weight_that_was_reached(eager_steps, tmp_path):
-    trainer = Trainer(
-        config_train(**SUBPIXEL | {"width": 16, "rate_model": "context", "lambda_rate": 2.0, "target_bpp": 0.001})
-    )
+    trainer = Trainer(config_train(**SUBPIXEL | {"width": 16, "rate_model": "context", "lambda_rate": 2, "target_bpp": 0.001}))
     terms = trainer.train_step(batch())
     trainer.save(tmp_path / "ckpt-00000001")
     resumed = Trainer.start_from(read_checkpoint(tmp_path), {})

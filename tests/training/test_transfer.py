@@ -56,6 +56,17 @@ def test_a_layer_of_another_shape_is_named_and_takes_the_channels_that_both_have
     np.testing.assert_array_equal(kernel, saved["encoder/last/kernel"][..., :4])
 
 
+@pytest.mark.parametrize(("knobs", "changes", "place"), [
+    ({"upsampling": "transpose"}, {"upsampling": "nearest"}, "generator/up"),
+    ({"use_conditional_GAN": True, "semantic_code": "learned"}, {"encoder": "subpixel_encoder"}, "semantic_encoder/"),
+])  # fmt: skip
+def test_a_kernel_of_another_kind_is_not_taken_in_part(knobs, changes, place, tmp_path):
+    save(tmp_path / "ckpt-00000000", **knobs)
+    _, weights = Trainer.transfer(read_checkpoint(tmp_path), changes)
+    assert [name for name in weights.afresh if name.startswith(place) and name.endswith("kernel")]
+    assert not [name for name in weights.in_part if name.startswith(place)]
+
+
 @pytest.mark.parametrize("code", ["lossless", "learned"])
 def test_each_part_of_z_finds_its_own_part_of_the_kernel(code, tmp_path):
     """z is w_hat, noise, the label map's code and the heat map; with another C, all but the first begin elsewhere."""
