@@ -285,9 +285,9 @@ def feature_map_size(header: Header) -> tuple[int, int]:
 def read_packets(files: Mapping[str, bytes]) -> tuple[dict[str, Packet], dict[str, str]]:
     """Return the packets of one image by name, and the reason why each of the others is left out.
 
-    A file may have several packets, one after the other, with zeros between and behind them. The image is the
-    one that most of the whole packets belong to, copies counted once; packets of other images are strays. Raises UserError
-    where no packet is whole, and where no image has most of them.
+    A file may have several packets, one after the other, with zeros between and behind them. The image is the one
+    that most of the whole packets belong to, copies counted once; packets of other images are strays. Raises UserError where no
+    packet is whole, and where no image has most of them.
     """
     packets: dict[str, Packet] = {}
     damaged: dict[str, str] = {}

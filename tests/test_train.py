@@ -215,7 +215,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(signum, run, photos, tmp_path, 
     assert Trainer.start_from(saved, {}).step == 2  # the step that was begun is finished
     output = capsys.readouterr().out
     assert "stopped by a signal at step 2" in output
-    assert f"go on with: train.py -rl --name run -ds {photos}" in output
+    assert f"go on with: train.py -rl --name run -ds {photos} --steps 100000" in output
 
 
 def test_a_checkpoint_that_cannot_be_written_is_told_once(run, monkeypatch, capsys):

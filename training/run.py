@@ -43,6 +43,7 @@ class Run:
     data: Data
     dataset: Dataset
     saved: Path | None = None  # the checkpoint that this command wrote last
+    _end: int = 0  # the step that it trains up to
     _copy: Snapshot | None = None  # of the last diagnosis, when all was finite
     _intact: bool = True  # whether the variables are those after a whole step, as far as is known
 
@@ -55,6 +56,7 @@ class Run:
         Whatever ends it, what was trained is saved first.
         """
         trainer, data, diary = self.trainer, self.data, None
+        self._end = steps
         if self.devices.chief:
             self._announce(steps)
             held_out = readable_samples(data, self.dataset.val, trainer.config.n_sample_images)
@@ -82,7 +84,7 @@ class Run:
         print(f"checkpoint: {self.saved or self.start or 'none, since no step was trained'}"
               + (f"; {len(data.bad)} unreadable images were skipped" if data.bad else ""))  # fmt: skip
         if status and (self.saved or self.folders.is_taken):
-            print(f"go on with: {self.again}")
+            print(f"go on with: {self._go_on}")
         if not status and self.saved and trainer.config.entropy_steps:
             self._fit(self.saved)
         return status
@@ -193,8 +195,13 @@ class Run:
         except UserError as error:
             obstacle = "" if str(error) == str(ended_by) else f"it cannot be saved: {error}; "
         if self.saved:
-            return f"{obstacle}step {_step(self.saved)} is saved in {self.saved}; go on with: {self.again}"
+            return f"{obstacle}step {_step(self.saved)} is saved in {self.saved}; go on with: {self._go_on}"
         return f"{obstacle}nothing was saved, so go on from {self.start}" if self.start else f"{obstacle}nothing was saved"
+
+    @property
+    def _go_on(self) -> str:
+        """The command that goes on to the same step; without it, the knobs would say when to stop."""
+        return f"{self.again} --steps {self._end}"
 
     def _latest(self) -> Snapshot | None:
         """Return the state of the newest step that is whole and finite, unless it is older than what is saved."""
