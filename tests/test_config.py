@@ -133,14 +133,17 @@ def test_each_preset_gives_valid_knobs_that_differ_from_the_defaults(preset):
     assert config_train().replace(changes) != config_train()
 
 
-def test_a_later_stage_has_all_that_the_weights_depend_on_and_changes_none_of_it():
-    first, later = (config_train.read(PROJECT / f"presets/photo_{stage}.toml") for stage in ("structure", "gan"))
+def test_a_later_stage_has_all_that_the_weights_depend_on_and_changes_only_what_it_says():
     weights = knobs_of("network", "state")
-    assert {name: later[name] for name in later if name in weights} == {
-        name: first[name] for name in first if name in weights - {"channel_bottleneck", "target_bpp"}
-    }
+    files = (config_train.read(PROJECT / f"presets/photo_{stage}.toml") for stage in ("structure", "rate", "gan"))
+    structure, rate, gan = ({name: value for name, value in changes.items() if name in weights} for changes in files)
+    sizes = {name: rate[name] for name in ("channel_bottleneck", "target_bpp")}
+    assert rate == {**structure, **sizes, "n_encoder_blocks": 2 * structure["n_encoder_blocks"]}
+    assert {**gan, **sizes} == rate
+    assert not sizes.keys() & gan.keys()  # they come with the checkpoint
 
 
-def test_the_first_stage_never_turns_into_the_gan():
-    config = config_train().replace(config_train.read(PROJECT / "presets/photo_structure.toml"))
+@pytest.mark.parametrize("preset", ["photo_structure", "photo_rate"])
+def test_stages_before_the_last_never_turn_into_the_gan(preset):
+    config = config_train().replace(config_train.read(PROJECT / f"presets/{preset}.toml"))
     assert stage(config, 10 * 60_000)[0] == "distortion"
