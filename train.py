@@ -71,7 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     elsewhere, own = directories.split(args.knob)
     where = directories().override(elsewhere)
     changes = read_changes(args.config, args.classes, args.optimizer, own)
-    config_train().replace(changes)  # before TensorFlow is imported: mistakes show at once
+    if not (args.restore or args.restore_last or args.transfer):  # whose knobs the changes must suit instead; see prepare
+        config_train().replace(changes)  # before a folder is made
     if min(n for n in (args.steps, args.epochs, 1) if n is not None) < 1:
         raise UserError("--steps and --epochs: at least 1")
     goes_on = bool(args.restore or args.restore_last)
