@@ -80,6 +80,14 @@ def test_resuming_keeps_the_checkpoints_knobs_and_takes_overrides(finished, run,
     assert (config.distortion_steps, config.G_learning_rate, config.width) == (2, 0.001, 32)
 
 
+def test_an_override_must_suit_the_checkpoints_knobs_and_not_the_defaults(run, photos, capsys):
+    assert run("--name", "a", "--steps", "1", rate_model="context", target_bpp=0.01) == 0
+    go_on = ["-ds", str(photos), "-rl", "--name", "a", "--steps", "2"]
+    assert train.main([*go_on, "-k", "target_bpp=0.02"]) == 0
+    assert train.main([*go_on, "-k", "rate_model=static"]) == 2
+    assert "knob rate_model" in capsys.readouterr().err
+
+
 def test_knobs_come_from_files_then_from_k(run, tmp_path, capsys):
     (tmp_path / "a.json").write_text('{"lambda_X": 5, "seed": 3}')
     (tmp_path / "b.json").write_text('{"lambda_X": 6}')
