@@ -85,6 +85,7 @@ class config_train(config_base, ModelKnobs):
 
     # Losses
     lambda_X: float = knob(12.0, low=0)                       # weight of the distortion, MSE in [-1, 1]; paper: 10
+    lambda_structure: float = knob(0.0, low=0)                # weight of the MSE at a quarter of the size; beside a GAN: 48
     lambda_range: float = knob(0.2, low=0)                    # weight of the penalty on w outside the centers' range; paper: 0
     # Weight of the bits per pixel; paper: 0. Files get smaller at 0.3 to 6 with rate_model=context, 0.1 to 0.5 with static.
     lambda_rate: float = knob(0.0, low=0)

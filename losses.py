@@ -16,6 +16,11 @@ def distortion(x, x_hat, m=1.0):
     return ops.sum(m * ops.square(x - x_hat)) / ops.maximum(ops.sum(m), 1.0)
 
 
+def structure(x, x_hat, m=1.0):
+    """The distortion of images averaged over 4x4 pixels: where things are, whatever the texture. H and W are multiples of 4."""
+    return distortion(*(ops.average_pool(image, 4) for image in (x, x_hat, m * ops.ones_like(x))))
+
+
 def range_penalty(w, low: float, high: float):
     """Mean squared distance of the feature map from the range of the centers: mean (w - clip(w, low, high))^2.
 

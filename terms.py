@@ -148,8 +148,19 @@ def all_losses(p: Pass) -> Losses:
 
 @term("lambda_X", stages=ALL, when=always)
 def distortion(p: Pass):
-    """MSE over what is preserved. With heat maps, an image's preserved part counts by its size."""
-    mse = losses.distortion(p.x, p.x_hat, p.visible)
+    """MSE over what is preserved."""
+    return of_preserved(losses.distortion, p)
+
+
+@term("lambda_structure")
+def structure(p: Pass):
+    """MSE at a quarter of the size, where texture is averaged away."""
+    return of_preserved(losses.structure, p)
+
+
+def of_preserved(error: Callable, p: Pass) -> Any:
+    """Return an error over what is preserved. With heat maps, an image's preserved part counts by its size."""
+    mse = error(p.x, p.x_hat, p.visible)
     return mse * weight_of_mean(tf.reduce_sum(p.visible * tf.ones_like(p.x))) if p.config.selective else mse
 
 

@@ -14,6 +14,16 @@ def test_distortion_is_the_mean_squared_error():
     assert float(losses.distortion(np.array([1.0, -1.0], "f"), np.array([0.0, 1.0], "f"))) == pytest.approx((1 + 4) / 2)
 
 
+def test_structure_is_the_distortion_of_what_is_left_at_a_quarter_of_the_size():
+    x = np.zeros((1, 8, 8, 3), "f")
+    texture = np.indices((8, 8)).sum(axis=0)[None, ..., None] % 2 * 2.0 - 1  # a checkerboard of -1 and 1
+    half = np.arange(8) < 4  # the upper half is brighter by 1
+    x_hat = np.float32(x + texture + half[None, :, None, None])
+    assert float(losses.distortion(x, x_hat)) == pytest.approx(1.5)  # (0 + 4) / 2 above, 1 below
+    assert float(losses.structure(x, x_hat)) == pytest.approx(0.5)
+    assert float(losses.structure(x, x_hat, np.float32(half[None, :, None, None]))) == pytest.approx(1)
+
+
 def test_lsgan_sums_over_scales():
     # real: ((1-1)^2 + (3-1)^2) / 2 = 2 and (2-1)^2 = 1; fake: (0 + 4) / 2 = 2 and 1
     assert float(losses.lsgan_discriminator(REAL, FAKE)) == pytest.approx(0.5 * (2 + 2 + 1 + 1))

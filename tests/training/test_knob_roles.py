@@ -16,7 +16,8 @@ FREE = knobs_of("")
 
 EVERY_FREE_KNOB = {  # a value for each that is not the tiny configuration's
     "max_pixels": 10**6, "quantizer_distance": "absolute", "quantizer_temperature": 0.5, "channel_dropout": 0.1,
-    "selective_regions": "boxes", "lambda_X": 1.0, "lambda_range": 0.1, "lambda_rate": 0.1, "lambda_adversarial": 0.1,
+    "selective_regions": "boxes", "lambda_X": 1.0, "lambda_structure": 1.0, "lambda_range": 0.1, "lambda_rate": 0.1,
+    "lambda_adversarial": 0.1,
     "gan_loss": "wgan", "use_vanilla_GAN": False, "lambda_gp": 1.0, "n_critic_iterations": 2, "weight_clipping": True,
     "max_c": 0.1, "use_feature_matching_loss": False, "lambda_feature_matching": 1.0, "lambda_lpips": 0.0,
     "perceptual_zoom": 2.0, "lambda_lpips_vgg": 0.0,

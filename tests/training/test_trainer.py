@@ -386,7 +386,7 @@ def test_every_optimizer_lowers_the_distortion(optimizer, tiny_config):
 
 
 def test_each_weight_of_a_loss_changes_what_the_encoder_learns(tiny_config):
-    """The kernels after a step in which one weight is 0 differ from those after a step with all of them."""
+    """The kernels after a step in which one weight is another differ from those after a step with the default ones."""
 
     def kernel(**changes) -> np.ndarray:
         trainer = Trainer(tiny_config(**SMALL, optimizer="sgd", G_learning_rate=0.1, lambda_rate=1.0, **changes))
@@ -399,8 +399,9 @@ def test_each_weight_of_a_loss_changes_what_the_encoder_learns(tiny_config):
 
     whole = kernel()
     assert (whole == kernel()).all()
-    for weight in ("lambda_X", "lambda_range", "lambda_adversarial", "lambda_feature_matching"):
-        assert np.abs(kernel(**{weight: 0.0}) - whole).max() > 1e-6, weight
+    changes = dict.fromkeys(("lambda_X", "lambda_range", "lambda_adversarial", "lambda_feature_matching"), 0.0)
+    for weight, value in {**changes, "lambda_structure": 10.0}.items():
+        assert np.abs(kernel(**{weight: value}) - whole).max() > 1e-6, weight
 
 
 @pytest.mark.parametrize("rate_model", ["static", "context"])
