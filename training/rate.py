@@ -25,7 +25,7 @@ from gcodec.entropy import integer_frequencies
 from network import seeded
 from terms import n_replicas, total
 
-HIDDEN_UNITS = 48  # of the context model
+HIDDEN_UNITS = 48  # of the context model that is trained along
 HISTOGRAM_DECAY = 0.999  # a step
 FIRST_WEIGHT = 0.3  # of the rate, where it is steered: low, since a model must send something before it can send less
 INTEGRAL, PROPORTIONAL = 0.003, 3.0  # gains of the controller that steers the weight; see Rate.steer
@@ -105,16 +105,16 @@ class Rate:
 class ContextNetwork(keras.Model):
     """The context model in floating point; its layers and names are those of ContextModel."""
 
-    def __init__(self, channels: int, levels: int, one_hot: bool = False):
+    def __init__(self, channels: int, levels: int, one_hot: bool = False, hidden_units: int = HIDDEN_UNITS):
         super().__init__()
         self.levels, self.one_hot = levels, one_hot
         sizes = {
             "N": len(NEIGHBOURS) * (channels * (levels if one_hot else 1) + 1),
             "C": channels,
-            "H": HIDDEN_UNITS,
+            "H": hidden_units,
             "L": levels,
         }
-        spread = {"hidden": HIDDEN_UNITS**-0.5}
+        spread = {"hidden": hidden_units**-0.5}
         self.layer = {}
         for name, letters in SHAPES.items():
             kind = "zeros" if name.startswith("bias") else keras.initializers.RandomNormal(stddev=spread.get(name, 0.05))
