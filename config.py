@@ -90,7 +90,7 @@ class config_train(config_base, ModelKnobs):
     # Weight of the bits per pixel; paper: 0. Files get smaller at 0.3 to 6 with rate_model=context, 0.1 to 0.5 with static.
     lambda_rate: float = knob(0.0, low=0)
     # Bits per pixel to train for: lambda_rate is then only where its weight starts, and is steered until the bits that the
-    # context model counts settle here. Files of whole photos take about 0.87 of what is counted on crops. 0: off.
+    # context model counts settle here. Files of whole photos take about 0.83 of what is counted on crops. 0: off.
     target_bpp: float = knob(0.0, low=0, role="state")
     # What counts those bits: a table of frequencies for each channel, or a context model that learns along.
     rate_model: str = knob("static", allowed=("static", "context"), role="state")

@@ -32,7 +32,7 @@ def codec():
     ("checkpoint", "most_bpp", "least_psnr", "least_ms_ssim"),
     [
         ("photo_c4", 0.014, 20.8, 0.75),
-        ("photo_c8", 0.035, 21.5, 0.79),
+        ("photo_c8", 0.028, 22.2, 0.83),
         ("photo_c16", 0.07, 22.5, 0.86),
     ],
 )
@@ -126,7 +126,7 @@ def test_what_ships_is_small(name):
     contexts = {"context.npz"} | ({"context_code.npz", "context_mask.npz"} if name == "camvid_sc_c8" else set())
     graphs = {"encoder.onnx", "generator.onnx", "graphs.json"}
     assert {p.name for p in files} == {"config.json", "model.npz", "fingerprint.txt"} | contexts | graphs
-    assert sum(p.stat().st_size for p in files) < 14e6
+    assert sum(p.stat().st_size for p in files) < 17e6
 
 
 def test_the_shipped_segmenter_finds_the_sky():
