@@ -5,7 +5,6 @@ picture of which nothing can be decoded counts as gray.
 """
 
 import functools
-import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -48,10 +47,9 @@ def measure_image(codec: Codec, image: np.ndarray, size: int) -> Record:
         "losses": {},
     }
     for loss in LOSSES:
-        generators = [np.random.default_rng([seed, zlib.crc32(plain)]) for seed in range(SEEDS if loss else 1)]
-        draws = [generator.random(packets.MAX_TOTAL) < loss for generator in generators]  # other ones for each image
-        in_packets = [quality(frozenset(np.flatnonzero(lost[: len(sent)]).tolist())) for lost in draws]
-        whole = [not lost[:pieces].any() for lost in draws]
+        drawn = draws(image, loss)
+        in_packets = [quality(frozenset(np.flatnonzero(lost[: len(sent)]).tolist())) for lost in drawn]
+        whole = [not lost[:pieces].any() for lost in drawn]
         as_file = [quality(None if arrived else frozenset(range(len(sent)))) for arrived in whole]
         record["losses"][str(loss)] = {
             "packets": _means(in_packets),
@@ -59,6 +57,12 @@ def measure_image(codec: Codec, image: np.ndarray, size: int) -> Record:
             "plain_whole": float(np.mean(whole)),
         }
     return record
+
+
+def draws(image: np.ndarray, loss: float) -> list[np.ndarray]:
+    """Return which packets are lost, (MAX_TOTAL,) bool, in each draw: others for each image, the same for each model."""
+    generators = [np.random.default_rng([seed, int(pixels_digest(image), 16)]) for seed in range(SEEDS if loss else 1)]
+    return [generator.random(packets.MAX_TOTAL) < loss for generator in generators]
 
 
 def measure_packets(codec: Codec, size: int, max_pixels: int, name: str, files: Sequence) -> tuple[Record, list[bytes]]:
@@ -80,7 +84,7 @@ class PacketsTask(Task):
         """name: of the model. size: bytes of a packet, at most."""
         self.codec, self.size = codec, size
         knobs = measure.knobs.to_json()
-        key = f"{codec.checkpoint.fingerprint.hex()} {knobs} {LOSSES} {SEEDS} {packets.VERSION} {packets.BLOCK}"
+        key = f"{codec.checkpoint.fingerprint.hex()} {knobs} {LOSSES} {SEEDS} {packets.VERSION} {packets.BLOCK} by image"
         super().__init__(measure, f"{name}-packets-{size}", f"{name} in packets", key)
 
     def work(self) -> Callable[[str, Sequence], tuple[Record, list[bytes]]]:

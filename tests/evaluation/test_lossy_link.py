@@ -38,6 +38,13 @@ def test_nothing_lost_gives_the_pictures_and_everything_lost_gives_gray(checkpoi
     assert half["packets"] not in (both(image, received), gray)
 
 
+def test_each_image_loses_other_packets_and_the_same_in_each_run():
+    images = [photo(32, 32, seed=seed) for seed in range(40)]
+    lost = [np.stack(lossy_link.draws(image, 0.5))[:, :8] for image in images]
+    assert len({draw.tobytes() for image in lost for draw in image}) > 150  # of 256 that there are, in 400 draws
+    assert 0.45 < np.mean(lost) < 0.55 and np.array_equal(lost[0], np.stack(lossy_link.draws(images[0], 0.5))[:, :8])
+
+
 def test_a_table_of_losses_is_printed_and_a_second_run_measures_nothing_again(checkpoint, tmp_path, monkeypatch, capsys):
     (tmp_path / "in").mkdir()
     for i, size in enumerate([(180, 240), (64, 48)]):
