@@ -196,7 +196,7 @@ def encode(codec: Codec, image: np.ndarray, size: int, scale: int = 0) -> list[b
     least = least_room(codec.checkpoint, symbols)
     payloads = fewest_payloads(codec.checkpoint, symbols, size - beside) if least <= size - beside else None
     if payloads is None:
-        needed = beside + ceil(1.05 * least)  # for slices that were not coded
+        needed = max(size, beside + ceil(1.05 * least)) + 1  # for slices that were not coded
         raise UserError(
             f"packets of {size} bytes are too small for this image; the smallest size that works is about {needed} bytes"
         )
